@@ -1,0 +1,77 @@
+"""The exceptions of wasmeval: whose fault it is, what survives, whether a retry is safe.
+
+A snippet's failure is never an exception: it is a `Result`. These are raised for everything else.
+
+    WasmevalError
+    ├── InvalidArgument        the caller's: a request that can never work; also a ValueError
+    ├── EvaluationError        the snippet's, and only from Result.raise_for_status()
+    ├── SetupError             the machine's: an image, a cache, a jail or a library is not as it must be
+    └── ServiceError           the service's own failure; no Result was produced
+        ├── Unavailable        not reachable or shutting down; nothing ran, a retry is safe
+        ├── ResourceExhausted  full; nothing ran, a retry after `retry_after_seconds` is safe
+        ├── DeadlineExceeded   the call's own time-out passed before a Result arrived; the guest was stopped
+        └── Internal           a bug of ours or of the transport; the pool stays usable
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wasmeval.model import Result
+
+
+class WasmevalError(Exception):
+    """The root of everything this package raises."""
+
+
+class InvalidArgument(WasmevalError, ValueError):
+    """The request is wrong and cost nothing; sending it again gives the same answer.
+
+    `field` names what is wrong as a path into the request (`code`, `limits.fuel`, `inputs.xs`, `evaluations[3].code`).
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+    def __reduce__(self) -> tuple[type[InvalidArgument], tuple[str, str]]:
+        return type(self), (self.field, self.description)
+
+
+class EvaluationError(WasmevalError):
+    """Raised by `Result.raise_for_status()` for every status but `ok`; carries the whole `result`."""
+
+    def __init__(self, result: Result) -> None:
+        detail = f"{result.error.type}: {result.error.message}" if result.error else "no detail"
+        super().__init__(f"{result.status.value}: {detail}")
+        self.result = result
+
+
+class SetupError(WasmevalError):
+    """This machine or installation cannot run guests safely; the message says what to do about it."""
+
+
+class ServiceError(WasmevalError):
+    """The service failed, not the snippet."""
+
+
+class Unavailable(ServiceError):
+    """The service is not reachable, or is draining. Nothing ran; a retry is safe."""
+
+
+class ResourceExhausted(ServiceError):
+    """The service is full. Nothing ran; a retry after `retry_after_seconds` is safe."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 0.1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceeded(ServiceError):
+    """The call's own time-out passed before a Result arrived. The guest was stopped."""
+
+
+class Internal(ServiceError):
+    """Something that should not happen, in the service or in the transport. The pool stays usable."""

@@ -1,0 +1,104 @@
+"""Limits and usage: what an evaluation may spend, and what it spent.
+
+Four limits, each with a unit, a default, a ceiling and a status that says it was reached:
+
+| limit | unit | reached: status | what the guest sees |
+|---|---|---|---|
+| `fuel` | Wasm fuel, about one a Wasm instruction | `fuel_exhausted` | nothing: it ends |
+| `deadline_seconds` | wall clock from the start of the guest | `deadline_exceeded` | nothing: it ends, asleep or not |
+| `memory_bytes` | linear memory of the instance, interpreter included | `memory_exceeded` | `MemoryError`, out of memory |
+| `output_bytes` | each of stdout, stderr and the value | `output_exceeded` (value only) | nothing; stdout and stderr keep head and tail |
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from wasmeval.errors import InvalidArgument
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an evaluation may spend. `None` takes the service's default; above its ceiling a value is clamped.
+
+    Raises InvalidArgument for what can never be a limit: zero, negative, NaN, infinite, or of another type.
+    """
+
+    fuel: int | None = None
+    deadline_seconds: float | None = None
+    memory_bytes: int | None = None
+    output_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fuel", "memory_bytes", "output_bytes"):
+            _check_integer(name, getattr(self, name))
+        _check_seconds("deadline_seconds", self.deadline_seconds)
+
+    def within(self, defaults: Limits, ceilings: Limits) -> Limits:
+        """These limits with every gap filled from `defaults` and nothing above `ceilings`.
+
+        A ceiling of None does not clamp. The result has no gap where `defaults` has none.
+        """
+        values = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            value = getattr(defaults, field.name) if value is None else value
+            ceiling = getattr(ceilings, field.name)
+            values[field.name] = value if ceiling is None or value is None else min(value, ceiling)
+        return Limits(**values)
+
+
+def _check_integer(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgument(f"limits.{name}", f"must be a whole number, not {value!r}")
+    if not 0 < value < 1 << 63:
+        raise InvalidArgument(f"limits.{name}", f"must be between 1 and 2**63 - 1, not {value}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgument(f"limits.{name}", f"must be a number of seconds, not {value!r}")
+    if not math.isfinite(value) or value <= 0:
+        raise InvalidArgument(f"limits.{name}", f"must be a positive, finite number of seconds, not {value}")
+
+
+DEFAULTS = Limits(
+    # About five seconds of CPU in CPython on the machines we measured (9 M fuel a millisecond): far more than
+    # a tool step needs, and little enough that a loop gone wrong is a hiccup.
+    fuel=50_000_000_000,
+    # An agent's user waits this long without giving up; sleeping counts.
+    deadline_seconds=10.0,
+    # CPython's own image takes about 25 MiB of it; the rest holds a few million objects.
+    memory_bytes=256 * MIB,
+    # More text than a model's context wants, and small enough for any transport.
+    output_bytes=1 * MIB,
+)
+"""What applies when neither the caller nor the operator says otherwise."""
+
+CEILINGS = Limits(
+    fuel=1_000_000_000_000,
+    deadline_seconds=300.0,
+    memory_bytes=1024 * MIB,
+    output_bytes=8 * MIB,
+)
+"""What no caller gets past unless the operator raises it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an evaluation spent.
+
+    `fuel` is deterministic for the same code, inputs and image; `wall_seconds` counts from the guest's start to its end,
+    queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks.
+    """
+
+    fuel: int = 0
+    wall_seconds: float = 0.0
+    peak_memory_bytes: int = 0
