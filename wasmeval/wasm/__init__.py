@@ -1,0 +1,1 @@
+"""All that touches Wasmtime: engine, instances, WASI, and the scheduler of one worker's fibers."""

@@ -1,0 +1,140 @@
+"""Engine: Wasmtime configured for many short-lived, copy-on-write, fuel-metered instances on fibers."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+from wasmeval.errors import SetupError
+from wasmeval.limits import CEILINGS, MIB
+from wasmeval.wasm import capi
+
+FLOOR = (50, 0, 1)
+"""The oldest Wasmtime that is safe here. Below it: GHSA-6wgr-89rj-399p, CVE-2026-27204, RUSTSEC-2026-0268 and -0269."""
+BEYOND = (51,)
+"""The first version whose C layouts were not checked against capi.py."""
+
+CODE_SETTINGS = "fuel,cow,speed"
+"""Names what compiled code depends on beside the image and Wasmtime itself; part of the cache's key."""
+
+# Where PoolingAllocationConfig keeps `pagemap_scan`, by Wasmtime version and machine: (offset of it, the eight bytes around
+# it in a new configuration, starting at offset - 5). The C API of these versions has no setter. With it a slot is cleaned by
+# copying back just the pages a guest dirtied, which stay mapped: the next instance takes no page fault for them.
+_PAGEMAP_SCAN = {("50.0.1", "x86_64"): 133}
+_ENABLED_AUTO, _ENABLED_NO = 0, 2
+
+
+def check_version() -> None:
+    """Raise SetupError unless the installed Wasmtime is one that this package may drive."""
+    try:
+        version = tuple(int(part) for part in capi.VERSION.split("."))
+    except ValueError:
+        version = ()
+    if not FLOOR <= version < BEYOND:
+        floor, beyond = ".".join(map(str, FLOOR)), ".".join(map(str, BEYOND))
+        raise SetupError(f"wasmtime {capi.VERSION or '(unknown)'} is not in [{floor}, {beyond}); install wasmtime=={floor}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How many instances an engine holds at once, and how large each may be.
+
+    `slots` instances reserve address space, not memory. `max_wasm_stack` is native stack a guest may use,
+    `keep_resident_bytes` what a free slot keeps mapped for the next instance, on at most `warm_slots` of them.
+    """
+
+    slots: int = 1100
+    max_memory_bytes: int = CEILINGS.memory_bytes or 1024 * MIB
+    max_wasm_stack: int = 4 * MIB
+    keep_resident_bytes: int = 4 * MIB
+    warm_slots: int = 16
+
+
+class Engine:
+    """A Wasmtime engine. Raises SetupError for a configuration Wasmtime refuses; close it after all its modules."""
+
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        check_version()
+        config = capi.config_new()
+        capi.config_consume_fuel_set(config, True)
+        capi.config_memory_init_cow_set(config, True)
+        if settings:
+            # The fiber's stack must be the larger one, or Wasmtime panics and takes the process with it.
+            capi.config_async_stack_size_set(config, settings.max_wasm_stack + MIB)
+            capi.config_max_wasm_stack_set(config, settings.max_wasm_stack)
+            _set_pooling(config, settings)
+        self.address: int | None = capi.engine_new_with_config(config)
+        if not self.address:
+            raise SetupError("wasmtime refused the engine's configuration")
+
+    def compile(self, module: bytes) -> bytes:
+        """`module` compiled for this machine, in Wasmtime's own serialised form. Takes seconds."""
+        compiled = ctypes.c_void_p()
+        capi.check(capi.module_new(self.address, module, len(module), ctypes.addressof(compiled)))
+        vec = capi.ByteVec()
+        try:
+            capi.check(capi.module_serialize(compiled.value, ctypes.addressof(vec)))
+        finally:
+            capi.module_delete(compiled.value)
+        try:
+            return capi.read(vec.data, vec.size)
+        finally:
+            capi.byte_vec_delete(ctypes.addressof(vec))
+
+    def load(self, path: Path) -> Module:
+        """The compiled module at `path`, mapped. The file is trusted as code: see cache.py for why it may be."""
+        module = ctypes.c_void_p()
+        capi.check(capi.module_deserialize_file(self.address, bytes(path), ctypes.addressof(module)))
+        return Module(module.value or 0)
+
+    def close(self) -> None:
+        """Free the engine. What was made from it keeps what it needs."""
+        if self.address:
+            capi.engine_delete(self.address)
+            self.address = None
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A compiled module, by address; lives as long as its process."""
+
+    address: int
+
+
+def _set_pooling(config: int, settings: EngineSettings) -> None:
+    pooling = capi.pooling_config_new()
+    values = {
+        "total_core_instances": settings.slots,
+        "total_memories": settings.slots,
+        "total_tables": settings.slots,
+        "total_stacks": settings.slots,
+        "max_memory_size": settings.max_memory_bytes,
+        "table_elements": 40_000,
+        "max_core_instance_size": 2 * MIB,
+        "max_unused_warm_slots": settings.warm_slots,
+    }
+    if _scan_pages(pooling):
+        values |= {
+            "linear_memory_keep_resident": settings.keep_resident_bytes,
+            "table_keep_resident": MIB,
+        }
+    for name, value in values.items():
+        capi.pooling_set(pooling, name, value)
+    capi.pooling_strategy_set(config, pooling)
+    capi.pooling_config_delete(pooling)
+
+
+def _scan_pages(pooling: int) -> bool:
+    """Turn `pagemap_scan` on where its place is known for sure; without it memory is kept the slower way.
+
+    Keeping memory resident without the scan would copy all of it at every drop, so both go together.
+    """
+    offset = _PAGEMAP_SCAN.get((capi.VERSION, capi.MACHINE))
+    if offset is None:
+        return False
+    # In a new configuration this byte and the one before it are both `Enabled::No`; anything else is another layout.
+    if capi.u8(pooling + offset - 1).value != _ENABLED_NO or capi.u8(pooling + offset).value != _ENABLED_NO:
+        return False
+    capi.u8(pooling + offset).value = _ENABLED_AUTO
+    return True

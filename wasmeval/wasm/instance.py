@@ -1,0 +1,279 @@
+"""Instance: one fresh Wasm instance on a fiber of its own: created, prepared, evaluated once, dropped."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from time import monotonic
+
+from wasmeval.limits import Limits
+from wasmeval.runtimes import Runtime
+from wasmeval.wasm import abi, capi, wasi
+from wasmeval.wasm.engine import Engine
+from wasmeval.wasm.host import Host
+from wasmeval.wasm.library import Library
+from wasmeval.wasm.output import Output
+
+REQUEST_BYTES = 65536
+"""The request buffer every prepared instance has; a larger request reserves its own."""
+
+_PREPARING_FUEL = 1 << 40
+_PREPARING_MEMORY = 64 << 20
+_EVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A runtime loaded into an engine: what instances are made of. Lives as long as its worker."""
+
+    runtime: Runtime
+    engine: int
+    linked: int
+    host: Host
+    library: Library
+    slice_fuel: int
+
+    @classmethod
+    def load(cls, runtime: Runtime, engine: Engine, host: Host, module: int, library: Library, slice_ms: float) -> Image:
+        """Link `module`, the compiled image of `runtime`; a slice is as much fuel as takes about `slice_ms`."""
+        assert engine.address is not None
+        slice_fuel = max(1, int(runtime.fuel_per_millisecond * slice_ms))
+        return cls(runtime, engine.address, host.link(module), host, library, slice_fuel)
+
+
+class Trapped(Exception):
+    """The instance ended without a reply: by a trap (`code`), by proc_exit (`exit_code`), or by a fault of ours."""
+
+    def __init__(self, code: int, exit_code: int | None = None, detail: str = "") -> None:
+        super().__init__(capi.TRAP_NAMES[code] if 0 <= code < len(capi.TRAP_NAMES) else detail or "host trap")
+        self.code = code
+        self.exit_code = exit_code
+        self.detail = detail
+
+
+class Instance:
+    """One instance, its store and its fiber. Close it; closing while it is suspended is how a guest is stopped.
+
+    Order matters to Wasmtime: the future is deleted before the store, and everything a call points at (`CallFrame`) stays until
+    the future is gone. `wake` is when a suspended guest wants to go on, in monotonic nanoseconds; None while it can run.
+    """
+
+    __slots__ = (
+        "_context", "_evaluate", "_failure", "_frame", "_future", "_fuel", "_limits", "_memory", "_memory_size", "_request",
+        "_request_size", "_reserve", "_store", "base", "finished_address", "image", "memory_limit", "slice_end", "wake", "wasi",
+    )  # fmt: skip
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.wasi = wasi.Wasi(self, image.library)
+        self.wake: int | None = None
+        self.slice_end = _EVER
+        self.base = 0
+        self._failure: BaseException | None = None
+        self._future: int | None = None
+        self._frame = capi.CallFrame()
+        start = ctypes.addressof(self._frame)
+        self.finished_address = start + capi.CallFrame.finished.offset
+        self._memory = start + capi.CallFrame.memory.offset + capi.EXTERN_OF
+        self._reserve = start + capi.CallFrame.reserve.offset + capi.EXTERN_OF
+        self._evaluate = start + capi.CallFrame.evaluate.offset + capi.EXTERN_OF
+        self._fuel = start + capi.CallFrame.fuel.offset
+        self._limits = Limits()
+        self._memory_size = 0
+        self._request = 0
+        self._request_size = 0
+        self._store: int | None = capi.store_new(image.engine, None, None)
+        self._context: int = capi.store_context(self._store)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Instantiate, reserve the request buffer, evaluate the warm-up snippet: all before there is a request.
+
+        The pages a snippet always touches are then private already. Every instance does the same, so fuel stays equal.
+        """
+        capi.store_limiter(self._store, self.image.runtime.initial_memory_bytes + _PREPARING_MEMORY, -1, -1, -1, -1)
+        capi.context_set_fuel(self._context, _PREPARING_FUEL)
+        frame = ctypes.addressof(self._frame)
+        self._future = capi.instance_pre_instantiate_async(
+            self.image.linked,
+            self._context,
+            frame,
+            frame + capi.CallFrame.trap.offset,
+            frame + capi.CallFrame.error.offset,
+        )
+        self._run()
+        for name, field in ((abi.MEMORY, "memory"), (abi.RESERVE, "reserve"), (abi.EVALUATE, "evaluate")):
+            out = frame + getattr(capi.CallFrame, field).offset
+            if not capi.instance_export_get(self._context, frame, name, len(name), out):
+                raise Trapped(capi.HOST_TRAP, detail=f"the image does not export {name.decode()}")
+        self.base = capi.memory_data(self._context, self._memory)
+        self._memory_size = capi.memory_data_size(self._context, self._memory)
+        self._reserve_request(REQUEST_BYTES)
+        self._begin(abi.encode_request(self.image.runtime.warm_up.encode(), b"", REQUEST_BYTES))
+        self._run()
+
+    def start(self, code: bytes, inputs: bytes, limits: Limits) -> None:
+        """Set the limits and begin the evaluation; then `poll` until it is finished. Raises Trapped."""
+        assert limits.memory_bytes and limits.fuel and limits.output_bytes
+        self._limits = limits
+        self.wasi.stdout = Output(limits.output_bytes)
+        self.wasi.stderr = Output(limits.output_bytes)
+        capi.store_limiter(self._store, max(limits.memory_bytes, self._memory_size), -1, -1, -1, -1)
+        request = abi.encode_request(code, inputs, limits.output_bytes)
+        if len(request) > self._request_size:
+            capi.context_set_fuel(self._context, limits.fuel)
+            self._reserve_request(len(request))
+        capi.context_set_fuel(self._context, limits.fuel)
+        capi.context_fuel_async_yield_interval(self._context, self.image.slice_fuel)
+        self._begin(request)
+
+    def poll(self, slice_end: float = _EVER) -> bool:
+        """Run until the evaluation is finished (True), the slice is used up, or the guest waits (see `wake`).
+
+        Raises Trapped when the instance died.
+        """
+        self.slice_end = slice_end
+        self.wake = None
+        host = self.image.host
+        host.current = self
+        try:
+            done = capi.call_future_poll(self._future)
+        finally:
+            host.current = None
+        if not done:
+            if self.slice_end == 0.0:
+                # A host call ended this slice early; the next one is whole again.
+                capi.context_fuel_async_yield_interval(self._context, self.image.slice_fuel)
+            return False
+        capi.call_future_delete(self._future)
+        self._future = None
+        frame = self._frame
+        if frame.trap or frame.error:
+            self._raise()
+        return True
+
+    def resume(self) -> None:
+        """What a suspended guest waits for is there; poll it again."""
+        capi.u8(self.finished_address).value = ord("1")
+        self.wake = None
+
+    def close(self) -> None:
+        """Drop the instance, running or not. Safe to call twice."""
+        if self._future is not None:
+            capi.call_future_delete(self._future)
+            self._future = None
+        if self._store is not None:
+            capi.store_delete(self._store)
+            self._store = None
+
+    # --- what came of it -----------------------------------------------------------------------------------------
+
+    def reply(self) -> abi.Reply:
+        """The guest's reply. Raises abi.MalformedReply."""
+        assert self._limits.output_bytes
+        packed = self._frame.result.of[0]
+        address, length = packed >> 32, packed & 0xFFFFFFFF
+        if length > abi.largest_reply(self._limits.output_bytes):
+            raise abi.MalformedReply(f"{length} bytes are more than any reply")
+        try:
+            frame = self.read(address, length)
+        except wasi.Errno:
+            raise abi.MalformedReply("the reply is outside of memory") from None
+        return abi.decode_reply(frame, self._limits.output_bytes)
+
+    def fuel_used(self) -> int:
+        """Fuel spent since `start`."""
+        capi.context_get_fuel(self._context, self._fuel)
+        return (self._limits.fuel or 0) - int(self._frame.fuel)
+
+    def memory_bytes(self) -> int:
+        """Size of the linear memory; it never shrinks."""
+        self._memory_size = capi.memory_data_size(self._context, self._memory)
+        return self._memory_size
+
+    # --- for host functions --------------------------------------------------------------------------------------
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes of the guest's memory. Raises Errno(FAULT) for what is outside of it."""
+        self._check(address, length)
+        return capi.read(self.base + address, length)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put `data` into the guest's memory. Raises Errno(FAULT) for what is outside of it."""
+        self._check(address, len(data))
+        capi.write(self.base + address, data, len(data))
+
+    def suspend(self, wake: int) -> None:
+        """The guest waits until `wake`, or goes on at once when that has passed."""
+        capi.u8(self.finished_address).value = ord("0") if wake else ord("1")
+        self.wake = wake or None
+
+    def end_slice(self) -> None:
+        """Make the guest yield at its next fuel check: host calls took the time that its fuel does not show."""
+        self.slice_end = 0.0
+        capi.context_fuel_async_yield_interval(self._context, 1)
+
+    def abort(self, reason: BaseException) -> int:
+        """A new trap that ends the guest; `reason` is remembered."""
+        self._failure = reason
+        return int(capi.trap_new(b"host", 4))
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _check(self, address: int, length: int) -> None:
+        if address + length > self._memory_size and address + length > self.memory_bytes():
+            raise wasi.Errno(wasi.FAULT)
+
+    def _reserve_request(self, size: int) -> None:
+        self._call(self._reserve, size)
+        self._run()
+        address = self._frame.result.of[0] & 0xFFFFFFFF
+        self.memory_bytes()
+        if address == 0 or address + size > self._memory_size:
+            raise Trapped(capi.UNREACHABLE, detail="no memory for the request")
+        self._request, self._request_size = address, size
+
+    def _begin(self, request: bytes) -> None:
+        capi.write(self.base + self._request, request, len(request))
+        self._call(self._evaluate, len(request))
+
+    def _call(self, function: int, argument: int) -> None:
+        frame = self._frame
+        start = ctypes.addressof(frame)
+        frame.argument.kind = capi.KIND_I32
+        frame.argument.of[0] = argument
+        self._future = capi.func_call_async(
+            self._context,
+            function,
+            start + capi.CallFrame.argument.offset,
+            1,
+            start + capi.CallFrame.result.offset,
+            1,
+            start + capi.CallFrame.trap.offset,
+            start + capi.CallFrame.error.offset,
+        )
+
+    def _run(self) -> None:
+        """Poll to the end; for what is short and ours."""
+        end = monotonic() + 5
+        while not self.poll():
+            if self.wake is not None:
+                self.resume()
+            if monotonic() > end:
+                raise Trapped(capi.HOST_TRAP, detail="the instance could not be prepared in five seconds")
+
+    def _raise(self) -> None:
+        frame, failure = self._frame, self._failure
+        trap, error = frame.trap, frame.error
+        frame.trap = frame.error = None
+        code = capi.take_trap(trap) if trap else capi.HOST_TRAP
+        detail = capi.take_error(error) if error else ""
+        if isinstance(failure, wasi.Exit):
+            raise Trapped(code, exit_code=failure.code)
+        raise Trapped(code, detail=detail or repr(failure))

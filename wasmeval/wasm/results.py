@@ -1,0 +1,113 @@
+"""How a guest's end becomes a Result: its reply, its trap, or the host's decision to stop it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wasmeval.limits import Limits, Usage
+from wasmeval.model import ErrorInfo, Result, Status
+from wasmeval.wasm import abi, capi
+from wasmeval.wasm.instance import Instance, Trapped
+
+_NEARLY = 0.9
+"""A guest that dies by `unreachable` with this much of its memory in use is taken to have died of it."""
+
+_STATUS = {
+    abi.Outcome.VALUE: Status.OK,
+    abi.Outcome.RAISED: Status.ERROR,
+    abi.Outcome.VALUE_TOO_LARGE: Status.OUTPUT_EXCEEDED,
+    abi.Outcome.UNSUPPORTED: Status.UNSUPPORTED,
+    abi.Outcome.OUT_OF_MEMORY: Status.MEMORY_EXCEEDED,
+}
+
+
+@dataclass(slots=True)
+class Ending:
+    """What is known of an evaluation when it ends: its instance (None when it never got one), limits and time."""
+
+    instance: Instance | None
+    limits: Limits
+    wall_seconds: float
+    runtime: str
+
+    def replied(self) -> Result:
+        """The guest's own reply, or `crashed` when it is no reply."""
+        assert self.instance is not None
+        try:
+            reply = self.instance.reply()
+        except abi.MalformedReply as error:
+            return self.crashed(f"the interpreter's reply is malformed: {error}")
+        if reply.outcome is abi.Outcome.VALUE:
+            return self._result(Status.OK, None, reply.value, reply.value_is_json)
+        error = ErrorInfo(reply.type, reply.message, reply.traceback, reply.line or None, reply.column or None)
+        return self._result(_STATUS[reply.outcome], error)
+
+    def trapped(self, trap: Trapped) -> Result:
+        """The instance died."""
+        limits = self.limits
+        if trap.exit_code is not None:
+            if trap.exit_code == 0:
+                return self._result(Status.OK, None, b"null")
+            return self._result(Status.ERROR, ErrorInfo("SystemExit", str(trap.exit_code)))
+        if trap.code == capi.OUT_OF_FUEL:
+            text = f"all fuel was used ({limits.fuel}); raise limits.fuel or do less"
+            return self._result(Status.FUEL_EXHAUSTED, ErrorInfo("FuelExhausted", text), fuel=limits.fuel)
+        if trap.code == capi.UNREACHABLE and self._memory_bytes() >= _NEARLY * (limits.memory_bytes or 0):
+            return self._stopped_memory(f"memory ran out ({limits.memory_bytes} bytes); raise limits.memory_bytes")
+        if trap.code == capi.STACK_OVERFLOW:
+            return self.crashed("the interpreter's native stack overflowed; recurse less deeply")
+        return self.crashed(f"the instance ended by a trap: {trap}")
+
+    def deadline(self) -> Result:
+        """The wall-clock deadline passed."""
+        text = f"the deadline of {self.limits.deadline_seconds:g} s passed; raise limits.deadline_seconds or do less"
+        return self._result(Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
+
+    def cancelled(self) -> Result:
+        """The caller went away or took it back."""
+        return self._result(Status.CANCELLED, ErrorInfo("Cancelled", "the evaluation was cancelled by its caller"))
+
+    def evicted(self, budget_bytes: int) -> Result:
+        """The worker's memory ran out, and this was its largest guest."""
+        text = (
+            f"the worker's guests together used more than {budget_bytes} bytes, and this one most of it; "
+            f"use less, or have the operator raise worker_memory_bytes"
+        )
+        return self._stopped_memory(text)
+
+    def crashed(self, why: str) -> Result:
+        """The instance is gone through no decision of ours."""
+        return self._result(Status.CRASHED, ErrorInfo("Crashed", why))
+
+    def _stopped_memory(self, text: str) -> Result:
+        return self._result(Status.MEMORY_EXCEEDED, ErrorInfo("MemoryExceeded", text))
+
+    def _memory_bytes(self) -> int:
+        return self.instance.memory_bytes() if self.instance else 0
+
+    def _result(
+        self,
+        status: Status,
+        error: ErrorInfo | None,
+        value: bytes = b"",
+        value_is_json: bool = True,
+        fuel: int | None = None,
+    ) -> Result:
+        instance = self.instance
+        if instance is None:
+            return Result(status, error=error, limits=self.limits, runtime=self.runtime)
+        out, err = instance.wasi.stdout, instance.wasi.stderr
+        return Result(
+            status,
+            value,
+            value_is_json,
+            out.text() if out.written else "",
+            err.text() if err.written else "",
+            out.truncated,
+            err.truncated,
+            error,
+            Usage(instance.fuel_used() if fuel is None else fuel, self.wall_seconds, self._memory_bytes()),
+            self.limits,
+            "wasm",
+            self.runtime,
+        )

@@ -1,0 +1,236 @@
+"""Scheduler: the fibers of one worker. New evaluations first, then the long ones in turn, a slice each.
+
+One thread, no locks: `submit` and `cancel` note what is wanted, `step` runs one guest for one slice or does one piece of idle
+work, and whatever ended is handed to `deliver`. A guest is in exactly one of three places: `_first` (not yet started, or just
+woken), `_running` (used up a slice and wants another), or waiting (in `_timers` only, until its wake or its deadline).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic, monotonic_ns
+
+from wasmeval.limits import MIB, Limits
+from wasmeval.model import Result
+from wasmeval.wasm.instance import Image, Instance, Trapped
+from wasmeval.wasm.results import Ending
+
+FIRST_IN_A_ROW = 8
+"""How many new evaluations go before one that is already running, so that a flood of small ones cannot starve it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """`slice_seconds`: how long one guest runs before the next; `ready`: prepared instances kept for each runtime;
+    `memory_bytes`: what all guests together may have grown by before the largest of them is ended."""
+
+    slice_seconds: float = 0.001
+    ready: int = 4
+    memory_bytes: int = 2048 * MIB
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One evaluation in this worker."""
+
+    number: int
+    image: Image
+    code: bytes
+    inputs: bytes
+    limits: Limits
+    instance: Instance | None = None
+    started: float = 0.0
+    deadline: float = 0.0
+    grown_bytes: int = 0
+    over: bool = field(default=False)
+
+
+Deliver = Callable[[int, Result], None]
+
+
+class Scheduler:
+    """Runs evaluations on the images it is given; `deliver(number, result)` is called once for each that was submitted."""
+
+    def __init__(self, images: Mapping[str, Image], deliver: Deliver, settings: SchedulerSettings | None = None) -> None:
+        self._images = images
+        self._deliver = deliver
+        self._settings = settings or SchedulerSettings()
+        self._tasks: dict[int, Task] = {}
+        self._first: deque[Task] = deque()
+        self._running: deque[Task] = deque()
+        self._timers: list[tuple[float, int, Task]] = []
+        self._ready: dict[str, list[Instance]] = {name: [] for name in images}
+        self._wanted = list(images)
+        self._spent: list[Instance] = []
+        self._first_in_a_row = 0
+        self._sequence = 0
+        self._grown_bytes = 0
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def submit(self, number: int, runtime: str, code: bytes, inputs: bytes, limits: Limits) -> None:
+        """Queue an evaluation under `number`, which must not be in use. Its deadline counts from its start."""
+        task = Task(number, self._images[runtime], code, inputs, limits)
+        self._tasks[number] = task
+        self._first.append(task)
+
+    def cancel(self, number: int) -> None:
+        """End an evaluation now, wherever it is; unknown numbers are those that ended meanwhile."""
+        task = self._tasks.get(number)
+        if task:
+            self._end(task, self._ending(task).cancelled())
+
+    @property
+    def pressing(self) -> bool:
+        """Whether an evaluation waits for its first slice, or to go on after a wait."""
+        return bool(self._first)
+
+    def timeout(self) -> float | None:
+        """Seconds until there is something to do; None when only a new evaluation could bring it."""
+        if self._first or self._running or self._spent or self._wanted:
+            return 0.0
+        if self._timers:
+            return max(0.0, self._timers[0][0] - monotonic())
+        return None
+
+    # --- doing ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Do one thing: run the guest whose turn it is for one slice, or, when none wants to run, prepare for the next."""
+        if self._timers:
+            self._expire(monotonic())
+        if self._first and (self._first_in_a_row < FIRST_IN_A_ROW or not self._running):
+            self._first_in_a_row += 1
+            task = self._first.popleft()
+            if task.instance:
+                self._slice(task)
+            else:
+                self._start(task)
+        elif self._running:
+            self._first_in_a_row = 0
+            self._slice(self._running.popleft())
+        else:
+            self._prepare_one()
+
+    def close(self) -> None:
+        """Drop every instance; evaluations under way are not delivered."""
+        for task in self._tasks.values():
+            if task.instance:
+                task.instance.close()
+        for instances in self._ready.values():
+            for instance in instances:
+                instance.close()
+        self._drop_spent()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _start(self, task: Task) -> None:
+        if task.over:
+            return
+        task.started = monotonic()
+        assert task.limits.deadline_seconds
+        task.deadline = task.started + task.limits.deadline_seconds
+        name = task.image.runtime.name
+        stock = self._ready[name]
+        try:
+            if stock:
+                task.instance = stock.pop()
+            else:
+                self._drop_spent()
+                task.instance = Instance(task.image)
+            if name not in self._wanted:
+                self._wanted.append(name)
+            task.instance.start(task.code, task.inputs, task.limits)
+        except Trapped as trap:
+            self._end(task, self._ending(task).trapped(trap))
+            return
+        task.code = task.inputs = b""
+        self._slice(task)
+
+    def _slice(self, task: Task) -> None:
+        if task.over:
+            return
+        instance = task.instance
+        assert instance is not None
+        now = monotonic()
+        if task.deadline <= now:
+            self._end(task, self._ending(task).deadline())
+            return
+        try:
+            done = instance.poll(now + 2 * self._settings.slice_seconds)
+        except Trapped as trap:
+            self._end(task, self._ending(task).trapped(trap))
+            return
+        if done:
+            self._end(task, self._ending(task).replied())
+            return
+        if not task.grown_bytes:
+            # Its first slice was not enough: from now on its deadline has a timer.
+            task.grown_bytes = 1
+            self._at(task.deadline, task)
+        if instance.wake is None:
+            self._running.append(task)
+        else:
+            wake = monotonic() + max(0, instance.wake - monotonic_ns()) / 1e9
+            if wake < task.deadline:
+                self._at(wake, task)
+        self._account(task)
+
+    def _expire(self, now: float) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            _, _, task = heapq.heappop(timers)
+            if task.over:
+                continue
+            if task.deadline <= now:
+                self._end(task, self._ending(task).deadline())
+            elif task.instance and task.instance.wake is not None:
+                task.instance.resume()
+                self._first.append(task)
+
+    def _at(self, when: float, task: Task) -> None:
+        self._sequence += 1
+        heapq.heappush(self._timers, (when, self._sequence, task))
+
+    def _account(self, task: Task) -> None:
+        """Keep count of what all guests grew by; over the budget the largest one ends."""
+        assert task.instance is not None
+        grown = 1 + task.instance.memory_bytes() - task.image.runtime.initial_memory_bytes
+        self._grown_bytes += grown - task.grown_bytes
+        task.grown_bytes = grown
+        if self._grown_bytes > self._settings.memory_bytes:
+            largest = max(self._tasks.values(), key=lambda each: each.grown_bytes)
+            self._end(largest, self._ending(largest).evicted(self._settings.memory_bytes))
+
+    def _ending(self, task: Task) -> Ending:
+        seconds = monotonic() - task.started if task.started else 0.0
+        return Ending(task.instance, task.limits, seconds, task.image.runtime.name)
+
+    def _end(self, task: Task, result: Result) -> None:
+        task.over = True
+        del self._tasks[task.number]
+        self._grown_bytes -= task.grown_bytes
+        if task.instance:
+            self._spent.append(task.instance)
+            task.instance = None
+        self._deliver(task.number, result)
+
+    def _prepare_one(self) -> None:
+        """Idle: drop what is spent, then prepare instances for the runtimes that were used."""
+        if self._spent:
+            self._drop_spent()
+        elif self._wanted:
+            name = self._wanted[0]
+            stock = self._ready[name]
+            if len(stock) < self._settings.ready:
+                stock.append(Instance(self._images[name]))
+            if len(stock) >= self._settings.ready:
+                self._wanted.pop(0)
+
+    def _drop_spent(self) -> None:
+        for instance in self._spent:
+            instance.close()
+        self._spent.clear()
