@@ -35,9 +35,9 @@ def _installation() -> tuple[Path, str]:
     return package, version
 
 
-_PACKAGE, VERSION = _installation()
+PACKAGE, VERSION = _installation()
 MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-_LIBRARY = _PACKAGE / f"linux-{MACHINE}" / "_libwasmtime.so"
+_LIBRARY = PACKAGE / f"linux-{MACHINE}" / "_libwasmtime.so"
 
 
 def _load() -> ctypes.CDLL:

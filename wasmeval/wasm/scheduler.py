@@ -7,6 +7,7 @@ woken), `_running` (used up a slice and wants another), or waiting (in `_timers`
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -54,8 +55,16 @@ Deliver = Callable[[int, Result], None]
 class Scheduler:
     """Runs evaluations on the images it is given; `deliver(number, result)` is called once for each that was submitted."""
 
-    def __init__(self, images: Mapping[str, Image], deliver: Deliver, settings: SchedulerSettings | None = None) -> None:
+    def __init__(
+        self,
+        images: Mapping[str, Image],
+        deliver: Deliver,
+        settings: SchedulerSettings | None = None,
+        blame: ctypes.c_uint64 | None = None,
+    ) -> None:
         self._images = images
+        # Whoever watches this process can read here which evaluation was running when it died: its number, or 0.
+        self._blame = ctypes.c_uint64() if blame is None else blame
         self._deliver = deliver
         self._settings = settings or SchedulerSettings()
         self._tasks: dict[int, Task] = {}
@@ -159,11 +168,14 @@ class Scheduler:
         if task.deadline <= now:
             self._end(task, self._ending(task).deadline())
             return
+        self._blame.value = task.number
         try:
             done = instance.poll(now + 2 * self._settings.slice_seconds)
         except Trapped as trap:
             self._end(task, self._ending(task).trapped(trap))
             return
+        finally:
+            self._blame.value = 0
         if done:
             self._end(task, self._ending(task).replied())
             return

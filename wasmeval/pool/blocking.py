@@ -1,0 +1,172 @@
+"""BlockingPool: the pool driven by the threads that wait for it, for the embedded evaluator.
+
+There is no thread of its own. Of the threads that wait for a result one leads: it waits on all workers' sockets and settles
+whatever arrives, its own result or another's; when it has its own, the next one leads. So a single caller pays no hand-over.
+`_lock` guards the state machine, `_leading` says that some thread waits on the sockets; both change under `_turn`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from wasmeval.errors import SetupError, Unavailable
+from wasmeval.model import Job, Result
+from wasmeval.pool.core import TICK_SECONDS, Observer, Pool, PoolStats, Silent, Ticket
+from wasmeval.pool.process import WorkerProcess
+from wasmeval.pool.settings import PoolSettings
+from wasmeval.runtimes import Catalogue
+from wasmeval.wasm.cache import Cache, ProgressCallback
+
+
+class BlockingPool:
+    """Workers for one process, used by any number of its threads. `start` before use, `close` after."""
+
+    def __init__(self, settings: PoolSettings, catalogue: Catalogue, observer: Observer | None = None) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._observer = observer or Silent()
+        self._turn = threading.Condition(threading.Lock())
+        self._leading = False
+        self._poll = select.epoll()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._pool: Pool | None = None
+        self._next_tick = 0.0
+        self._process = os.getpid()
+
+    def start(self, progress: ProgressCallback | None = None) -> None:
+        """Compile what is not compiled, start the workers, wait until one is ready. Raises SetupError when none can be."""
+        runtimes = Cache(self._settings.cache_dir).prepare(self._catalogue, progress)
+        with self._turn:
+            self._pool = Pool(self._settings, runtimes, self, self._observer)
+            self._pool.start()
+        pool = self._pool
+        self._wait(lambda: pool.stats().ready > 0 or pool.failure is not None)
+        if pool.failure:
+            self.close()
+            raise SetupError(str(pool.failure))
+
+    def evaluate(self, job: Job) -> Result:
+        """Run `job` in a fresh instance. An exception in the waiting thread (Ctrl-C) stops the guest.
+
+        Raises ResourceExhausted when the queue is full, Unavailable when closed.
+        """
+        return self.evaluate_many([job])[0]
+
+    def evaluate_many(self, jobs: Sequence[Job]) -> list[Result]:
+        """Run all of `jobs`, each in its own fresh instance; results in order."""
+        pool = self._checked()
+        outcomes: list[Result | Exception | None] = [None] * len(jobs)
+        tickets: list[Ticket] = []
+        left = len(jobs)
+
+        def settler(index: int) -> Callable[[Result | Exception], None]:
+            def settle(outcome: Result | Exception) -> None:
+                nonlocal left
+                outcomes[index] = outcome
+                left -= 1
+
+            return settle
+
+        try:
+            with self._turn:
+                for index, job in enumerate(jobs):
+                    tickets.append(pool.submit(job, settler(index)))
+            self._wait(lambda: left == 0)
+        except BaseException:
+            with self._turn:
+                for ticket in tickets:
+                    pool.cancel(ticket)
+            raise
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return [outcome for outcome in outcomes if isinstance(outcome, Result)]
+
+    def close(self) -> None:
+        """Kill the workers; evaluations that other threads wait for end as `cancelled`. Safe to call twice."""
+        if self._pool is None or os.getpid() != self._process:
+            return
+        with self._turn:
+            self._pool.cancel_all()
+            self._pool.close()
+            self._turn.notify_all()
+
+    def stats(self) -> PoolStats:
+        """Counts of now."""
+        return self._checked().stats()
+
+    def jail(self) -> list[list[Any]]:
+        """The layers of the jail as a worker found them: [name, holds, detail]."""
+        return self._checked().jail()
+
+    # --- Watcher -------------------------------------------------------------------------------------------------
+
+    def watch(self, worker: WorkerProcess) -> None:
+        """See core.Watcher."""
+        self._workers[worker.fileno()] = worker
+        self._poll.register(worker.fileno(), select.EPOLLIN)
+        if worker.wants_write:
+            self.watch_writes(worker, True)
+
+    def watch_writes(self, worker: WorkerProcess, wanted: bool) -> None:
+        """See core.Watcher."""
+        self._poll.modify(worker.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def unwatch(self, worker: WorkerProcess) -> None:
+        """See core.Watcher."""
+        del self._workers[worker.fileno()]
+        self._poll.unregister(worker.fileno())
+
+    def changed(self) -> None:
+        """See core.Watcher: whoever waits looks again after every round anyway."""
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _checked(self) -> Pool:
+        if self._pool is None:
+            raise Unavailable("the evaluator is not started")
+        if os.getpid() != self._process:
+            raise Unavailable("this evaluator belongs to the parent process; make a new one after a fork")
+        return self._pool
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        """Return when `done()`; meanwhile lead, or wait for the one who does."""
+        while True:
+            with self._turn:
+                while self._leading and not done():
+                    self._turn.wait()
+                if done():
+                    return
+                self._leading = True
+            try:
+                self._lead(done)
+            finally:
+                with self._turn:
+                    self._leading = False
+                    self._turn.notify_all()
+
+    def _lead(self, done: Callable[[], bool]) -> None:
+        pool = self._pool
+        assert pool is not None
+        while True:
+            events = self._poll.poll(TICK_SECONDS)
+            with self._turn:
+                for descriptor, event in events:
+                    worker = self._workers.get(descriptor)
+                    if worker and event & select.EPOLLOUT:
+                        pool.writable(worker)
+                    if worker and event & ~select.EPOLLOUT:
+                        pool.readable(worker)
+                now = monotonic()
+                if now >= self._next_tick:
+                    self._next_tick = now + TICK_SECONDS
+                    pool.tick()
+                if done():
+                    return
+                # Another thread's result may have arrived with ours.
+                self._turn.notify_all()

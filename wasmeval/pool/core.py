@@ -1,0 +1,379 @@
+"""The pool's state machine: which evaluation is where, and what happens when a worker dies.
+
+No I/O of its own beyond the workers' sockets and no clock of its own: a driver calls `readable`, `writable` and `tick`, one call at a
+time, and watches the workers it is told of. Every submitted ticket is settled exactly once.
+
+What survives a worker: everything else. The evaluation that ran when it died is at fault and ends; the others it held had no
+effect outside and run again elsewhere, unseen, at most `_MOST_ATTEMPTS` times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Protocol
+
+from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
+from wasmeval.model import ErrorInfo, Job, Result, Status
+from wasmeval.pool.process import State, WorkerProcess
+from wasmeval.pool.settings import PoolSettings
+from wasmeval.wasm.cache import CompiledRuntime
+from wasmeval.worker import frames
+from wasmeval.worker.frames import Kind
+
+TICK_SECONDS = 0.1
+_MOST_ATTEMPTS = 3
+_MOST_FAILED_STARTS = 3
+# A worker full of evaluations starts the last of them later. Unmeasured; a slice and then some for each.
+_START_SECONDS_EACH = 0.01
+
+
+class Observer(Protocol):
+    """What telemetry wants to know of a pool."""
+
+    def queue_wait(self, runtime: str, seconds: float) -> None:
+        """An evaluation went to a worker after waiting this long."""
+
+    def worker_restarted(self, reason: str) -> None:
+        """A worker was replaced; `reason` is `died`, `hung`, `malformed_frame` or `start_failed`."""
+
+
+class Silent:
+    """An observer that does not look."""
+
+    def queue_wait(self, runtime: str, seconds: float) -> None:
+        """Nothing."""
+
+    def worker_restarted(self, reason: str) -> None:
+        """Nothing."""
+
+
+class Watcher(Protocol):
+    """What the state machine wants of its driver."""
+
+    def watch(self, worker: WorkerProcess) -> None:
+        """Call `readable(worker)` whenever its socket is."""
+
+    def watch_writes(self, worker: WorkerProcess, wanted: bool) -> None:
+        """Call `writable(worker)` whenever its socket is, or no longer."""
+
+    def unwatch(self, worker: WorkerProcess) -> None:
+        """Forget the worker; its socket is about to close."""
+
+    def changed(self) -> None:
+        """A worker became ready, the pool failed, or the last evaluation ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """`running` evaluations are with a worker (most may be asleep), `queued` ones wait for a place with one."""
+
+    workers: int
+    ready: int
+    running: int
+    queued: int
+    restarts: int
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One submitted evaluation. `settle` is called once with its Result, or never after `cancel`."""
+
+    number: int
+    job: Job
+    settle: Callable[[Result | Exception], None] | None
+    submitted: float
+    worker: WorkerProcess | None = None
+    sent: float = 0.0
+    kill_at: float = 0.0
+    attempts: int = 0
+
+
+class Pool:
+    """The state machine. Not thread-safe; its driver serialises all calls."""
+
+    def __init__(
+        self, settings: PoolSettings, runtimes: Iterable[CompiledRuntime], watcher: Watcher, observer: Observer
+    ) -> None:
+        self._settings = settings
+        self._runtimes = list(runtimes)
+        self._index = {compiled.runtime.name: index for index, compiled in enumerate(self._runtimes)}
+        self._watcher = watcher
+        self._observer = observer
+        self._workers: list[WorkerProcess] = []
+        self._holding: dict[WorkerProcess, dict[int, Ticket]] = {}
+        self._dead: list[WorkerProcess] = []
+        self._queue: deque[Ticket] = deque()
+        self._last_number = 0
+        self._restarts = 0
+        self._failed_starts = 0
+        self._restart_at = 0.0
+        self._accepting = True
+        self.failure: SetupError | None = None
+        """Why no worker can be started; set once they failed several times in a row."""
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the workers; `is_ready` tells when they are."""
+        while len(self._workers) < self._settings.workers:
+            self._spawn()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker takes evaluations."""
+        return bool(self._workers) and all(worker.state is State.READY for worker in self._workers)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is running or queued."""
+        return not self._queue and not any(self._holding.values())
+
+    def jail(self) -> list[list[Any]]:
+        """The layers of the jail as the first worker found them: [name, holds, detail]."""
+        return self._workers[0].jail if self._workers else []
+
+    def stats(self) -> PoolStats:
+        """Counts of now, and restarts since the start."""
+        ready = sum(worker.state is State.READY for worker in self._workers)
+        running = sum(len(tickets) for tickets in self._holding.values())
+        return PoolStats(len(self._workers), ready, running, len(self._queue), self._restarts)
+
+    def refuse(self) -> None:
+        """Accept nothing more; what was accepted goes on."""
+        self._accepting = False
+
+    def cancel_all(self) -> None:
+        """End everything that is queued or running as `cancelled`, and settle it so."""
+        error = ErrorInfo("Cancelled", "the service is shutting down, and its grace period is over")
+        tickets = [*self._queue, *(ticket for held in self._holding.values() for ticket in held.values())]
+        for ticket in tickets:
+            self._settle(ticket, Status.CANCELLED, error)
+        self._queue.clear()
+
+    def close(self) -> None:
+        """Kill every worker. What was not settled never is: call `cancel_all` first."""
+        self._accepting = False
+        for worker in self._workers:
+            self._watcher.unwatch(worker)
+            worker.kill()
+        for worker in [*self._workers, *self._dead]:
+            worker.process.wait()
+        self._workers.clear()
+        self._holding.clear()
+        self._dead.clear()
+
+    # --- evaluations ---------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job, settle: Callable[[Result | Exception], None]) -> Ticket:
+        """Run `job`, or queue it. Raises ResourceExhausted when the queue is full, Unavailable when nothing is accepted."""
+        if self.failure:
+            raise Unavailable(f"no worker can be started: {self.failure}")
+        if not self._accepting:
+            raise Unavailable("the service is shutting down")
+        self._last_number += 1
+        ticket = Ticket(self._last_number, job, settle, monotonic())
+        worker = None if self._queue else self._free_worker()
+        if worker:
+            self._send(ticket, worker)
+        elif len(self._queue) >= self._settings.queue_size:
+            raise ResourceExhausted(
+                f"the queue is full ({self._settings.queue_size} waiting); retry later, or raise queue_size or workers",
+                retry_after_seconds=0.05 + 0.001 * len(self._queue),
+            )
+        else:
+            self._queue.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """The caller is gone: stop the guest. The ticket is never settled."""
+        ticket.settle = None
+        if ticket.worker:
+            self._tell(ticket.worker, frames.encode_number(Kind.CANCEL, ticket.number))
+        elif ticket in self._queue:
+            self._queue.remove(ticket)
+
+    # --- what the driver saw -------------------------------------------------------------------------------------
+
+    def readable(self, worker: WorkerProcess) -> None:
+        """The worker's socket has something, or is at its end."""
+        if worker.state is State.GONE:
+            return
+        try:
+            for kind, body in worker.receive():
+                self._handle(worker, kind, body)
+        except EOFError:
+            self._lost(worker, "died")
+        except frames.MalformedFrame:
+            self._lost(worker, "malformed_frame")
+
+    def writable(self, worker: WorkerProcess) -> None:
+        """The worker's socket takes more."""
+        if worker.state is not State.GONE:
+            worker.flush()
+            if not worker.wants_write:
+                self._watcher.watch_writes(worker, False)
+
+    def tick(self) -> None:
+        """Time passed: kill what hangs, replace what died, bury the dead. Call it every TICK_SECONDS while there is work."""
+        now = monotonic()
+        for worker in list(self._workers):
+            held = self._holding[worker]
+            if worker.state is State.STARTING:
+                if now - worker.started > self._settings.start_seconds:
+                    self._lost(worker, "start_failed")
+            elif any(ticket.kill_at < now for ticket in held.values()):
+                self._lost(worker, "hung")
+        self._dead = [worker for worker in self._dead if not worker.reaped()]
+        if self._accepting and not self.failure and now >= self._restart_at:
+            self.start()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _handle(self, worker: WorkerProcess, kind: int, body: bytes) -> None:
+        if kind == Kind.RESULT and worker.state is State.READY:
+            number = frames.result_number(body)
+            ticket = self._holding[worker].get(number)
+            if ticket is None:
+                raise frames.MalformedFrame("a result nobody waits for")
+            result = frames.decode_result(body, ticket.job)
+            del self._holding[worker][number]
+            ticket.worker = None
+            if ticket.settle:
+                ticket.settle(result)
+            if self._queue:
+                self._dispatch()
+            elif not self._accepting and self.is_idle:
+                self._watcher.changed()
+        elif kind == Kind.READY and worker.state is State.STARTING:
+            worker.state = State.READY
+            worker.jail = frames.decode_jail(body)
+            self._failed_starts = 0
+            self._dispatch()
+            self._watcher.changed()
+        elif kind == Kind.FAILED:
+            self._start_failed(worker, body[:1000].decode("utf-8", "replace"))
+        else:
+            raise frames.MalformedFrame(f"kind {kind} in state {worker.state.value}")
+
+    def _free_worker(self) -> WorkerProcess | None:
+        """The ready worker that holds least; among equals the one that has been left alone longest."""
+        best = None
+        least = self._settings.concurrency
+        for worker in self._workers:
+            if worker.state is State.READY and len(self._holding[worker]) < least:
+                best, least = worker, len(self._holding[worker])
+        if best is not None and len(self._workers) > 1:
+            self._workers.remove(best)
+            self._workers.append(best)
+        return best
+
+    def _dispatch(self) -> None:
+        while self._queue:
+            worker = self._free_worker()
+            if worker is None:
+                return
+            self._send(self._queue.popleft(), worker)
+
+    def _send(self, ticket: Ticket, worker: WorkerProcess) -> None:
+        held = self._holding[worker]
+        now = monotonic()
+        deadline = ticket.job.limits.deadline_seconds
+        assert deadline is not None
+        ticket.worker, ticket.sent = worker, now
+        ticket.attempts += 1
+        ticket.kill_at = now + deadline + self._settings.grace_seconds + _START_SECONDS_EACH * len(held)
+        held[ticket.number] = ticket
+        self._observer.queue_wait(ticket.job.runtime, now - ticket.submitted)
+        self._tell(worker, frames.encode_job(ticket.number, self._index[ticket.job.runtime], ticket.job))
+
+    def _tell(self, worker: WorkerProcess, frame: bytes) -> None:
+        worker.send(frame)
+        if worker.wants_write:
+            self._watcher.watch_writes(worker, True)
+
+    def _lost(self, worker: WorkerProcess, reason: str) -> None:
+        """A worker is no more, or must not be: settle what it was running, run the rest elsewhere, replace it."""
+        if worker.state is State.STARTING:
+            self._start_failed(worker, f"it {reason} before it was ready")
+            return
+        held = list(self._remove(worker).values())
+        blamed = worker.blamed
+        self._restarts += 1
+        self._observer.worker_restarted(reason)
+        now = monotonic()
+        again = []
+        for ticket in held:
+            overdue = reason == "hung" and ticket.kill_at < now
+            if overdue or ticket.number == blamed or ticket.attempts >= _MOST_ATTEMPTS:
+                self._fail(ticket, reason, overdue, ticket.number == blamed)
+            elif ticket.settle:
+                ticket.worker = None
+                again.append(ticket)
+        self._queue.extendleft(reversed(again))
+        if self._accepting or again:
+            self._spawn()
+        self._dispatch()
+        self._watcher.changed()
+
+    def _fail(self, ticket: Ticket, reason: str, overdue: bool, at_fault: bool) -> None:
+        limits = ticket.job.limits
+        if overdue:
+            text = f"the deadline of {limits.deadline_seconds:g} s passed, and the guest had to be killed with its worker"
+            self._settle(ticket, Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
+        elif at_fault:
+            self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", f"the worker was lost ({reason}) while it ran this evaluation"))
+        else:
+            text = f"{ticket.attempts} workers were lost while they held this evaluation, which was not at fault; try again"
+            self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
+
+    def _settle(self, ticket: Ticket, status: Status, error: ErrorInfo) -> None:
+        settle, ticket.settle = ticket.settle, None
+        if settle:
+            settle(Result(status, error=error, limits=ticket.job.limits, runtime=ticket.job.runtime))
+
+    def _start_failed(self, worker: WorkerProcess, why: str) -> None:
+        self._remove(worker)
+        self._failed_starts += 1
+        self._observer.worker_restarted("start_failed")
+        if self._failed_starts >= _MOST_FAILED_STARTS and not any(w.state is State.READY for w in self._workers):
+            self.failure = SetupError(f"workers cannot be started: {why}")
+            for ticket in self._queue:
+                if ticket.settle:
+                    ticket.settle(Unavailable(f"no worker can be started: {why}"))
+            self._queue.clear()
+        else:
+            self._restart_at = monotonic() + 0.1 * 2 ** min(self._failed_starts, 6)
+        self._watcher.changed()
+
+    def _remove(self, worker: WorkerProcess) -> dict[int, Ticket]:
+        self._watcher.unwatch(worker)
+        worker.kill()
+        self._dead.append(worker)
+        self._workers.remove(worker)
+        return self._holding.pop(worker)
+
+    def _spawn(self) -> None:
+        settings = self._settings
+        configuration = {
+            "runtimes": [
+                {
+                    "folder": str(compiled.runtime.image.path.parent),
+                    "module": str(compiled.module),
+                    "library": str(compiled.library) if compiled.library else "",
+                }
+                for compiled in self._runtimes
+            ],
+            "concurrency": settings.concurrency,
+            "ready": settings.ready,
+            "slice_seconds": settings.slice_seconds,
+            "memory_bytes": settings.worker_memory_bytes,
+            "max_memory_bytes": settings.max_memory_bytes,
+            "require_jail": settings.require_jail,
+        }
+        worker = WorkerProcess.spawn(configuration, monotonic())
+        self._workers.append(worker)
+        self._holding[worker] = {}
+        self._watcher.watch(worker)

@@ -1,0 +1,136 @@
+"""AsyncPool: the pool driven by an asyncio event loop, for the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from asyncio import AbstractEventLoop, Future
+from typing import Any
+
+from wasmeval.errors import SetupError
+from wasmeval.model import Job, Result
+from wasmeval.pool.core import TICK_SECONDS, Observer, Pool, PoolStats, Silent
+from wasmeval.pool.process import WorkerProcess
+from wasmeval.pool.settings import PoolSettings
+from wasmeval.runtimes import Catalogue
+from wasmeval.wasm.cache import Cache
+
+
+class AsyncPool:
+    """Workers for one event loop. `start` before use, `aclose` after; everything in between on that loop's thread."""
+
+    def __init__(self, settings: PoolSettings, catalogue: Catalogue, observer: Observer | None = None) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._observer = observer or Silent()
+        self._loop: AbstractEventLoop | None = None
+        self._pool: Pool | None = None
+        self._changed = asyncio.Event()
+        self._ticker: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Compile what is not compiled, start the workers, wait until all are ready. Raises SetupError when they cannot be."""
+        self._loop = asyncio.get_running_loop()
+        cache = Cache(self._settings.cache_dir)
+        runtimes = await asyncio.to_thread(cache.prepare, self._catalogue)
+        self._pool = Pool(self._settings, runtimes, self, self._observer)
+        self._pool.start()
+        self._tick()
+        while not self._pool.is_ready:
+            if self._pool.failure:
+                failure = self._pool.failure
+                await self.aclose()
+                raise SetupError(str(failure))
+            await self._change()
+
+    async def evaluate(self, job: Job) -> Result:
+        """Run `job` in a fresh instance. Cancelling the awaiting task stops the guest.
+
+        Raises ResourceExhausted when the queue is full, Unavailable when draining or closed.
+        """
+        assert self._pool and self._loop
+        future: Future[Result] = self._loop.create_future()
+
+        def settle(outcome: Result | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        ticket = self._pool.submit(job, settle)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._pool.cancel(ticket)
+            raise
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Accept nothing more; wait for what runs and waits, at most `grace_seconds`; then end it as `cancelled`."""
+        assert self._pool
+        self._pool.refuse()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                while not self._pool.is_idle:
+                    await self._change()
+        self._pool.cancel_all()
+
+    async def aclose(self) -> None:
+        """Kill the workers. Safe to call twice."""
+        if self._ticker:
+            self._ticker.cancel()
+            self._ticker = None
+        if self._pool:
+            self._pool.cancel_all()
+            self._pool.close()
+
+    def stats(self) -> PoolStats:
+        """Counts of now."""
+        assert self._pool
+        return self._pool.stats()
+
+    def jail(self) -> list[list[Any]]:
+        """The layers of the jail as a worker found them: [name, holds, detail]."""
+        assert self._pool
+        return self._pool.jail()
+
+    # --- Watcher -------------------------------------------------------------------------------------------------
+
+    def watch(self, worker: WorkerProcess) -> None:
+        """See core.Watcher."""
+        assert self._loop and self._pool
+        self._loop.add_reader(worker.fileno(), self._pool.readable, worker)
+        if worker.wants_write:
+            self.watch_writes(worker, True)
+
+    def watch_writes(self, worker: WorkerProcess, wanted: bool) -> None:
+        """See core.Watcher."""
+        assert self._loop and self._pool
+        if wanted:
+            self._loop.add_writer(worker.fileno(), self._pool.writable, worker)
+        else:
+            self._loop.remove_writer(worker.fileno())
+
+    def unwatch(self, worker: WorkerProcess) -> None:
+        """See core.Watcher."""
+        assert self._loop
+        self._loop.remove_reader(worker.fileno())
+        self._loop.remove_writer(worker.fileno())
+
+    def changed(self) -> None:
+        """See core.Watcher."""
+        self._changed.set()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._changed.wait()
+
+    def _tick(self) -> None:
+        assert self._loop and self._pool
+        self._pool.tick()
+        self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)

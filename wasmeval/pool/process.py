@@ -1,0 +1,138 @@
+"""WorkerProcess: one worker as its parent sees it: a process, a socket, and what it was given to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import wasmeval
+from wasmeval.worker import frames
+
+_RECEIVE_BYTES = 1 << 18
+_BOOT = "import sys; sys.path[:0] = sys.argv[3:]; from wasmeval.worker.main import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+
+
+class State(Enum):
+    """Of a worker: it loads its images, it takes evaluations, it is gone."""
+
+    STARTING = "starting"
+    READY = "ready"
+    GONE = "gone"
+
+
+class WorkerProcess:
+    """Start with `spawn`, end with `kill`; both return at once. The socket never blocks: what it does not take waits in an outbox."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, blame: mmap.mmap, started: float) -> None:
+        self.process = process
+        self.channel = channel
+        self.started = started
+        self.state = State.STARTING
+        self.jail: list[list[Any]] = []
+        self._blame = blame
+        self._decoder = frames.Decoder()
+        self._outbox = bytearray()
+
+    @classmethod
+    def spawn(cls, configuration: dict[str, Any], started: float) -> WorkerProcess:
+        """A new worker, told what to load. It inherits nothing but its socket and one shared page; its environment is empty."""
+        ours, theirs = socket.socketpair()
+        blame_fd = os.memfd_create("wasmeval-blame", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(blame_fd, mmap.PAGESIZE)
+            blame = mmap.mmap(blame_fd, mmap.PAGESIZE)
+            command = [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), str(blame_fd), *_import_path()]
+            process = subprocess.Popen(
+                command,
+                env={},
+                cwd="/",
+                pass_fds=(theirs.fileno(), blame_fd),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(blame_fd)
+        ours.setblocking(False)
+        worker = cls(process, ours, blame, started)
+        worker.send(frames.encode(frames.Kind.CONFIGURE, json.dumps(configuration).encode()))
+        return worker
+
+    def fileno(self) -> int:
+        """Of the socket, for select, epoll and asyncio."""
+        return self.channel.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether the outbox holds something the socket would not take."""
+        return bool(self._outbox)
+
+    @property
+    def blamed(self) -> int:
+        """The number of the evaluation that runs, or ran when the worker died; 0 when none did. Written by the worker: a hint."""
+        return int.from_bytes(self._blame[:8], "little")
+
+    def send(self, data: bytes) -> None:
+        """Queue `data` and send what the socket takes now. A worker that is gone is noticed by `receive`."""
+        if self._outbox:
+            self._outbox += data
+            return
+        try:
+            sent = self.channel.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            return
+        if sent < len(data):
+            self._outbox += data[sent:]
+
+    def flush(self) -> None:
+        """The socket takes more again."""
+        data, self._outbox = self._outbox, bytearray()
+        self.send(bytes(data))
+
+    def receive(self) -> Iterator[tuple[int, bytes]]:
+        """The frames that have arrived. Raises EOFError when the worker is gone, MalformedFrame when it cannot be trusted."""
+        try:
+            data = self.channel.recv(_RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            raise EOFError from error
+        if not data:
+            raise EOFError
+        yield from self._decoder.feed(data)
+
+    def kill(self) -> None:
+        """End the process for good and close the socket; `reaped` says when it is buried."""
+        self.state = State.GONE
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGKILL)
+        self.channel.close()
+
+    def reaped(self) -> bool:
+        """Whether the dead process has been waited for."""
+        return self.process.poll() is not None
+
+
+def _import_path() -> list[str]:
+    """Where the worker finds this package and Wasmtime: without `site`, a start takes half the time."""
+    package = Path(wasmeval.__file__).resolve().parent.parent
+    from wasmeval.wasm import capi
+
+    return list(dict.fromkeys([str(package), str(capi.PACKAGE.parent)]))

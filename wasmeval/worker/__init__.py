@@ -1,0 +1,1 @@
+"""The jailed process around wasm/: its frames, its jail, its loop."""

@@ -1,0 +1,192 @@
+"""Frames between the pool and a worker: a length, a kind, a body. Decoding validates everything.
+
+The pool treats a worker as taken over by its guest: a frame that is not exactly what it may be raises MalformedFrame, and the
+worker is killed. In the other direction the same code serves as a check on ourselves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any
+
+from wasmeval.limits import Limits, Usage
+from wasmeval.model import ErrorInfo, Job, Result, Status
+
+LARGEST_FRAME = 256 << 20
+"""No frame is larger; the ceilings of limits keep real ones far below."""
+
+
+class Kind(IntEnum):
+    """What a frame is. The first three go to the worker, the others come from it."""
+
+    CONFIGURE = 1
+    EVALUATE = 2
+    CANCEL = 3
+    READY = 4
+    FAILED = 5
+    RESULT = 6
+
+
+class MalformedFrame(Exception):
+    """These bytes are no frame; whoever sent them is not to be trusted further."""
+
+
+_HEADER = struct.Struct("<IB")
+_NUMBER = struct.Struct("<Q")
+_EVALUATE = struct.Struct("<QBQdQQII")
+# number, status, flags, line, column, fuel, wall, peak memory, and the lengths of value, stdout, stderr, type, message, traceback
+_RESULT = struct.Struct("<QBBIIQdQ6I")
+_STATUSES = tuple(Status)
+_STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}
+_VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR = 1, 2, 4, 8
+_ALL_FLAGS = 15
+_MOST_ERROR_BYTES = 3 * 65536
+
+
+def encode(kind: Kind, body: bytes = b"") -> bytes:
+    """A frame of `kind` with `body`."""
+    return _HEADER.pack(len(body), kind) + body
+
+
+class Decoder:
+    """Cuts a stream of bytes into frames. Holds at most one unfinished frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The (kind, body) of every frame that `data` completes. Raises MalformedFrame for one that is too large."""
+        buffer = self._buffer
+        buffer += data
+        position = 0
+        while len(buffer) - position >= _HEADER.size:
+            length, kind = _HEADER.unpack_from(buffer, position)
+            if length > LARGEST_FRAME:
+                raise MalformedFrame(f"a frame of {length} bytes")
+            end = position + _HEADER.size + length
+            if len(buffer) < end:
+                break
+            yield kind, bytes(buffer[position + _HEADER.size : end])
+            position = end
+        del buffer[:position]
+
+
+def encode_job(number: int, runtime: int, job: Job) -> bytes:
+    """The EVALUATE frame of `job` under `number`; `runtime` is an index into the configured runtimes."""
+    limits = job.limits
+    body = _EVALUATE.pack(
+        number, runtime, limits.fuel, limits.deadline_seconds, limits.memory_bytes, limits.output_bytes,
+        len(job.code), len(job.inputs),
+    )  # fmt: skip
+    return _HEADER.pack(len(body) + len(job.code) + len(job.inputs), Kind.EVALUATE) + body + job.code + job.inputs
+
+
+def decode_job(body: bytes) -> tuple[int, int, bytes, bytes, Limits]:
+    """(number, runtime, code, inputs, limits) of an EVALUATE frame's body."""
+    if len(body) < _EVALUATE.size:
+        raise MalformedFrame("a short job")
+    number, runtime, fuel, deadline, memory, output, code, inputs = _EVALUATE.unpack_from(body)
+    start = _EVALUATE.size
+    if len(body) != start + code + inputs:
+        raise MalformedFrame("a job whose lengths do not add up")
+    return number, runtime, body[start : start + code], body[start + code :], Limits(fuel, deadline, memory, output)
+
+
+def encode_number(kind: Kind, number: int) -> bytes:
+    """A frame whose body is the number of an evaluation."""
+    return encode(kind, _NUMBER.pack(number))
+
+
+def decode_number(body: bytes) -> int:
+    """The number in such a body."""
+    if len(body) != _NUMBER.size:
+        raise MalformedFrame("not a number")
+    return int(_NUMBER.unpack(body)[0])
+
+
+def encode_result(number: int, result: Result) -> bytes:
+    """The RESULT frame of evaluation `number`."""
+    error, usage = result.error, result.usage
+    stdout, stderr = result.stdout.encode(), result.stderr.encode()
+    flags = (
+        result.value_is_json * _VALUE_IS_JSON
+        | result.stdout_truncated * _STDOUT_TRUNCATED
+        | result.stderr_truncated * _STDERR_TRUNCATED
+    )
+    kind = message = traceback = b""
+    line = column = 0
+    if error:
+        flags |= _HAS_ERROR
+        kind, message, traceback = error.type.encode(), error.message.encode(), error.traceback.encode()
+        line, column = error.line or 0, error.column or 0
+    value = result.value_json
+    head = _RESULT.pack(
+        number, _STATUS_INDEX[result.status], flags, line, column, usage.fuel, usage.wall_seconds,
+        usage.peak_memory_bytes, len(value), len(stdout), len(stderr), len(kind), len(message), len(traceback),
+    )  # fmt: skip
+    return encode(Kind.RESULT, b"".join((head, value, stdout, stderr, kind, message, traceback)))
+
+
+def result_number(body: bytes) -> int:
+    """Whose result a RESULT frame's body is; the rest is decoded with that evaluation's limits."""
+    if len(body) < _RESULT.size:
+        raise MalformedFrame("a short result")
+    return int(_NUMBER.unpack_from(body)[0])
+
+
+def decode_result(body: bytes, job: Job) -> Result:
+    """The Result in a RESULT frame's body, which answers `job`. Raises MalformedFrame unless it keeps the job's limits."""
+    if len(body) < _RESULT.size:
+        raise MalformedFrame("a short result")
+    _, index, flags, line, column, fuel, wall, peak, *lengths = _RESULT.unpack_from(body)
+    limits = job.limits
+    assert limits.output_bytes is not None
+    value, stdout, stderr, kind, message, traceback = lengths
+    if index >= len(_STATUSES) or flags & ~_ALL_FLAGS or len(body) != _RESULT.size + sum(lengths):
+        raise MalformedFrame("a result whose status, flags or lengths cannot be")
+    status = _STATUSES[index]
+    # A replaced byte takes three; and the truncation notice comes on top.
+    most_output = 3 * limits.output_bytes + 128
+    if value > limits.output_bytes or max(stdout, stderr) > most_output or kind + message + traceback > _MOST_ERROR_BYTES:
+        raise MalformedFrame("a result larger than its limits allow")
+    if bool(value) != (status is Status.OK) or not math.isfinite(wall) or wall < 0:
+        raise MalformedFrame("a result with a value where none may be, or with an impossible time")
+    parts = []
+    position = _RESULT.size
+    for length in lengths:
+        parts.append(body[position : position + length])
+        position += length
+    error = None
+    if flags & _HAS_ERROR:
+        error = ErrorInfo(_text(parts[3]), _text(parts[4]), _text(parts[5]), line or None, column or None)
+    return Result(
+        status,
+        parts[0],
+        bool(flags & _VALUE_IS_JSON),
+        _text(parts[1]),
+        _text(parts[2]),
+        bool(flags & _STDOUT_TRUNCATED),
+        bool(flags & _STDERR_TRUNCATED),
+        error,
+        Usage(fuel, wall, peak),
+        limits,
+        "wasm",
+        job.runtime,
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace") if data else ""
+
+
+def decode_jail(body: bytes) -> list[list[Any]]:
+    """The jail's layers in a READY frame's body: [name, holds, detail] each."""
+    try:
+        layers = json.loads(body)["jail"]
+        return [[str(name), bool(holds), str(detail)] for name, holds, detail in layers]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MalformedFrame("READY without a jail") from error

@@ -1,0 +1,162 @@
+"""The worker's loop: frames in, guests a slice at a time, frames out.
+
+Started by the pool as a fresh interpreter with an empty environment; the socket is its only way to anyone. The first frame says
+which compiled runtimes to load; then the jail closes, READY goes out, and only then does guest code run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from wasmeval.errors import WasmevalError
+from wasmeval.limits import MIB
+from wasmeval.model import Result
+from wasmeval.runtimes import Runtime
+from wasmeval.wasm.engine import Engine, EngineSettings
+from wasmeval.wasm.host import Host
+from wasmeval.wasm.instance import Image, Instance
+from wasmeval.wasm.library import Library
+from wasmeval.wasm.scheduler import Scheduler, SchedulerSettings
+from wasmeval.worker import frames, jail
+from wasmeval.worker.frames import Kind
+
+_RECEIVE_BYTES = 1 << 18
+_FLUSH_SECONDS = 0.0005
+_NICENESS = 5
+"""Guests yield the CPU to the front process, which answers everybody."""
+_SLOTS_BEYOND_CONCURRENCY = 32
+
+
+class Worker:
+    """One worker: its channel, its scheduler, the results not yet sent."""
+
+    def __init__(self, channel: socket.socket, blame: mmap.mmap) -> None:
+        self._channel = channel
+        self._decoder = frames.Decoder()
+        self._outbox = bytearray()
+        self._outbox_since = 0.0
+        self._poller = select.poll()
+        self._poller.register(channel.fileno(), select.POLLIN)
+        self._names: list[str] = []
+        self._blame = blame
+        self._scheduler: Scheduler | None = None
+
+    def run(self) -> None:
+        """Serve until the channel closes."""
+        while True:
+            scheduler = self._scheduler
+            timeout = scheduler.timeout() if scheduler else None
+            if self._outbox and (timeout or timeout is None or monotonic() - self._outbox_since > _FLUSH_SECONDS):
+                self._flush()
+            if self._poller.poll(None if timeout is None else 1000 * timeout + (0.999 if timeout else 0.0)):
+                data = self._channel.recv(_RECEIVE_BYTES)
+                if not data:
+                    return
+                for kind, body in self._decoder.feed(data):
+                    self._handle(kind, body)
+            if self._scheduler:
+                self._scheduler.step()
+                if self._outbox and not self._scheduler.pressing:
+                    self._flush()
+
+    def _handle(self, kind: int, body: bytes) -> None:
+        if kind == Kind.EVALUATE and self._scheduler:
+            number, runtime, code, inputs, limits = frames.decode_job(body)
+            self._scheduler.submit(number, self._names[runtime], code, inputs, limits)
+        elif kind == Kind.CANCEL and self._scheduler:
+            self._scheduler.cancel(frames.decode_number(body))
+        elif kind == Kind.CONFIGURE and not self._scheduler:
+            self._configure(json.loads(body))
+        else:
+            raise frames.MalformedFrame(f"kind {kind}")
+
+    def _configure(self, configuration: dict[str, Any]) -> None:
+        images = load(configuration)
+        self._names = list(images)
+        settings = SchedulerSettings(
+            configuration["slice_seconds"], configuration["ready"], configuration["memory_bytes"]
+        )
+        for image in images.values():
+            # Proves that the image works, and maps all of Wasmtime's lazy state before the jail closes.
+            Instance(image).close()
+        os.nice(_NICENESS)
+        gc.collect()
+        gc.freeze()
+        layers = jail.enter()
+        missing = [layer for layer in layers if not layer.ok]
+        if missing and configuration["require_jail"]:
+            raise WasmevalError("the jail is required, and this is missing: " + "; ".join(f"{x.name}: {x.detail}" for x in missing))
+        blame = ctypes.c_uint64.from_buffer(self._blame)
+        self._scheduler = Scheduler(images, self._deliver, settings, blame)
+        answer = {"jail": [[layer.name, layer.ok, layer.detail] for layer in layers]}
+        self._send(frames.encode(Kind.READY, json.dumps(answer).encode()))
+
+    def _deliver(self, number: int, result: Result) -> None:
+        if not self._outbox:
+            self._outbox_since = monotonic()
+        self._outbox += frames.encode_result(number, result)
+
+    def _flush(self) -> None:
+        data, self._outbox = self._outbox, bytearray()
+        self._send(data)
+
+    def _send(self, data: bytes | bytearray) -> None:
+        self._channel.sendall(data)
+
+
+def load(configuration: dict[str, Any]) -> dict[str, Image]:
+    """The configured runtimes, each loaded into one engine, by name."""
+    runtimes = [(Runtime.load(Path(entry["folder"])), entry) for entry in configuration["runtimes"]]
+    engine = Engine(
+        EngineSettings(
+            slots=configuration["concurrency"] + _SLOTS_BEYOND_CONCURRENCY,
+            max_memory_bytes=configuration["max_memory_bytes"],
+            max_wasm_stack=max(4 * MIB, *(runtime.max_wasm_stack for runtime, _ in runtimes)),
+        )
+    )
+    assert engine.address is not None
+    host = Host(engine.address)
+    images = {}
+    for runtime, entry in runtimes:
+        library = Library(Path(entry["library"]), runtime.library_mount) if entry["library"] else Library()
+        module = engine.load(Path(entry["module"]))
+        slice_ms = 1000 * configuration["slice_seconds"]
+        images[runtime.name] = Image.load(runtime, engine, host, module.address, library, slice_ms)
+    return images
+
+
+def main(channel_fd: int, blame_fd: int) -> None:
+    """Run a worker on the two descriptors it inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is for the parent to act on.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    channel = socket.socket(fileno=channel_fd)
+    blame = mmap.mmap(blame_fd, mmap.PAGESIZE)
+    os.close(blame_fd)
+    # The collector's pauses would be some evaluation's; what we allocate has no cycles.
+    gc.disable()
+    try:
+        Worker(channel, blame).run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            channel.sendall(frames.encode(Kind.FAILED, f"{type(error).__name__}: {error}".encode()))
+        raise
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
