@@ -5,9 +5,9 @@ Four limits, each with a unit, a default, a ceiling and a status that says it wa
 | limit | unit | reached: status | what the guest sees |
 |---|---|---|---|
 | `fuel` | Wasm fuel, about one a Wasm instruction | `fuel_exhausted` | nothing: it ends |
-| `deadline_seconds` | wall clock from the start of the guest | `deadline_exceeded` | nothing: it ends, asleep or not |
-| `memory_bytes` | linear memory of the instance, interpreter included | `memory_exceeded` | `MemoryError`, out of memory |
-| `output_bytes` | each of stdout, stderr and the value | `output_exceeded` (value only) | nothing; stdout and stderr keep head and tail |
+| `deadline_seconds` | wall clock from its start | `deadline_exceeded` | nothing: it ends, asleep or not |
+| `memory_bytes` | linear memory, interpreter included | `memory_exceeded` | `MemoryError`, out of memory |
+| `output_bytes` | each of stdout, stderr, value | `output_exceeded` (value) | nothing; streams keep head and tail |
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ CEILINGS = Limits(
 class Usage:
     """What an evaluation spent.
 
-    `fuel` is deterministic for the same code, inputs and image; `wall_seconds` counts from the guest's start to its end,
-    queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks.
+    `fuel` is deterministic for the same code, inputs and image; `wall_seconds` counts from the guest's start to
+    its end, queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks.
     """
 
     fuel: int = 0

@@ -57,8 +57,9 @@ class Request(NamedTuple):
 class RuntimeInfo:
     """What a caller may know of an installed runtime.
 
-    `languages` are what `language` may be to get it; `image_sha256` names the image: with the same one, the same code and
-    inputs spend the same fuel. `minimum_memory_bytes` is the smallest `limits.memory_bytes` it works with.
+    `languages` are what `language` may be to get it; `image_sha256` names the image: with the same one, the
+    same code and inputs spend the same fuel. `minimum_memory_bytes` is the smallest `limits.memory_bytes` it
+    works with.
     """
 
     name: str
@@ -153,4 +154,5 @@ def _parse_int(digits: str) -> int:
     if digits.startswith("-"):
         return -_parse_int(digits[1:])
     middle = len(digits) // 2
-    return _parse_int(digits[:-middle]) * 10**middle + _parse_int(digits[-middle:])
+    power: int = 10**middle
+    return _parse_int(digits[:-middle]) * power + _parse_int(digits[-middle:])

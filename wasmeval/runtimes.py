@@ -27,8 +27,9 @@ class Blob:
 class Runtime:
     """One interpreter, pre-initialised: what runs the snippets of its languages. See runtimes/abi.md.
 
-    `initial_memory_bytes` is the linear memory of a fresh instance, `minimum_memory_bytes` the least limit with which a
-    snippet can run, `max_wasm_stack` the native stack its recursion needs, `warm_up` the snippet that prepares an instance.
+    `initial_memory_bytes` is the linear memory of a fresh instance, `minimum_memory_bytes` the least limit with
+    which a snippet can run, `max_wasm_stack` the native stack its recursion needs, `warm_up` the snippet that
+    prepares an instance.
     """
 
     name: str
@@ -56,7 +57,9 @@ class Runtime:
         try:
             manifest = json.loads(path.read_bytes())
             if manifest["abi"] != ABI_VERSION:
-                raise SetupError(f"{path}: ABI {manifest['abi']} is not {ABI_VERSION}; install a matching wasmeval")
+                raise SetupError(
+                    f"{path}: ABI {manifest['abi']} is not {ABI_VERSION}; install a matching wasmeval"
+                )
             library = manifest["library"]
             return cls(
                 name=manifest["name"],

@@ -1,6 +1,7 @@
 """The parent's side of the workers: start, check out, kill, replace. One state machine, two ways to drive it.
 
-`AsyncPool` is for the server (asyncio), `BlockingPool` for the embedded evaluator (threads). Both share `PoolSettings`.
+`AsyncPool` is for the server (asyncio), `BlockingPool` for the embedded evaluator (threads). Both share
+`PoolSettings`.
 """
 
 from wasmeval.pool.blocking import BlockingPool

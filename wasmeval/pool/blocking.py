@@ -1,8 +1,9 @@
 """BlockingPool: the pool driven by the threads that wait for it, for the embedded evaluator.
 
-There is no thread of its own. Of the threads that wait for a result one leads: it waits on all workers' sockets and settles
-whatever arrives, its own result or another's; when it has its own, the next one leads. So a single caller pays no hand-over.
-`_lock` guards the state machine, `_leading` says that some thread waits on the sockets; both change under `_turn`.
+There is no thread of its own. Of the threads that wait for a result one leads: it waits on all workers' sockets
+and settles whatever arrives, its own result or another's; when it has its own, the next one leads. So a single
+caller pays no hand-over. `_lock` guards the state machine, `_leading` says that some thread waits on the
+sockets; both change under `_turn`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from wasmeval.errors import SetupError, Unavailable
+from wasmeval.errors import DeadlineExceeded, InvalidArgument, SetupError, Unavailable
 from wasmeval.model import Job, Result
 from wasmeval.pool.core import TICK_SECONDS, Observer, Pool, PoolStats, Silent, Ticket
 from wasmeval.pool.process import WorkerProcess
@@ -26,7 +27,9 @@ from wasmeval.wasm.cache import Cache, ProgressCallback
 class BlockingPool:
     """Workers for one process, used by any number of its threads. `start` before use, `close` after."""
 
-    def __init__(self, settings: PoolSettings, catalogue: Catalogue, observer: Observer | None = None) -> None:
+    def __init__(
+        self, settings: PoolSettings, catalogue: Catalogue, observer: Observer | None = None
+    ) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._observer = observer or Silent()
@@ -39,7 +42,7 @@ class BlockingPool:
         self._process = os.getpid()
 
     def start(self, progress: ProgressCallback | None = None) -> None:
-        """Compile what is not compiled, start the workers, wait until one is ready. Raises SetupError when none can be."""
+        """Compile what is not compiled, start the workers, wait until one is ready. Raises SetupError."""
         runtimes = Cache(self._settings.cache_dir).prepare(self._catalogue, progress)
         with self._turn:
             self._pool = Pool(self._settings, runtimes, self, self._observer)
@@ -50,15 +53,14 @@ class BlockingPool:
             self.close()
             raise SetupError(str(pool.failure))
 
-    def evaluate(self, job: Job) -> Result:
-        """Run `job` in a fresh instance. An exception in the waiting thread (Ctrl-C) stops the guest.
+    def evaluate_many(self, jobs: Sequence[Job], timeout: float | None = None) -> list[Result]:
+        """Run all of `jobs`, each in its own fresh instance; results in order.
 
-        Raises ResourceExhausted when the queue is full, Unavailable when closed.
+        An exception in the waiting thread (Ctrl-C) stops the guests, and so does `timeout` in seconds. Raises
+        DeadlineExceeded when it passes, ResourceExhausted when the queue is full, Unavailable when closed.
         """
-        return self.evaluate_many([job])[0]
-
-    def evaluate_many(self, jobs: Sequence[Job]) -> list[Result]:
-        """Run all of `jobs`, each in its own fresh instance; results in order."""
+        if timeout is not None and not timeout > 0:
+            raise InvalidArgument("timeout", f"must be a positive number of seconds, not {timeout!r}")
         pool = self._checked()
         outcomes: list[Result | Exception | None] = [None] * len(jobs)
         tickets: list[Ticket] = []
@@ -76,7 +78,7 @@ class BlockingPool:
             with self._turn:
                 for index, job in enumerate(jobs):
                     tickets.append(pool.submit(job, settler(index)))
-            self._wait(lambda: left == 0)
+            self._wait(lambda: left == 0, timeout)
         except BaseException:
             with self._turn:
                 for ticket in tickets:
@@ -134,27 +136,32 @@ class BlockingPool:
             raise Unavailable("this evaluator belongs to the parent process; make a new one after a fork")
         return self._pool
 
-    def _wait(self, done: Callable[[], bool]) -> None:
-        """Return when `done()`; meanwhile lead, or wait for the one who does."""
+    def _wait(self, done: Callable[[], bool], timeout: float | None = None) -> None:
+        """Return when `done()`; meanwhile lead, or wait for who does. Raises DeadlineExceeded after `timeout`."""
+        end = None if timeout is None else monotonic() + timeout
         while True:
             with self._turn:
-                while self._leading and not done():
-                    self._turn.wait()
+                while self._leading and not done() and not _is_over(end):
+                    self._turn.wait(None if end is None else max(0.0, end - monotonic()))
                 if done():
                     return
+                if _is_over(end):
+                    raise DeadlineExceeded(f"the time-out of {timeout:g} s passed before the result arrived")
                 self._leading = True
             try:
-                self._lead(done)
+                self._lead(done, end)
             finally:
                 with self._turn:
                     self._leading = False
                     self._turn.notify_all()
 
-    def _lead(self, done: Callable[[], bool]) -> None:
+    def _lead(self, done: Callable[[], bool], end: float | None) -> None:
         pool = self._pool
         assert pool is not None
         while True:
-            events = self._poll.poll(TICK_SECONDS)
+            events = self._poll.poll(
+                TICK_SECONDS if end is None else max(0.0, min(TICK_SECONDS, end - monotonic()))
+            )
             with self._turn:
                 for descriptor, event in events:
                     worker = self._workers.get(descriptor)
@@ -166,7 +173,11 @@ class BlockingPool:
                 if now >= self._next_tick:
                     self._next_tick = now + TICK_SECONDS
                     pool.tick()
-                if done():
+                if done() or _is_over(end):
                     return
                 # Another thread's result may have arrived with ours.
                 self._turn.notify_all()
+
+
+def _is_over(end: float | None) -> bool:
+    return end is not None and monotonic() >= end

@@ -1,10 +1,11 @@
 """The pool's state machine: which evaluation is where, and what happens when a worker dies.
 
-No I/O of its own beyond the workers' sockets and no clock of its own: a driver calls `readable`, `writable` and `tick`, one call at a
-time, and watches the workers it is told of. Every submitted ticket is settled exactly once.
+No I/O of its own beyond the workers' sockets and no clock of its own: a driver calls `readable`, `writable` and
+`tick`, one call at a time, and watches the workers it is told of. Every submitted ticket is settled exactly
+once.
 
-What survives a worker: everything else. The evaluation that ran when it died is at fault and ends; the others it held had no
-effect outside and run again elsewhere, unseen, at most `_MOST_ATTEMPTS` times.
+What survives a worker: everything else. The evaluation that ran when it died is at fault and ends; the others
+it held had no effect outside and run again elsewhere, unseen, at most `_MOST_ATTEMPTS` times.
 """
 
 from __future__ import annotations
@@ -95,7 +96,11 @@ class Pool:
     """The state machine. Not thread-safe; its driver serialises all calls."""
 
     def __init__(
-        self, settings: PoolSettings, runtimes: Iterable[CompiledRuntime], watcher: Watcher, observer: Observer
+        self,
+        settings: PoolSettings,
+        runtimes: Iterable[CompiledRuntime],
+        watcher: Watcher,
+        observer: Observer,
     ) -> None:
         self._settings = settings
         self._runtimes = list(runtimes)
@@ -168,7 +173,8 @@ class Pool:
     # --- evaluations ---------------------------------------------------------------------------------------------
 
     def submit(self, job: Job, settle: Callable[[Result | Exception], None]) -> Ticket:
-        """Run `job`, or queue it. Raises ResourceExhausted when the queue is full, Unavailable when nothing is accepted."""
+        """Run `job`, or queue it. Raises ResourceExhausted when the queue is full, Unavailable when nothing is
+        accepted."""
         if self.failure:
             raise Unavailable(f"no worker can be started: {self.failure}")
         if not self._accepting:
@@ -217,7 +223,8 @@ class Pool:
                 self._watcher.watch_writes(worker, False)
 
     def tick(self) -> None:
-        """Time passed: kill what hangs, replace what died, bury the dead. Call it every TICK_SECONDS while there is work."""
+        """Time passed: kill what hangs, replace what died, bury the dead. Call it every TICK_SECONDS while there is
+        work."""
         now = monotonic()
         for worker in list(self._workers):
             held = self._holding[worker]
@@ -321,12 +328,16 @@ class Pool:
     def _fail(self, ticket: Ticket, reason: str, overdue: bool, at_fault: bool) -> None:
         limits = ticket.job.limits
         if overdue:
-            text = f"the deadline of {limits.deadline_seconds:g} s passed, and the guest had to be killed with its worker"
+            text = f"the deadline of {limits.deadline_seconds:g} s passed, and the guest was killed with its worker"
             self._settle(ticket, Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
         elif at_fault:
-            self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", f"the worker was lost ({reason}) while it ran this evaluation"))
+            self._settle(
+                ticket,
+                Status.CRASHED,
+                ErrorInfo("Crashed", f"the worker was lost ({reason}) while it ran this evaluation"),
+            )
         else:
-            text = f"{ticket.attempts} workers were lost while they held this evaluation, which was not at fault; try again"
+            text = f"{ticket.attempts} workers were lost while they held this evaluation; it was not at fault"
             self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
 
     def _settle(self, ticket: Ticket, status: Status, error: ErrorInfo) -> None:
@@ -338,7 +349,9 @@ class Pool:
         self._remove(worker)
         self._failed_starts += 1
         self._observer.worker_restarted("start_failed")
-        if self._failed_starts >= _MOST_FAILED_STARTS and not any(w.state is State.READY for w in self._workers):
+        if self._failed_starts >= _MOST_FAILED_STARTS and not any(
+            w.state is State.READY for w in self._workers
+        ):
             self.failure = SetupError(f"workers cannot be started: {why}")
             for ticket in self._queue:
                 if ticket.settle:

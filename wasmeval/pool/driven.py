@@ -19,7 +19,9 @@ from wasmeval.wasm.cache import Cache
 class AsyncPool:
     """Workers for one event loop. `start` before use, `aclose` after; everything in between on that loop's thread."""
 
-    def __init__(self, settings: PoolSettings, catalogue: Catalogue, observer: Observer | None = None) -> None:
+    def __init__(
+        self, settings: PoolSettings, catalogue: Catalogue, observer: Observer | None = None
+    ) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._observer = observer or Silent()
@@ -29,7 +31,8 @@ class AsyncPool:
         self._ticker: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Compile what is not compiled, start the workers, wait until all are ready. Raises SetupError when they cannot be."""
+        """Compile what is not compiled, start the workers, wait until all are ready. Raises SetupError when they cannot
+        be."""
         self._loop = asyncio.get_running_loop()
         cache = Cache(self._settings.cache_dir)
         runtimes = await asyncio.to_thread(cache.prepare, self._catalogue)
@@ -48,7 +51,8 @@ class AsyncPool:
 
         Raises ResourceExhausted when the queue is full, Unavailable when draining or closed.
         """
-        assert self._pool and self._loop
+        assert self._pool
+        assert self._loop
         future: Future[Result] = self._loop.create_future()
 
         def settle(outcome: Result | Exception) -> None:
@@ -99,14 +103,16 @@ class AsyncPool:
 
     def watch(self, worker: WorkerProcess) -> None:
         """See core.Watcher."""
-        assert self._loop and self._pool
+        assert self._loop
+        assert self._pool
         self._loop.add_reader(worker.fileno(), self._pool.readable, worker)
         if worker.wants_write:
             self.watch_writes(worker, True)
 
     def watch_writes(self, worker: WorkerProcess, wanted: bool) -> None:
         """See core.Watcher."""
-        assert self._loop and self._pool
+        assert self._loop
+        assert self._pool
         if wanted:
             self._loop.add_writer(worker.fileno(), self._pool.writable, worker)
         else:
@@ -131,6 +137,7 @@ class AsyncPool:
                 await self._changed.wait()
 
     def _tick(self) -> None:
-        assert self._loop and self._pool
+        assert self._loop
+        assert self._pool
         self._pool.tick()
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)

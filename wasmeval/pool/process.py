@@ -19,7 +19,12 @@ import wasmeval
 from wasmeval.worker import frames
 
 _RECEIVE_BYTES = 1 << 18
-_BOOT = "import sys; sys.path[:0] = sys.argv[3:]; from wasmeval.worker.main import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+_BOOT = """
+import sys
+sys.path[:0] = sys.argv[3:]
+from wasmeval.worker.main import main
+main(int(sys.argv[1]), int(sys.argv[2]))
+"""
 
 
 class State(Enum):
@@ -31,9 +36,12 @@ class State(Enum):
 
 
 class WorkerProcess:
-    """Start with `spawn`, end with `kill`; both return at once. The socket never blocks: what it does not take waits in an outbox."""
+    """Start with `spawn`, end with `kill`; both return at once. The socket never blocks: what it does not take
+    waits in an outbox."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, blame: mmap.mmap, started: float) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], channel: socket.socket, blame: mmap.mmap, started: float
+    ) -> None:
         self.process = process
         self.channel = channel
         self.started = started
@@ -45,13 +53,23 @@ class WorkerProcess:
 
     @classmethod
     def spawn(cls, configuration: dict[str, Any], started: float) -> WorkerProcess:
-        """A new worker, told what to load. It inherits nothing but its socket and one shared page; its environment is empty."""
+        """A new worker, told what to load. It inherits nothing but its socket and one shared page; its environment is
+        empty."""
         ours, theirs = socket.socketpair()
         blame_fd = os.memfd_create("wasmeval-blame", os.MFD_CLOEXEC)
         try:
             os.ftruncate(blame_fd, mmap.PAGESIZE)
             blame = mmap.mmap(blame_fd, mmap.PAGESIZE)
-            command = [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), str(blame_fd), *_import_path()]
+            command = [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _BOOT,
+                str(theirs.fileno()),
+                str(blame_fd),
+                *_import_path(),
+            ]
             process = subprocess.Popen(
                 command,
                 env={},
@@ -84,7 +102,8 @@ class WorkerProcess:
 
     @property
     def blamed(self) -> int:
-        """The number of the evaluation that runs, or ran when the worker died; 0 when none did. Written by the worker: a hint."""
+        """The number of the evaluation that runs, or ran when the worker died; 0 when none did. Written by the worker:
+        a hint."""
         return int.from_bytes(self._blame[:8], "little")
 
     def send(self, data: bytes) -> None:
@@ -107,7 +126,8 @@ class WorkerProcess:
         self.send(bytes(data))
 
     def receive(self) -> Iterator[tuple[int, bytes]]:
-        """The frames that have arrived. Raises EOFError when the worker is gone, MalformedFrame when it cannot be trusted."""
+        """The frames that have arrived. Raises EOFError when the worker is gone, MalformedFrame when it cannot be
+        trusted."""
         try:
             data = self.channel.recv(_RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):

@@ -16,11 +16,12 @@ def available_cpus() -> int:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """`concurrency`: evaluations inside one worker at once, most of them waiting; `queue_size`: how many more may wait outside;
-    `ready`: prepared instances a worker keeps of each runtime; `slice_seconds`: how long one guest runs before the next;
-    `worker_memory_bytes`: what a worker's guests together may grow by; `max_memory_bytes`: the most one guest may have;
-    `grace_seconds`: how long past its deadline an evaluation may stay unanswered before its worker is killed;
-    `require_jail`: refuse to start when a layer of the jail is missing.
+    """`concurrency`: evaluations inside one worker at once, most of them waiting; `queue_size`: how many more
+    may wait outside; `ready`: prepared instances a worker keeps of each runtime; `slice_seconds`: how long one
+    guest runs before the next; `worker_memory_bytes`: what a worker's guests together may grow by;
+    `max_memory_bytes`: the most one guest may have; `grace_seconds`: how long past its deadline an evaluation
+    may stay unanswered before its worker is killed; `require_jail`: refuse to start when a layer of the jail is
+    missing.
     """
 
     workers: int = field(default_factory=available_cpus)

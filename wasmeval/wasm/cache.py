@@ -1,8 +1,8 @@
 """The private cache: runtime images compiled for this machine, kept between starts.
 
-Compiled code is trusted as code, so only its owner may be able to write it: the folder must belong to this user and be
-writable by nobody else, or it is refused. Entries are keyed by the image, Wasmtime's version and the engine's settings;
-what does not match is simply not found. Files appear by rename, whole or not at all.
+Compiled code is trusted as code, so only its owner may be able to write it: the folder must belong to this user
+and be writable by nobody else, or it is refused. Entries are keyed by the image, Wasmtime's version and the
+engine's settings; what does not match is simply not found. Files appear by rename, whole or not at all.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Cache:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = self.folder.lstat()
         except OSError as error:
-            raise SetupError(f"cannot use the cache folder {self.folder}: {error}; set WASMEVAL_CACHE_DIR") from error
+            raise SetupError(
+                f"cannot use the cache folder {self.folder}: {error}; set WASMEVAL_CACHE_DIR"
+            ) from error
         if self.folder.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise SetupError(
                 f"the cache folder {self.folder} could be written by others, and compiled code in it is trusted; "
@@ -79,7 +81,9 @@ class Cache:
         whole = compiled.module.is_file() and (compiled.library is None or compiled.library.is_file())
         return compiled if whole else None
 
-    def prepare(self, catalogue: Catalogue, progress: ProgressCallback | None = None) -> list[CompiledRuntime]:
+    def prepare(
+        self, catalogue: Catalogue, progress: ProgressCallback | None = None
+    ) -> list[CompiledRuntime]:
         """Every runtime of `catalogue`, compiled; those not here yet are compiled now, which takes seconds each.
 
         Two processes that need the same one do it once. Raises SetupError when an image is damaged.
@@ -89,7 +93,9 @@ class Cache:
     def _entry(self, runtime: Runtime) -> CompiledRuntime:
         key = f"{runtime.image.sha256}|wasmtime-{capi.VERSION}|{capi.MACHINE}|{CODE_SETTINGS}"
         name = f"{runtime.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.cwasm"
-        library = self.folder / f"{runtime.name}-{runtime.library.sha256[:24]}.zip" if runtime.library else None
+        library = (
+            self.folder / f"{runtime.name}-{runtime.library.sha256[:24]}.zip" if runtime.library else None
+        )
         return CompiledRuntime(runtime, self.folder / name, library)
 
     def _make(self, runtime: Runtime, progress: ProgressCallback | None) -> CompiledRuntime:
@@ -103,7 +109,14 @@ class Cache:
 
     def _compile(self, runtime: Runtime, target: Path, progress: ProgressCallback | None) -> None:
         # In a process of its own: it takes seconds of all CPUs and hundreds of MB, and Ctrl-C must end it.
-        command = [sys.executable, "-I", "-m", "wasmeval.wasm.cache", str(runtime.image.path.parent), str(target)]
+        command = [
+            sys.executable,
+            "-I",
+            "-m",
+            "wasmeval.wasm.cache",
+            str(runtime.image.path.parent),
+            str(target),
+        ]
         environment = {"PATH": os.defpath, "PYTHONPATH": ""}
         # Unmeasured on other machines: about 0.35 s a megabyte of image on two CPUs.
         expected = 0.35 * runtime.image.size_bytes / 1e6
@@ -124,7 +137,9 @@ class Cache:
                 raise
             if process.returncode != 0:
                 detail = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
-                raise SetupError(f"compiling {runtime.name} failed: {detail.splitlines()[-1:] or process.returncode}")
+                raise SetupError(
+                    f"compiling {runtime.name} failed: {detail.splitlines()[-1:] or process.returncode}"
+                )
         if progress:
             progress(CompileProgress(runtime.name, 1000, 1000, time.monotonic() - started))
 
@@ -143,7 +158,9 @@ def unpack(blob: Blob) -> bytes:
     except (OSError, lzma.LZMAError, EOFError) as error:
         raise SetupError(f"{blob.path} cannot be read: {error}; reinstall wasmeval") from error
     if hashlib.sha256(data).hexdigest() != blob.sha256:
-        raise SetupError(f"{blob.path} is damaged: its digest is not {blob.sha256[:16]}...; reinstall wasmeval")
+        raise SetupError(
+            f"{blob.path} is damaged: its digest is not {blob.sha256[:16]}...; reinstall wasmeval"
+        )
     return data
 
 

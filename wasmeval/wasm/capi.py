@@ -1,8 +1,8 @@
 """Wasmtime's C API: raw signatures and layouts. The one file that knows them.
 
-The shared library of the `wasmtime` wheel is loaded directly: importing the package costs tens of milliseconds, which a
-worker would pay at every start, and its classes cost microseconds per call, which an evaluation would pay. Everything
-here takes and gives plain addresses (`int`), so a call makes no ctypes object.
+The shared library of the `wasmtime` wheel is loaded directly: importing the package costs tens of milliseconds,
+which a worker would pay at every start, and its classes cost microseconds per call, which an evaluation would
+pay. Everything here takes and gives plain addresses (`int`), so a call makes no ctypes object.
 
 Layouts and signatures are those of the headers of wasmtime 50 (`wasmtime.h`, `wasmtime/async.h`); `check_version` in
 `engine.py` refuses any other.
@@ -44,7 +44,9 @@ def _load() -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(_LIBRARY))
     except OSError as error:
-        raise SetupError(f"wasmtime {VERSION} has no library for this machine (Linux, {MACHINE}): {error}") from error
+        raise SetupError(
+            f"wasmtime {VERSION} has no library for this machine (Linux, {MACHINE}): {error}"
+        ) from error
 
 
 _dll = _load()
@@ -132,7 +134,9 @@ config_memory_init_cow_set = _function("wasmtime_config_memory_init_cow_set", No
 config_max_wasm_stack_set = _function("wasmtime_config_max_wasm_stack_set", None, c_void_p, c_size_t)
 config_async_stack_size_set = _function("wasmtime_config_async_stack_size_set", None, c_void_p, c_size_t)
 config_cranelift_opt_level_set = _function("wasmtime_config_cranelift_opt_level_set", None, c_void_p, c_uint8)
-config_parallel_compilation_set = _function("wasmtime_config_parallel_compilation_set", None, c_void_p, c_bool)
+config_parallel_compilation_set = _function(
+    "wasmtime_config_parallel_compilation_set", None, c_void_p, c_bool
+)
 pooling_config_new = _function("wasmtime_pooling_allocation_config_new", c_void_p)
 pooling_config_delete = _function("wasmtime_pooling_allocation_config_delete", None, c_void_p)
 pooling_strategy_set = _function("wasmtime_pooling_allocation_strategy_set", None, c_void_p, c_void_p)
@@ -148,7 +152,9 @@ def pooling_set(config: int, name: str, value: int) -> None:
 module_new = _function("wasmtime_module_new", c_void_p, c_void_p, c_char_p, c_size_t, c_void_p)
 module_delete = _function("wasmtime_module_delete", None, c_void_p)
 module_serialize = _function("wasmtime_module_serialize", c_void_p, c_void_p, c_void_p)
-module_deserialize_file = _function("wasmtime_module_deserialize_file", c_void_p, c_void_p, c_char_p, c_void_p)
+module_deserialize_file = _function(
+    "wasmtime_module_deserialize_file", c_void_p, c_void_p, c_char_p, c_void_p
+)
 byte_vec_delete = _function("wasm_byte_vec_delete", None, c_void_p)
 
 # --- linking -------------------------------------------------------------------------------------------------------
@@ -190,7 +196,9 @@ def functype(parameters: str, results: str) -> int:
 store_new = _function("wasmtime_store_new", c_void_p, c_void_p, c_void_p, c_void_p)
 store_context = _function("wasmtime_store_context", c_void_p, c_void_p)
 store_delete = _function("wasmtime_store_delete", None, c_void_p)
-store_limiter = _function("wasmtime_store_limiter", None, c_void_p, c_int64, c_int64, c_int64, c_int64, c_int64)
+store_limiter = _function(
+    "wasmtime_store_limiter", None, c_void_p, c_int64, c_int64, c_int64, c_int64, c_int64
+)
 context_set_fuel = _function("wasmtime_context_set_fuel", c_void_p, c_void_p, c_uint64)
 context_get_fuel = _function("wasmtime_context_get_fuel", c_void_p, c_void_p, c_void_p)
 context_fuel_async_yield_interval = _function(

@@ -11,16 +11,18 @@ from wasmeval.limits import CEILINGS, MIB
 from wasmeval.wasm import capi
 
 FLOOR = (50, 0, 1)
-"""The oldest Wasmtime that is safe here. Below it: GHSA-6wgr-89rj-399p, CVE-2026-27204, RUSTSEC-2026-0268 and -0269."""
+"""The oldest Wasmtime that is safe here. Below it: GHSA-6wgr-89rj-399p, CVE-2026-27204, RUSTSEC-2026-0268 and
+-0269."""
 BEYOND = (51,)
 """The first version whose C layouts were not checked against capi.py."""
 
 CODE_SETTINGS = "fuel,cow,speed"
 """Names what compiled code depends on beside the image and Wasmtime itself; part of the cache's key."""
 
-# Where PoolingAllocationConfig keeps `pagemap_scan`, by Wasmtime version and machine: (offset of it, the eight bytes around
-# it in a new configuration, starting at offset - 5). The C API of these versions has no setter. With it a slot is cleaned by
-# copying back just the pages a guest dirtied, which stay mapped: the next instance takes no page fault for them.
+# Where PoolingAllocationConfig keeps `pagemap_scan`, by Wasmtime version and machine: (offset of it, the eight
+# bytes around it in a new configuration, starting at offset - 5). The C API of these versions has no setter.
+# With it a slot is cleaned by copying back just the pages a guest dirtied, which stay mapped: the next instance
+# takes no page fault for them.
 _PAGEMAP_SCAN = {("50.0.1", "x86_64"): 133}
 _ENABLED_AUTO, _ENABLED_NO = 0, 2
 
@@ -33,7 +35,9 @@ def check_version() -> None:
         version = ()
     if not FLOOR <= version < BEYOND:
         floor, beyond = ".".join(map(str, FLOOR)), ".".join(map(str, BEYOND))
-        raise SetupError(f"wasmtime {capi.VERSION or '(unknown)'} is not in [{floor}, {beyond}); install wasmtime=={floor}")
+        raise SetupError(
+            f"wasmtime {capi.VERSION or '(unknown)'} is not in [{floor}, {beyond}); install wasmtime=={floor}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

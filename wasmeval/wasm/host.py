@@ -1,8 +1,9 @@
 """Host: the imports of the guest ABI, defined once for all instances of an engine.
 
-Everything runs on one thread, and a host function only ever runs inside the poll of the guest that calls it. So the scheduler
-sets `Host.current` before each poll, and no callback has to find out whose it is. A callback never raises: ctypes would print
-the exception and give Wasmtime garbage. What must not happen ends the guest with a trap, and the guest remembers it.
+Everything runs on one thread, and a host function only ever runs inside the poll of the guest that calls it. So
+the scheduler sets `Host.current` before each poll, and no callback has to find out whose it is. A callback
+never raises: ctypes would print the exception and give Wasmtime garbage. What must not happen ends the guest
+with a trap, and the guest remembers it.
 """
 
 from __future__ import annotations
@@ -79,7 +80,14 @@ class Host:
         size = capi.VALUE_SIZE * len(parameters)
 
         def callback(
-            _env: int, _caller: int, arguments: int, _n: int, results: int, _m: int, trap: int, continuation: int
+            _env: int,
+            _caller: int,
+            arguments: int,
+            _n: int,
+            results: int,
+            _m: int,
+            trap: int,
+            continuation: int,
         ) -> None:
             instance = self.current
             assert instance is not None
@@ -102,7 +110,13 @@ class Host:
         self._add(capi.linker_define_async, capi.ASYNC_CALLBACK(callback), module, name, parameters, "i")
 
     def _add(
-        self, define: Callable[..., int], callback: Any, module: bytes, name: str, parameters: str, results: str
+        self,
+        define: Callable[..., int],
+        callback: Any,
+        module: bytes,
+        name: str,
+        parameters: str,
+        results: str,
     ) -> None:
         self._callbacks.append(callback)
         kind = capi.functype(parameters, results)
@@ -114,7 +128,9 @@ class Host:
         capi.functype_delete(kind)
 
 
-def _poll_oneoff(guest: wasi.Wasi, subscriptions: int, events: int, count: int, count_out: int) -> tuple[int, int]:
+def _poll_oneoff(
+    guest: wasi.Wasi, subscriptions: int, events: int, count: int, count_out: int
+) -> tuple[int, int]:
     return wasi.SUCCESS, guest.sleep(subscriptions, events, count, count_out)
 
 

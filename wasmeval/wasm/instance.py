@@ -34,7 +34,9 @@ class Image:
     slice_fuel: int
 
     @classmethod
-    def load(cls, runtime: Runtime, engine: Engine, host: Host, module: int, library: Library, slice_ms: float) -> Image:
+    def load(
+        cls, runtime: Runtime, engine: Engine, host: Host, module: int, library: Library, slice_ms: float
+    ) -> Image:
         """Link `module`, the compiled image of `runtime`; a slice is as much fuel as takes about `slice_ms`."""
         assert engine.address is not None
         slice_fuel = max(1, int(runtime.fuel_per_millisecond * slice_ms))
@@ -54,13 +56,32 @@ class Trapped(Exception):
 class Instance:
     """One instance, its store and its fiber. Close it; closing while it is suspended is how a guest is stopped.
 
-    Order matters to Wasmtime: the future is deleted before the store, and everything a call points at (`CallFrame`) stays until
-    the future is gone. `wake` is when a suspended guest wants to go on, in monotonic nanoseconds; None while it can run.
+    Order matters to Wasmtime: the future is deleted before the store, and everything a call points at
+    (`CallFrame`) stays until the future is gone. `wake` is when a suspended guest wants to go on, in monotonic
+    nanoseconds; None while it can run.
     """
 
     __slots__ = (
-        "_context", "_evaluate", "_failure", "_frame", "_future", "_fuel", "_limits", "_memory", "_memory_size", "_request",
-        "_request_size", "_reserve", "_store", "base", "finished_address", "image", "memory_limit", "slice_end", "wake", "wasi",
+        "_context",
+        "_evaluate",
+        "_failure",
+        "_frame",
+        "_fuel",
+        "_future",
+        "_limits",
+        "_memory",
+        "_memory_size",
+        "_request",
+        "_request_size",
+        "_reserve",
+        "_store",
+        "base",
+        "finished_address",
+        "image",
+        "memory_limit",
+        "slice_end",
+        "wake",
+        "wasi",
     )  # fmt: skip
 
     def __init__(self, image: Image) -> None:
@@ -95,9 +116,12 @@ class Instance:
     def _prepare(self) -> None:
         """Instantiate, reserve the request buffer, evaluate the warm-up snippet: all before there is a request.
 
-        The pages a snippet always touches are then private already. Every instance does the same, so fuel stays equal.
+        The pages a snippet always touches are then private already. Every instance does the same, so fuel stays
+        equal.
         """
-        capi.store_limiter(self._store, self.image.runtime.initial_memory_bytes + _PREPARING_MEMORY, -1, -1, -1, -1)
+        capi.store_limiter(
+            self._store, self.image.runtime.initial_memory_bytes + _PREPARING_MEMORY, -1, -1, -1, -1
+        )
         capi.context_set_fuel(self._context, _PREPARING_FUEL)
         frame = ctypes.addressof(self._frame)
         self._future = capi.instance_pre_instantiate_async(
@@ -120,7 +144,9 @@ class Instance:
 
     def start(self, code: bytes, inputs: bytes, limits: Limits) -> None:
         """Set the limits and begin the evaluation; then `poll` until it is finished. Raises Trapped."""
-        assert limits.memory_bytes and limits.fuel and limits.output_bytes
+        assert limits.memory_bytes
+        assert limits.fuel
+        assert limits.output_bytes
         self._limits = limits
         self.wasi.stdout = Output(limits.output_bytes)
         self.wasi.stderr = Output(limits.output_bytes)

@@ -39,7 +39,8 @@ class Output:
             self._trim()
 
     def text(self) -> str:
-        """What was written, as UTF-8 with invalid bytes replaced; over the limit with a line that says how much is missing."""
+        """What was written, as UTF-8 with invalid bytes replaced; over the limit with a line that says how much is
+        missing."""
         if self._tail is None or not self.truncated:
             return (self._head + (self._tail or b"")).decode("utf-8", "replace")
         self._trim()
@@ -61,7 +62,17 @@ def _whole_characters(head: bytearray, tail: bytearray) -> tuple[bytes, bytes]:
     for back in range(1, min(4, end) + 1):
         byte = head[end - back]
         if byte & 0xC0 != 0x80:
-            length = 1 if byte < 0x80 else 2 if byte >> 5 == 6 else 3 if byte >> 4 == 14 else 4 if byte >> 3 == 30 else 1
+            length = (
+                1
+                if byte < 0x80
+                else 2
+                if byte >> 5 == 6
+                else 3
+                if byte >> 4 == 14
+                else 4
+                if byte >> 3 == 30
+                else 1
+            )
             if length > back:
                 end -= back
             break

@@ -35,11 +35,13 @@ class Ending:
         assert self.instance is not None
         try:
             reply = self.instance.reply()
-        except abi.MalformedReply as error:
-            return self.crashed(f"the interpreter's reply is malformed: {error}")
+        except abi.MalformedReply as malformed:
+            return self.crashed(f"the interpreter's reply is malformed: {malformed}")
         if reply.outcome is abi.Outcome.VALUE:
             return self._result(Status.OK, None, reply.value, reply.value_is_json)
-        error = ErrorInfo(reply.type, reply.message, reply.traceback, reply.line or None, reply.column or None)
+        error = ErrorInfo(
+            reply.type, reply.message, reply.traceback, reply.line or None, reply.column or None
+        )
         return self._result(_STATUS[reply.outcome], error)
 
     def trapped(self, trap: Trapped) -> Result:
@@ -53,7 +55,9 @@ class Ending:
             text = f"all fuel was used ({limits.fuel}); raise limits.fuel or do less"
             return self._result(Status.FUEL_EXHAUSTED, ErrorInfo("FuelExhausted", text), fuel=limits.fuel)
         if trap.code == capi.UNREACHABLE and self._memory_bytes() >= _NEARLY * (limits.memory_bytes or 0):
-            return self._stopped_memory(f"memory ran out ({limits.memory_bytes} bytes); raise limits.memory_bytes")
+            return self._stopped_memory(
+                f"memory ran out ({limits.memory_bytes} bytes); raise limits.memory_bytes"
+            )
         if trap.code == capi.STACK_OVERFLOW:
             return self.crashed("the interpreter's native stack overflowed; recurse less deeply")
         return self.crashed(f"the instance ended by a trap: {trap}")
@@ -65,7 +69,9 @@ class Ending:
 
     def cancelled(self) -> Result:
         """The caller went away or took it back."""
-        return self._result(Status.CANCELLED, ErrorInfo("Cancelled", "the evaluation was cancelled by its caller"))
+        return self._result(
+            Status.CANCELLED, ErrorInfo("Cancelled", "the evaluation was cancelled by its caller")
+        )
 
     def evicted(self, budget_bytes: int) -> Result:
         """The worker's memory ran out, and this was its largest guest."""

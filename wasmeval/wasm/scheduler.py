@@ -1,8 +1,9 @@
 """Scheduler: the fibers of one worker. New evaluations first, then the long ones in turn, a slice each.
 
-One thread, no locks: `submit` and `cancel` note what is wanted, `step` runs one guest for one slice or does one piece of idle
-work, and whatever ended is handed to `deliver`. A guest is in exactly one of three places: `_first` (not yet started, or just
-woken), `_running` (used up a slice and wants another), or waiting (in `_timers` only, until its wake or its deadline).
+One thread, no locks: `submit` and `cancel` note what is wanted, `step` runs one guest for one slice or does one
+piece of idle work, and whatever ended is handed to `deliver`. A guest is in exactly one of three places:
+`_first` (not yet started, or just woken), `_running` (used up a slice and wants another), or waiting (in
+`_timers` only, until its wake or its deadline).
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ Deliver = Callable[[int, Result], None]
 
 
 class Scheduler:
-    """Runs evaluations on the images it is given; `deliver(number, result)` is called once for each that was submitted."""
+    """Runs evaluations on the images it is given; `deliver(number, result)` is called once for each that was
+    submitted."""
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class Scheduler:
     # --- doing ---------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Do one thing: run the guest whose turn it is for one slice, or, when none wants to run, prepare for the next."""
+        """Run the guest whose turn it is for one slice, or, when none wants to run, prepare for the next."""
         if self._timers:
             self._expire(monotonic())
         if self._first and (self._first_in_a_row < FIRST_IN_A_ROW or not self._running):

@@ -1,8 +1,9 @@
 """The WASI preview 1 functions we supply: clock, random, sleep, output, and a read-only tree of files.
 
-Wasmtime's own WASI is not linked: its sleep blocks the thread, its files need descriptors, its output has no bound. Each
-`Wasi` is the view of one guest. A handler gets the call's integers, may raise `Errno`, and answers 0 otherwise; nothing
-else it does can reach the guest. Addresses and lengths come from the guest and are checked in `GuestMemory`.
+Wasmtime's own WASI is not linked: its sleep blocks the thread, its files need descriptors, its output has no
+bound. Each `Wasi` is the view of one guest. A handler gets the call's integers, may raise `Errno`, and answers
+0 otherwise; nothing else it does can reach the guest. Addresses and lengths come from the guest and are checked
+in `GuestMemory`.
 
 Source: https://github.com/WebAssembly/WASI/blob/main/legacy/preview1/docs.md
 """
@@ -245,7 +246,16 @@ class Wasi:
     # --- paths ---------------------------------------------------------------------------------------------------
 
     def path_open(
-        self, fd: int, _follow: int, path: int, length: int, how: int, rights: int, _inherit: int, _flags: int, out: int
+        self,
+        fd: int,
+        _follow: int,
+        path: int,
+        length: int,
+        how: int,
+        rights: int,
+        _inherit: int,
+        _flags: int,
+        out: int,
     ) -> None:
         """Open what is there, for reading."""
         node = self._find(fd, path, length)
@@ -399,4 +409,5 @@ FUNCTIONS: dict[str, tuple[str, Handler]] = {
     "sock_send": ("iiiii", _answer(NOSYS)),
     "sock_shutdown": ("ii", _answer(NOSYS)),
 }
-"""Every synchronous function that answers an errno: its parameters and its handler. poll_oneoff and proc_exit differ."""
+"""Every synchronous function that answers an errno: its parameters and its handler. poll_oneoff and proc_exit
+differ."""

@@ -1,7 +1,7 @@
 """Frames between the pool and a worker: a length, a kind, a body. Decoding validates everything.
 
-The pool treats a worker as taken over by its guest: a frame that is not exactly what it may be raises MalformedFrame, and the
-worker is killed. In the other direction the same code serves as a check on ourselves.
+The pool treats a worker as taken over by its guest: a frame that is not exactly what it may be raises
+MalformedFrame, and the worker is killed. In the other direction the same code serves as a check on ourselves.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class MalformedFrame(Exception):
 _HEADER = struct.Struct("<IB")
 _NUMBER = struct.Struct("<Q")
 _EVALUATE = struct.Struct("<QBQdQQII")
-# number, status, flags, line, column, fuel, wall, peak memory, and the lengths of value, stdout, stderr, type, message, traceback
+# number, status, flags, line, column, fuel, wall, peak memory, and the lengths of value, stdout, stderr, type,
+# message, traceback
 _RESULT = struct.Struct("<QBBIIQdQ6I")
 _STATUSES = tuple(Status)
 _STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}
@@ -82,7 +83,12 @@ def encode_job(number: int, runtime: int, job: Job) -> bytes:
         number, runtime, limits.fuel, limits.deadline_seconds, limits.memory_bytes, limits.output_bytes,
         len(job.code), len(job.inputs),
     )  # fmt: skip
-    return _HEADER.pack(len(body) + len(job.code) + len(job.inputs), Kind.EVALUATE) + body + job.code + job.inputs
+    return (
+        _HEADER.pack(len(body) + len(job.code) + len(job.inputs), Kind.EVALUATE)
+        + body
+        + job.code
+        + job.inputs
+    )
 
 
 def decode_job(body: bytes) -> tuple[int, int, bytes, bytes, Limits]:
@@ -93,7 +99,13 @@ def decode_job(body: bytes) -> tuple[int, int, bytes, bytes, Limits]:
     start = _EVALUATE.size
     if len(body) != start + code + inputs:
         raise MalformedFrame("a job whose lengths do not add up")
-    return number, runtime, body[start : start + code], body[start + code :], Limits(fuel, deadline, memory, output)
+    return (
+        number,
+        runtime,
+        body[start : start + code],
+        body[start + code :],
+        Limits(fuel, deadline, memory, output),
+    )
 
 
 def encode_number(kind: Kind, number: int) -> bytes:
@@ -139,7 +151,8 @@ def result_number(body: bytes) -> int:
 
 
 def decode_result(body: bytes, job: Job) -> Result:
-    """The Result in a RESULT frame's body, which answers `job`. Raises MalformedFrame unless it keeps the job's limits."""
+    """The Result in a RESULT frame's body, which answers `job`. Raises MalformedFrame unless it keeps the job's
+    limits."""
     if len(body) < _RESULT.size:
         raise MalformedFrame("a short result")
     _, index, flags, line, column, fuel, wall, peak, *lengths = _RESULT.unpack_from(body)
@@ -151,7 +164,11 @@ def decode_result(body: bytes, job: Job) -> Result:
     status = _STATUSES[index]
     # A replaced byte takes three; and the truncation notice comes on top.
     most_output = 3 * limits.output_bytes + 128
-    if value > limits.output_bytes or max(stdout, stderr) > most_output or kind + message + traceback > _MOST_ERROR_BYTES:
+    if (
+        value > limits.output_bytes
+        or max(stdout, stderr) > most_output
+        or kind + message + traceback > _MOST_ERROR_BYTES
+    ):
         raise MalformedFrame("a result larger than its limits allow")
     if bool(value) != (status is Status.OK) or not math.isfinite(wall) or wall < 0:
         raise MalformedFrame("a result with a value where none may be, or with an impossible time")

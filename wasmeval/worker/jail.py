@@ -1,8 +1,9 @@
 """The jail: what a worker gives up for good before the first guest byte reaches it.
 
-Four layers, each applied when the kernel has it and reported either way: resource limits, no new privileges, Landlock (no file can be
-opened, no TCP port reached, no process outside signalled), seccomp (a short list of system calls; no new executable memory).
-A guest that broke out of Wasm would find a process that can compute, sleep, and answer on one socket.
+Four layers, each applied when the kernel has it and reported either way: resource limits, no new privileges,
+Landlock (no file can be opened, no TCP port reached, no process outside signalled), seccomp (a short list of
+system calls; no new executable memory). A guest that broke out of Wasm would find a process that can compute,
+sleep, and answer on one socket.
 
 Sources: landlock(7), seccomp(2), bpf classic in linux/filter.h.
 """
@@ -74,8 +75,16 @@ def report() -> list[Layer]:
     return [
         Layer("rlimits", True, "no files written, no processes, no core dumps"),
         Layer("no_new_privs", True, "no new privileges, not dumpable"),
-        Layer("landlock", version > 0, f"ABI {version}" if version > 0 else "not in this kernel (5.13 or newer has it)"),
-        Layer("seccomp", filters, f"{machine} filter" if filters else f"no filter for this kernel or machine ({machine})"),
+        Layer(
+            "landlock",
+            version > 0,
+            f"ABI {version}" if version > 0 else "not in this kernel (5.13 or newer has it)",
+        ),
+        Layer(
+            "seccomp",
+            filters,
+            f"{machine} filter" if filters else f"no filter for this kernel or machine ({machine})",
+        ),
     ]
 
 
@@ -144,7 +153,8 @@ def _seccomp() -> Layer:
 
 
 def _filter(audit_machine: int, syscalls: dict[str, int], pid: int) -> bytes:
-    """The BPF program: foreign machine kills; listed calls pass, four of them only with harmless arguments; the rest is EPERM."""
+    """The BPF program: foreign machine kills; listed calls pass, four of them only with harmless arguments; the
+    rest is EPERM."""
     load, jump_equal, jump_set, answer = 0x20, 0x15, 0x45, 0x06
     number_at, machine_at = 0, 4
 
@@ -162,8 +172,8 @@ def _filter(audit_machine: int, syscalls: dict[str, int], pid: int) -> bytes:
         instruction(answer, _SECCOMP_KILL_PROCESS),
         instruction(load, number_at),
     ]
-    # No new code, no ioctl but the one Wasmtime cleans memory with, no signal to anyone else. The accumulator is reloaded by
-    # nobody after these blocks: each of them ends the program.
+    # No new code, no ioctl but the one Wasmtime cleans memory with, no signal to anyone else. The accumulator
+    # is reloaded by nobody after these blocks: each of them ends the program.
     guarded = {
         "mmap": (2, jump_set, _PROT_EXEC, deny, allow),
         "mprotect": (2, jump_set, _PROT_EXEC, deny, allow),

@@ -1,7 +1,8 @@
 """The worker's loop: frames in, guests a slice at a time, frames out.
 
-Started by the pool as a fresh interpreter with an empty environment; the socket is its only way to anyone. The first frame says
-which compiled runtimes to load; then the jail closes, READY goes out, and only then does guest code run.
+Started by the pool as a fresh interpreter with an empty environment; the socket is its only way to anyone. The
+first frame says which compiled runtimes to load; then the jail closes, READY goes out, and only then does guest
+code run.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Worker:
         while True:
             scheduler = self._scheduler
             timeout = scheduler.timeout() if scheduler else None
-            if self._outbox and (timeout or timeout is None or monotonic() - self._outbox_since > _FLUSH_SECONDS):
+            if self._outbox and (
+                timeout or timeout is None or monotonic() - self._outbox_since > _FLUSH_SECONDS
+            ):
                 self._flush()
             if self._poller.poll(None if timeout is None else 1000 * timeout + (0.999 if timeout else 0.0)):
                 data = self._channel.recv(_RECEIVE_BYTES)
@@ -98,7 +101,10 @@ class Worker:
         layers = jail.enter()
         missing = [layer for layer in layers if not layer.ok]
         if missing and configuration["require_jail"]:
-            raise WasmevalError("the jail is required, and this is missing: " + "; ".join(f"{x.name}: {x.detail}" for x in missing))
+            raise WasmevalError(
+                "the jail is required, and this is missing: "
+                + "; ".join(f"{x.name}: {x.detail}" for x in missing)
+            )
         blame = ctypes.c_uint64.from_buffer(self._blame)
         self._scheduler = Scheduler(images, self._deliver, settings, blame)
         answer = {"jail": [[layer.name, layer.ok, layer.detail] for layer in layers]}
