@@ -1,0 +1,219 @@
+"""Inputs: the variables a snippet is given, from Python values to the JSON text that a guest reads."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from typing import Any
+
+from wasmeval.errors import InvalidArgument
+
+MAX_INPUTS_BYTES = 8 << 20
+"""Names and values of one evaluation together."""
+
+MAX_NESTING = 256
+"""Arrays and objects inside each other in one value; deeper text overflows the stack of some interpreter or client."""
+
+# Longer ones take quadratic time in int.__repr__, which Python therefore refuses (CVE-2020-10735).
+_PLAIN_BITS = 13_000
+
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+_JAVASCRIPT_IDENTIFIER = re.compile(r"(?:[^\W\d]|\$)[\w$\u200c\u200d]*")
+# ECMA-262, 13.1 and 12.7.2: reserved words, in strict code and in modules too, and the names that cannot be rebound.
+_JAVASCRIPT_RESERVED = frozenset(
+    "arguments await break case catch class const continue debugger default delete do else enum eval export extends false "
+    "finally for function globalThis if implements import in Infinity instanceof interface let NaN new null package "
+    "private protected public return static super switch this throw true try typeof undefined var void while with "
+    "yield".split()
+)
+
+
+def encode_inputs(inputs: Mapping[str, Any]) -> dict[str, bytes]:
+    """Each value as JSON text. Nothing is converted that JSON does not have: no keys but str, no objects, no sets.
+
+    Integers have any size and floats may be NaN or infinite; tuples become arrays. Raises InvalidArgument for
+    `inputs.NAME`.
+    """
+    encoded = {}
+    for name, value in inputs.items():
+        if not isinstance(name, str):
+            raise InvalidArgument("inputs", f"a name must be a string, not {type(name).__name__}")
+        encoded[name] = _encode(_field(name), value)
+    return encoded
+
+
+def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
+    """One JSON object of `inputs`, whose values are JSON text already; empty when there are none.
+
+    Raises InvalidArgument for a name that is no variable of the runtime's language, a value that is not JSON or nests
+    too deep, and for more than 8 MiB in all.
+    """
+    if not inputs:
+        return b""
+    members = []
+    size = 0
+    for name, text in inputs.items():
+        _check_name(runtime, name)
+        encoded = name.encode()
+        size += len(encoded) + len(text)
+        if size > MAX_INPUTS_BYTES:
+            raise InvalidArgument(
+                "inputs", f"more than {MAX_INPUTS_BYTES} bytes together; pass less, or split the evaluation"
+            )
+        _check_json(_field(name), text)
+        members.append(b'"%b":%b' % (encoded, text))
+    return b"{%b}" % b",".join(members)
+
+
+def _field(name: str) -> str:
+    return f"inputs.{shorten(name)}"
+
+
+def shorten(text: str, length: int = 40) -> str:
+    """`text` fit for a message: at most `length` characters, none of them unprintable."""
+    printable = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:length]
+    )
+    return printable if len(text) <= length else printable + "..."
+
+
+def _check_name(runtime: str, name: str) -> None:
+    if runtime == "python":
+        fits = name.isidentifier() and (name.isascii() or unicodedata.normalize("NFKC", name) == name)
+        reserved = keyword.iskeyword(name)
+    elif runtime == "javascript":
+        fits = _JAVASCRIPT_IDENTIFIER.fullmatch(name) is not None
+        reserved = name in _JAVASCRIPT_RESERVED
+    else:
+        fits = _IDENTIFIER.fullmatch(name) is not None
+        reserved = False
+    if not fits:
+        raise InvalidArgument(
+            _field(name), f"{shorten(name)!r} is not an identifier of {runtime}; rename the input"
+        )
+    if reserved:
+        raise InvalidArgument(_field(name), f"{name!r} is a reserved word of {runtime}; rename the input")
+    if name.startswith("__") and name.endswith("__"):
+        raise InvalidArgument(
+            _field(name), "names that begin and end with '__' are the interpreter's; rename the input"
+        )
+
+
+def _check_json(field: str, text: bytes) -> None:
+    import orjson
+
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        _check_json_slowly(field, text)
+    # No text with this few brackets is too deep; all others are counted through.
+    if text.count(b"[") + text.count(b"{") > MAX_NESTING and _depth(text) > MAX_NESTING:
+        raise _too_deep(field)
+
+
+def _check_json_slowly(field: str, text: bytes) -> None:
+    """Accepts what the fast parser refuses and Python's own does not: NaN, Infinity, escaped lone surrogates."""
+    try:
+        json.loads(text.decode(), parse_int=_ignore, parse_float=_ignore)
+    except RecursionError:
+        raise _too_deep(field) from None
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(
+            field, f"not valid UTF-8 at byte {error.start}; send JSON text in UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InvalidArgument(
+            field, f"not valid JSON at line {error.lineno}, column {error.colno}; send the value as JSON text"
+        ) from None
+
+
+def _ignore(_: str) -> None:
+    return None
+
+
+def _too_deep(field: str) -> InvalidArgument:
+    return InvalidArgument(
+        field, f"nested deeper than {MAX_NESTING}; flatten the value, or pass it as a string to parse"
+    )
+
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
+_FLAT = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+def _depth(text: bytes) -> int:
+    """How deep valid JSON nests. (On invalid text the search for strings would take quadratic time.)"""
+    brackets = _STRING.sub(b"", text).translate(_STEPS, _FLAT)
+    return max(accumulate(memoryview(brackets).cast("b")), default=0)
+
+
+def _encode(field: str, value: Any) -> bytes:
+    encode = _encode_slowly if _needs_slow_encoding(field, value) else _encode_fast
+    text = encode(value)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8, but JSON can escape it.
+        return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+def _encode_fast(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, check_circular=False, separators=(",", ":"))
+
+
+def _needs_slow_encoding(field: str, value: Any) -> bool:
+    """Whether a huge integer is in `value`. Raises InvalidArgument for all that JSON does not have."""
+    huge = False
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING + 1):
+        deeper: list[Any] = []
+        for item in level:
+            if item is None or isinstance(item, str | float):
+                continue
+            if isinstance(item, int):
+                huge = huge or item.bit_length() > _PLAIN_BITS
+            elif isinstance(item, dict):
+                _check_keys(field, item)
+                deeper.extend(item.values())
+            elif isinstance(item, list | tuple):
+                deeper.extend(item)
+            else:
+                raise InvalidArgument(
+                    field,
+                    f"JSON has no {type(item).__name__}; pass str, int, float, bool, None, list or dict",
+                )
+        if not deeper:
+            return huge
+        level = deeper
+    raise _too_deep(field)
+
+
+def _check_keys(field: str, keys: Iterable[object]) -> None:
+    for key in keys:
+        if not isinstance(key, str):
+            raise InvalidArgument(field, f"a key must be a string, not {type(key).__name__}; convert it")
+
+
+def _encode_slowly(value: Any) -> str:
+    if isinstance(value, dict):
+        members = (f"{_encode_fast(key)}:{_encode_slowly(item)}" for key, item in value.items())
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_encode_slowly, value)) + "]"
+    if isinstance(value, int) and value.bit_length() > _PLAIN_BITS:
+        return f"-{_digits(-value)}" if value < 0 else _digits(value)
+    return _encode_fast(value)
+
+
+def _digits(value: int) -> str:
+    """Decimal digits of a positive integer of any size, in less than quadratic time."""
+    if value.bit_length() <= _PLAIN_BITS:
+        return str(value)
+    half = value.bit_length() * 3 // 20  # log10(2) / 2, rounded down
+    head, tail = divmod(value, 10**half)
+    return _digits(head) + _digits(tail).zfill(half)

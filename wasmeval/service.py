@@ -1,0 +1,291 @@
+"""Service: the use cases, free of any transport: check a request, run it, report on it, and stop in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable
+from wasmeval.inputs import compose_inputs
+from wasmeval.limits import CEILINGS, DEFAULTS, Limits
+from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
+from wasmeval.runtimes import Catalogue
+from wasmeval.telemetry import Telemetry
+
+MAX_CODE_BYTES = 1 << 20
+MAX_BATCH = 1024
+"""Evaluations in one batch; their messages and results must fit into memory together."""
+
+# Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
+MAX_BATCHES = 64
+
+_DRAINING = "the service is shutting down; nothing ran, try again elsewhere or later"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What limits apply: `defaults` where the caller sets none, never more than `ceilings`."""
+
+    defaults: Limits = DEFAULTS
+    ceilings: Limits = CEILINGS
+    _unasked: Limits = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_unasked", Limits().within(self.defaults, self.ceilings))
+
+    def apply(self, limits: Limits | None) -> Limits:
+        """The limits without gaps that an evaluation gets when its caller asks for `limits`."""
+        return self._unasked if limits is None else limits.within(self.defaults, self.ceilings)
+
+    def check(self, catalogue: Catalogue) -> None:
+        """Raises SetupError when an installed runtime could not run under this policy's defaults."""
+        for runtime in catalogue.runtimes:
+            if (self._unasked.memory_bytes or 0) < runtime.minimum_memory_bytes:
+                raise SetupError(
+                    f"memory_bytes is {self._unasked.memory_bytes} by default, and {runtime.name} needs "
+                    f"{runtime.minimum_memory_bytes}; raise the default and the ceiling"
+                )
+
+
+def prepare(request: Request, catalogue: Catalogue, policy: Policy) -> Job:
+    """The job of a request: checked, clamped, encoded. Raises InvalidArgument, and has then cost nothing."""
+    runtime = catalogue.for_language(request.language)
+    limits = policy.apply(request.limits)
+    if limits.memory_bytes is not None and limits.memory_bytes < runtime.minimum_memory_bytes:
+        raise InvalidArgument(
+            "limits.memory_bytes",
+            f"{limits.memory_bytes} is less than {runtime.name} needs; ask for {runtime.minimum_memory_bytes} or more",
+        )
+    return Job(runtime.name, _check_code(request.code), compose_inputs(runtime.name, request.inputs), limits)
+
+
+def runtime_infos(catalogue: Catalogue) -> tuple[RuntimeInfo, ...]:
+    """What is installed, as callers are told it."""
+    return tuple(
+        RuntimeInfo(
+            name=runtime.name,
+            version=runtime.version,
+            interpreter=runtime.interpreter,
+            languages=runtime.languages,
+            image_sha256=runtime.image_sha256,
+            initial_memory_bytes=runtime.initial_memory_bytes,
+            minimum_memory_bytes=runtime.minimum_memory_bytes,
+        )
+        for runtime in catalogue.runtimes
+    )
+
+
+def _check_code(code: str | bytes) -> bytes:
+    try:
+        if isinstance(code, str):
+            code = code.encode()
+        else:
+            code.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument("code", f"not valid UTF-8 at byte {error.start}; send text in UTF-8") from None
+    except UnicodeEncodeError as error:
+        raise InvalidArgument("code", f"a lone surrogate at character {error.start}; remove it") from None
+    if not code:
+        raise InvalidArgument("code", "empty; send at least one statement")
+    if len(code) > MAX_CODE_BYTES:
+        raise InvalidArgument("code", f"{len(code)} bytes, more than {MAX_CODE_BYTES}; pass data as inputs")
+    if b"\0" in code:
+        raise InvalidArgument("code", f"a NUL character at byte {code.index(0)}; remove or escape it")
+    return code
+
+
+class Pool(Protocol):
+    """What runs the jobs: `wasmeval.pool.AsyncPool`, or the double in `wasmeval.testing`."""
+
+    async def evaluate(self, job: Job) -> Result:
+        """Cancelling this stops the guest. Raises ResourceExhausted when full, Unavailable when draining or closed."""
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Takes nothing new, lets what runs end within the grace, then stops it with status `cancelled`."""
+
+
+class Service:
+    """The use cases over one pool.
+
+    `batch_in_flight` bounds how much of one batch is in the pool at a time, so that a batch of a thousand leaves the queue
+    to others. `batch_reply_bytes` bounds the results of one batch together.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        catalogue: Catalogue,
+        policy: Policy | None = None,
+        *,
+        telemetry: Telemetry | None = None,
+        batch_in_flight: int = 32,
+        batch_reply_bytes: int = 64 << 20,
+    ) -> None:
+        self._pool = pool
+        self._catalogue = catalogue
+        self._policy = policy or Policy()
+        self._policy.check(catalogue)
+        self._telemetry = telemetry
+        self._batch_in_flight = batch_in_flight
+        self._batch_reply_bytes = batch_reply_bytes
+        self._calls = 0
+        self._batches = 0
+        self._idle: asyncio.Event | None = None
+        """Set while draining and no call is under way; None before."""
+
+    @property
+    def observes(self) -> bool:
+        """Whether a `carrier` is of any use."""
+        return self._telemetry is not None
+
+    async def evaluate(self, request: Request, carrier: Mapping[str, str] | None = None) -> Result:
+        """Runs one request. `carrier` holds the caller's trace context. Raises as `prepare` and as the pool."""
+        job = prepare(request, self._catalogue, self._policy)
+        self._enter()
+        try:
+            return await self._run(job, carrier)
+        finally:
+            self._leave()
+
+    async def evaluate_batch(
+        self, requests: Sequence[Request], carrier: Mapping[str, str] | None = None
+    ) -> list[Result]:
+        """Runs all requests, or none when one is wrong; results in their order.
+
+        A full queue refuses the batch as long as none of it was accepted; afterwards the batch waits for room.
+        """
+        if not 1 <= len(requests) <= MAX_BATCH:
+            raise InvalidArgument(
+                "evaluations", f"{len(requests)} in one batch; send between 1 and {MAX_BATCH}"
+            )
+        jobs = [self._prepare_at(index, request) for index, request in enumerate(requests)]
+        if self._batches >= MAX_BATCHES:
+            raise ResourceExhausted(
+                f"{MAX_BATCHES} batches are under way; try again, or send evaluations one by one"
+            )
+        self._enter()
+        self._batches += 1
+        try:
+            return await _Batch(self, jobs, carrier).run()
+        finally:
+            self._batches -= 1
+            self._leave()
+
+    def runtimes(self) -> tuple[RuntimeInfo, ...]:
+        """What is installed."""
+        return runtime_infos(self._catalogue)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuses what is new from now on and returns when all that was accepted has its answer.
+
+        What is still running after `grace_seconds` is stopped, and its answer is a Result with status `cancelled`.
+        """
+        idle = self._idle = self._idle or asyncio.Event()
+        if not self._calls:
+            idle.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(idle.wait(), grace_seconds)
+        await self._pool.drain(0.0)
+        await idle.wait()
+
+    def _prepare_at(self, index: int, request: Request) -> Job:
+        try:
+            return prepare(request, self._catalogue, self._policy)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"evaluations[{index}].{error.field}", error.description) from None
+
+    def _enter(self) -> None:
+        if self._idle is not None:
+            raise Unavailable(_DRAINING)
+        self._calls += 1
+
+    def _leave(self) -> None:
+        self._calls -= 1
+        if self._idle is not None and not self._calls:
+            self._idle.set()
+
+    async def _run(self, job: Job, carrier: Mapping[str, str] | None) -> Result:
+        if self._telemetry is None:
+            return await self._pool.evaluate(job)
+        observation = self._telemetry.started(job, carrier)
+        try:
+            result = await self._pool.evaluate(job)
+        except BaseException as error:
+            observation.failed(error)
+            raise
+        observation.ended(result)
+        return result
+
+
+class _Batch:
+    """One batch on its way: lanes that each take the next job and run it, until none is left."""
+
+    def __init__(self, service: Service, jobs: Sequence[Job], carrier: Mapping[str, str] | None) -> None:
+        self._service = service
+        self._carrier = carrier
+        self._todo = iter(enumerate(jobs))
+        self._results: list[Result | None] = [None] * len(jobs)
+        self._room = service._batch_reply_bytes
+        self._accepted = 0
+
+    async def run(self) -> list[Result]:
+        lanes = min(len(self._results), self._service._batch_in_flight)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(lanes):
+                    group.create_task(self._lane())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [result for result in self._results if result is not None]
+
+    async def _lane(self) -> None:
+        for index, job in self._todo:
+            self._results[index] = self._fit(await self._run(job))
+
+    async def _run(self, job: Job) -> Result:
+        while True:
+            self._accepted += 1
+            try:
+                return await self._service._run(job, self._carrier)
+            except ResourceExhausted as full:
+                self._accepted -= 1
+                if not self._accepted:
+                    raise
+                await asyncio.sleep(full.retry_after_seconds)
+            except Unavailable:
+                # What other lanes have done must not be lost.
+                if self._service._idle is None:
+                    raise
+                error = ErrorInfo("Cancelled", "it did not run: the service was shutting down; send it again")
+                return Result(Status.CANCELLED, error=error, limits=job.limits, runtime=job.runtime)
+
+    def _fit(self, result: Result) -> Result:
+        """The result while there is room in the reply, else one without value and output."""
+        size = _reply_bytes(result)
+        if size > self._room:
+            total = self._service._batch_reply_bytes
+            result = Result(
+                Status.OUTPUT_EXCEEDED,
+                error=ErrorInfo(
+                    "OutputExceeded",
+                    f"the results of this batch are more than {total} bytes together; send smaller batches, or lower "
+                    "limits.output_bytes",
+                ),
+                usage=result.usage,
+                limits=result.limits,
+                tier=result.tier,
+                runtime=result.runtime,
+            )
+            size = 0
+        self._room -= size
+        return result
+
+
+def _reply_bytes(result: Result) -> int:
+    """About how much of a reply a result takes, rounded up."""
+    error = result.error
+    texts = [result.stdout, result.stderr, *((error.type, error.message, error.traceback) if error else ())]
+    return len(result.value_json) + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
