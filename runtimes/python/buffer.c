@@ -1,0 +1,45 @@
+/* A run of bytes that grows up to a limit. */
+#include "image.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void
+buffer_start(buffer *self, char *storage, size_t room, size_t length, size_t limit)
+{
+    *self = (buffer){.bytes = storage, .room = room, .length = length, .limit = limit};
+}
+
+/* The old storage is not freed: it may be static, and the instance lives for one evaluation. */
+static bool
+buffer_grow(buffer *self, size_t needed)
+{
+    size_t room = self->room;
+    while (room < needed) {
+        room *= 2;
+    }
+    char *bytes = malloc(room);
+    if (bytes == NULL) {
+        self->failed = true;
+        return false;
+    }
+    memcpy(bytes, self->bytes, self->length);
+    self->bytes = bytes;
+    self->room = room;
+    return true;
+}
+
+bool
+buffer_append(buffer *self, const char *bytes, size_t length)
+{
+    if (length > self->limit - self->length) {
+        self->over = true;
+        return false;
+    }
+    if (self->length + length > self->room && !buffer_grow(self, self->length + length)) {
+        return false;
+    }
+    memcpy(self->bytes + self->length, bytes, length);
+    self->length += length;
+    return true;
+}

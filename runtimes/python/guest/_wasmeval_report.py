@@ -1,0 +1,191 @@
+"""How an evaluation that failed is told: outcome, type, message, traceback, line and column for the reply.
+
+Runs only when a snippet has raised. Everything is bounded here as `abi.md` says; what fails here (an exception in an
+exception's own `__str__`, memory that is short) leaves a plainer text, never no reply.
+"""
+
+import sys
+import traceback
+from types import TracebackType
+
+RAISED, UNSUPPORTED, MEMORY = 1, 3, 4
+VALUE = 0
+
+SNIPPET = "<snippet>"
+TYPE_BYTES = 256
+MESSAGE_BYTES = 8192
+TRACEBACK_BYTES = 32768
+
+# Frames formatted at either end of a traceback. More would be cut from the text anyway, and each one costs fuel.
+FRAMES_EACH_END = 120
+
+# Modules of the standard library, or below it, that this runtime cannot have, and what they would need.
+ABSENT_MODULES = {
+    "_ctypes": "foreign functions (ctypes)",
+    "_curses": "a terminal (curses)",
+    "_curses_panel": "a terminal (curses)",
+    "_dbm": "a database file (dbm)",
+    "_gdbm": "a database file (dbm)",
+    "_multiprocessing": "processes (multiprocessing)",
+    "_overlapped": "Windows",
+    "_posixshmem": "shared memory between processes",
+    "_posixsubprocess": "processes (subprocess)",
+    "_scproxy": "macOS",
+    "_ssl": "sockets (ssl)",
+    "_tkinter": "a display (tkinter)",
+    "_winapi": "Windows",
+    "ensurepip": "package installation (ensurepip)",
+    "fcntl": "file descriptors (fcntl)",
+    "grp": "a user database (grp)",
+    "idlelib": "a display (idlelib)",
+    "mmap": "mapped files (mmap)",
+    "msvcrt": "Windows",
+    "nt": "Windows",
+    "pip": "package installation (pip)",
+    "pwd": "a user database (pwd)",
+    "readline": "a terminal (readline)",
+    "resource": "processes (resource)",
+    "syslog": "a system log (syslog)",
+    "termios": "a terminal (termios)",
+    "tkinter": "a display (tkinter)",
+    "turtle": "a display (turtle)",
+    "winreg": "Windows",
+    "winsound": "Windows",
+}
+
+# Names that `from os import ...` asks for in vain; `_wasmeval_boot` says the same of `os.fork`.
+PROCESS_NAMES = frozenset(
+    "fork forkpty posix_spawn posix_spawnp system kill killpg wait waitpid execv execve pipe2 setsid".split()
+)
+
+
+def report(error: BaseException) -> tuple[int, bytes, bytes, bytes, int, int]:
+    """What the reply says of `error`."""
+    if isinstance(error, SystemExit):
+        return _exit(error)
+    line, column = _place(error)
+    message, need = _message(error), _need(error)
+    outcome = RAISED
+    if need is not None:
+        outcome, message = UNSUPPORTED, f"needs {need}: {message}" if message else f"needs {need}"
+        if isinstance(error, ModuleNotFoundError):
+            message = f"needs {need}"
+    elif isinstance(error, MemoryError):
+        outcome = MEMORY
+        message = message or "memory ran out"
+    return (
+        outcome,
+        _bytes(type(error).__name__, TYPE_BYTES),
+        _bytes(message, MESSAGE_BYTES),
+        _bytes(_traceback(error), TRACEBACK_BYTES),
+        line,
+        column,
+    )
+
+
+def _exit(error: SystemExit) -> tuple[int, bytes, bytes, bytes, int, int]:
+    """`sys.exit()` and `sys.exit(0)` end well; a text goes to stderr, as the interpreter does it."""
+    code = error.code
+    if code is None or (isinstance(code, int) and code == 0):
+        return VALUE, b"", b"", b"", 0, 0
+    text = _text(code)
+    if not isinstance(code, int) and sys.stderr is not None:
+        try:
+            print(text, file=sys.stderr)
+        except Exception:
+            pass
+    line, column = _place(error)
+    return RAISED, b"SystemExit", _bytes(text, MESSAGE_BYTES), b"", line, column
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__} object, str() failed>"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and isinstance(error.msg, str):
+        return error.msg
+    return _text(error)
+
+
+def _need(error: BaseException) -> str | None:
+    """What `error` shows this runtime to lack, if it does."""
+    need = getattr(error, "_wasmeval_need", None)
+    if isinstance(need, str):
+        return need
+    if isinstance(error, ModuleNotFoundError) and isinstance(error.name, str):
+        name = error.name
+        if name in ABSENT_MODULES:
+            return ABSENT_MODULES[name]
+        if "." not in name and name not in sys.modules:
+            return f"the package '{name}', which this runtime does not have"
+    elif isinstance(error, ImportError) and error.name == "os":
+        if getattr(error, "name_from", None) in PROCESS_NAMES:
+            return "processes"
+    return None
+
+
+def _place(error: BaseException) -> tuple[int, int]:
+    """Line and column, from 1, of the innermost frame that is the snippet's own; zeros when there is none."""
+    if isinstance(error, SyntaxError) and error.filename == SNIPPET:
+        return max(error.lineno or 0, 0), max(error.offset or 0, 0)
+    last: TracebackType | None = None
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == SNIPPET:
+            last = step
+        step = step.tb_next
+    if last is None:
+        return 0, 0
+    return last.tb_lineno or 0, _column(last)
+
+
+def _column(step: TracebackType) -> int:
+    """The column in characters: the compiler counts bytes of UTF-8."""
+    import _wasmeval
+    from itertools import islice
+
+    positions = next(islice(step.tb_frame.f_code.co_positions(), step.tb_lasti // 2, None), None)
+    if positions is None or positions[0] is None or positions[2] is None:
+        return 0
+    lines = _wasmeval.source().split("\n")
+    if positions[0] > len(lines):
+        return 0
+    before = lines[positions[0] - 1].encode("utf-8", "replace")[: positions[2]]
+    return len(before.decode("utf-8", "replace")) + 1
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        told = traceback.TracebackException(type(error), error, error.__traceback__)
+        _shorten(told)
+        return "".join(told.format())
+    except (Exception, RecursionError):
+        return "".join(traceback.format_exception_only(type(error), error))
+
+
+def _shorten(told: traceback.TracebackException | None) -> None:
+    """Drops the middle of very long stacks, which would be cut from the text in any case."""
+    seen: set[int] = set()
+    while told is not None and id(told) not in seen:
+        seen.add(id(told))
+        stack = told.stack
+        if len(stack) > 2 * FRAMES_EACH_END and len({(frame.filename, frame.lineno) for frame in stack[-8:]}) > 1:
+            del stack[FRAMES_EACH_END:-FRAMES_EACH_END]
+        told = told.__cause__ or told.__context__
+
+
+def _bytes(text: str, limit: int) -> bytes:
+    """UTF-8 of at most `limit` bytes, cut in the middle."""
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) <= limit:
+        return encoded
+    mark = b"\n[...]\n" if limit > 1024 else b"..."
+    head = (limit - len(mark)) // 2
+    tail = limit - len(mark) - head
+    start = encoded[:head].decode("utf-8", "ignore").encode()
+    end = encoded[-tail:].decode("utf-8", "ignore").encode()
+    return start + mark + end

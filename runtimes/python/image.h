@@ -1,0 +1,66 @@
+/* What the C files of the Python image share. See ../abi.md for the words. */
+#ifndef WASMEVAL_IMAGE_H
+#define WASMEVAL_IMAGE_H
+
+#ifndef Py_BUILD_CORE
+#define Py_BUILD_CORE 1
+#endif
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* outcomes and flags of a reply */
+enum { OUTCOME_VALUE, OUTCOME_RAISED, OUTCOME_TOO_LARGE, OUTCOME_UNSUPPORTED, OUTCOME_MEMORY };
+enum { FLAG_NOT_JSON = 1 };
+
+enum {
+    REPLY_HEADER_BYTES = 32,
+    TYPE_BYTES = 256,
+    MESSAGE_BYTES = 8192,
+    TRACEBACK_BYTES = 32768,
+    /* deeper values are not JSON: `_VALUE_DEPTH` of the host's decoder must be at least this */
+    VALUE_DEPTH = 256,
+};
+
+/* ---- buffer.c: bytes of one reply ---- */
+
+/* A growing run of bytes. It starts in a static page and moves to the heap only when it must. */
+typedef struct {
+    char *bytes;
+    size_t length, room;
+    size_t limit;   /* the most bytes it may hold; appending beyond sets `over` */
+    bool over, failed;
+} buffer;
+
+void buffer_start(buffer *self, char *storage, size_t room, size_t length, size_t limit);
+/* False when the limit is passed (`over`) or memory is short (`failed`); the buffer stays as it was. */
+bool buffer_append(buffer *self, const char *bytes, size_t length);
+
+/* ---- values.c: Python values as JSON ---- */
+
+typedef enum { ENCODED, NOT_JSON, TOO_LARGE, NO_MEMORY } encoding;
+
+/* Appends `value` as JSON. NOT_JSON and the failures leave a part of it behind: the caller cuts the buffer back. */
+encoding encode_value(buffer *out, PyObject *value);
+/* Appends `{"repr": ..., "type": ...}`; an exception of the value's own __repr__ becomes part of the text. */
+encoding encode_repr(buffer *out, PyObject *value);
+
+/* ---- host.c: the module _wasmeval ---- */
+
+extern const char *snippet_source;
+extern size_t snippet_source_length;
+PyObject *init_wasmeval_module(void);
+
+/* ---- heap.c: malloc ---- */
+
+/* Takes every free block out of use, so that what an evaluation allocates lies together. */
+void heap_fill_holes(void);
+
+/* ---- snapshot.c: what happens once, before the memory is taken ---- */
+
+/* Makes every reachable object immortal, so that reference counts dirty no page of the image. Returns their number. */
+size_t immortalise(void);
+/* The same for pymalloc's pools and for the heap below them. */
+void fill_heap_holes(void);
+
+#endif
