@@ -19,13 +19,6 @@ BEYOND = (51,)
 CODE_SETTINGS = "fuel,cow,speed"
 """Names what compiled code depends on beside the image and Wasmtime itself; part of the cache's key."""
 
-# Where PoolingAllocationConfig keeps `pagemap_scan`, by Wasmtime version and machine: (offset of it, the eight
-# bytes around it in a new configuration, starting at offset - 5). The C API of these versions has no setter.
-# With it a slot is cleaned by copying back just the pages a guest dirtied, which stay mapped: the next instance
-# takes no page fault for them.
-_PAGEMAP_SCAN = {("50.0.1", "x86_64"): 133}
-_ENABLED_AUTO, _ENABLED_NO = 0, 2
-
 
 def check_version() -> None:
     """Raise SetupError unless the installed Wasmtime is one that this package may drive."""
@@ -44,15 +37,18 @@ def check_version() -> None:
 class EngineSettings:
     """How many instances an engine holds at once, and how large each may be.
 
-    `slots` instances reserve address space, not memory. `max_wasm_stack` is native stack a guest may use,
-    `keep_resident_bytes` what a free slot keeps mapped for the next instance, on at most `warm_slots` of them.
+    `slots` instances reserve address space, not memory; `warm_slots` of the free ones keep their image mapped.
+    `max_wasm_stack` is native stack a guest may use.
+
+    A dropped instance gives its pages back to the kernel at once. Wasmtime could keep them (its PAGEMAP_SCAN
+    option, which the C API cannot set): measured, looking for the dirty pages of CPython's image then costs the
+    0.1 ms that the page faults it spares do.
     """
 
     slots: int = 1100
     max_memory_bytes: int = CEILINGS.memory_bytes or 1024 * MIB
     max_wasm_stack: int = 4 * MIB
-    keep_resident_bytes: int = 4 * MIB
-    warm_slots: int = 16
+    warm_slots: int = 64
 
 
 class Engine:
@@ -118,27 +114,7 @@ def _set_pooling(config: int, settings: EngineSettings) -> None:
         "max_core_instance_size": 2 * MIB,
         "max_unused_warm_slots": settings.warm_slots,
     }
-    if _scan_pages(pooling):
-        values |= {
-            "linear_memory_keep_resident": settings.keep_resident_bytes,
-            "table_keep_resident": MIB,
-        }
     for name, value in values.items():
         capi.pooling_set(pooling, name, value)
     capi.pooling_strategy_set(config, pooling)
     capi.pooling_config_delete(pooling)
-
-
-def _scan_pages(pooling: int) -> bool:
-    """Turn `pagemap_scan` on where its place is known for sure; without it memory is kept the slower way.
-
-    Keeping memory resident without the scan would copy all of it at every drop, so both go together.
-    """
-    offset = _PAGEMAP_SCAN.get((capi.VERSION, capi.MACHINE))
-    if offset is None:
-        return False
-    # In a new configuration this byte and the one before it are both `Enabled::No`; anything else is another layout.
-    if capi.u8(pooling + offset - 1).value != _ENABLED_NO or capi.u8(pooling + offset).value != _ENABLED_NO:
-        return False
-    capi.u8(pooling + offset).value = _ENABLED_AUTO
-    return True
