@@ -16,14 +16,17 @@ MAX_INPUTS_BYTES = 8 << 20
 """Names and values of one evaluation together."""
 
 MAX_NESTING = 256
-"""Arrays and objects inside each other in one value; deeper text overflows the stack of some interpreter or client."""
+"""Arrays and objects inside each other in one value; deeper text overflows the stack of some interpreter or
+client.
+"""
 
 # Longer ones take quadratic time in int.__repr__, which Python therefore refuses (CVE-2020-10735).
 _PLAIN_BITS = 13_000
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _JAVASCRIPT_IDENTIFIER = re.compile(r"(?:[^\W\d]|\$)[\w$\u200c\u200d]*")
-# ECMA-262, 13.1 and 12.7.2: reserved words, in strict code and in modules too, and the names that cannot be rebound.
+# ECMA-262, 13.1 and 12.7.2: reserved words, in strict code and in modules too, and the names that cannot be
+# rebound.
 _JAVASCRIPT_RESERVED = frozenset(
     "arguments await break case catch class const continue debugger default delete do else enum eval export extends false "
     "finally for function globalThis if implements import in Infinity instanceof interface let NaN new null package "
@@ -33,7 +36,8 @@ _JAVASCRIPT_RESERVED = frozenset(
 
 
 def encode_inputs(inputs: Mapping[str, Any]) -> dict[str, bytes]:
-    """Each value as JSON text. Nothing is converted that JSON does not have: no keys but str, no objects, no sets.
+    """Each value as JSON text. Nothing is converted that JSON does not have: no keys but str, no objects, no
+    sets.
 
     Integers have any size and floats may be NaN or infinite; tuples become arrays. Raises InvalidArgument for
     `inputs.NAME`.
@@ -49,8 +53,8 @@ def encode_inputs(inputs: Mapping[str, Any]) -> dict[str, bytes]:
 def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
     """One JSON object of `inputs`, whose values are JSON text already; empty when there are none.
 
-    Raises InvalidArgument for a name that is no variable of the runtime's language, a value that is not JSON or nests
-    too deep, and for more than 8 MiB in all.
+    Raises InvalidArgument for a name that is no variable of the runtime's language, a value that is not JSON
+    or nests too deep, and for more than 8 MiB in all.
     """
     if not inputs:
         return b""

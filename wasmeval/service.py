@@ -1,4 +1,6 @@
-"""Service: the use cases, free of any transport: check a request, run it, report on it, and stop in good order."""
+"""Service: the use cases, free of any transport: check a request, run it, report on it, and stop in good
+order.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ class Pool(Protocol):
     """What runs the jobs: `wasmeval.pool.AsyncPool`, or the double in `wasmeval.testing`."""
 
     async def evaluate(self, job: Job) -> Result:
-        """Cancelling this stops the guest. Raises ResourceExhausted when full, Unavailable when draining or closed."""
+        """Cancelling this stops the guest. Raises ResourceExhausted when full, Unavailable when draining or
+        closed.
+        """
 
     async def drain(self, grace_seconds: float) -> None:
         """Takes nothing new, lets what runs end within the grace, then stops it with status `cancelled`."""
@@ -110,8 +114,8 @@ class Pool(Protocol):
 class Service:
     """The use cases over one pool.
 
-    `batch_in_flight` bounds how much of one batch is in the pool at a time, so that a batch of a thousand leaves the queue
-    to others. `batch_reply_bytes` bounds the results of one batch together.
+    `batch_in_flight` bounds how much of one batch is in the pool at a time, so that a batch of a thousand
+    leaves the queue to others. `batch_reply_bytes` bounds the results of one batch together.
     """
 
     def __init__(
@@ -155,7 +159,8 @@ class Service:
     ) -> list[Result]:
         """Runs all requests, or none when one is wrong; results in their order.
 
-        A full queue refuses the batch as long as none of it was accepted; afterwards the batch waits for room.
+        A full queue refuses the batch as long as none of it was accepted; afterwards the batch waits for
+        room.
         """
         if not 1 <= len(requests) <= MAX_BATCH:
             raise InvalidArgument(
@@ -181,7 +186,8 @@ class Service:
     async def drain(self, grace_seconds: float) -> None:
         """Refuses what is new from now on and returns when all that was accepted has its answer.
 
-        What is still running after `grace_seconds` is stopped, and its answer is a Result with status `cancelled`.
+        What is still running after `grace_seconds` is stopped, and its answer is a Result with status
+        `cancelled`.
         """
         idle = self._idle = self._idle or asyncio.Event()
         if not self._calls:

@@ -137,8 +137,8 @@ class Pool:
         return not self._queue and not any(self._holding.values())
 
     def jail(self) -> list[list[Any]]:
-        """The layers of the jail as the first worker found them: [name, holds, detail]."""
-        return self._workers[0].jail if self._workers else []
+        """The layers of the jail as a worker found them: [name, holds, detail]; empty before one is ready."""
+        return next((worker.jail for worker in self._workers if worker.jail), [])
 
     def stats(self) -> PoolStats:
         """Counts of now, and restarts since the start."""

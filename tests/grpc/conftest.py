@@ -1,0 +1,106 @@
+"""A service over real gRPC on loopback, in a thread of this process, above a pool that each test scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from wasmeval.model import Job
+from wasmeval.runtimes import Blob, Catalogue, Runtime
+from wasmeval.server import Server
+from wasmeval.service import Service
+from wasmeval.testing import Answer, ScriptedPool, succeed
+
+T = TypeVar("T")
+
+WAIT_SECONDS = 30
+"""No promise: after this long a test that hangs fails."""
+
+
+@dataclass
+class Running:
+    """A service under test: where it listens, and its parts, which live in the event loop of its thread."""
+
+    target: str
+    pool: ScriptedPool
+    service: Service
+    server: Server
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives in the service's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(WAIT_SECONDS)
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Returns when `condition` holds."""
+
+        async def poll() -> None:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not condition():
+                    await asyncio.sleep(0.002)
+
+        self.call(poll())
+
+
+Serving = Callable[..., AbstractContextManager[Running]]
+
+
+def runtime(name: str, *languages: str) -> Runtime:
+    """A runtime as a manifest would describe it; no image is behind it."""
+    image = Blob(Path("none"), "ab" * 32, 1)
+    return Runtime(name, "1.2", f"{name}!", languages, image, None, "", 20 << 20, 24 << 20, 1 << 20, 1000, "")
+
+
+CATALOGUE = Catalogue((runtime("javascript", "javascript", "js"), runtime("python", "python", "py")))
+
+
+@contextmanager
+def serve_scripted(
+    script: Callable[[Job], Answer] = succeed,
+    *,
+    listen: str = "127.0.0.1:0",
+    running: int = 64,
+    queue_size: int = 64,
+    **settings: Any,
+) -> Iterator[Running]:
+    """A service whose pool answers by `script`, stopped in the end; `settings` are the Service's."""
+
+    async def start() -> Running:
+        pool = ScriptedPool(script, running=running, queue_size=queue_size)
+        service = Service(pool, CATALOGUE, **settings)
+        server = Server(service, listen)
+        await server.start()
+        return Running(server.address.target, pool, service, server, loop)
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        server = asyncio.run_coroutine_threadsafe(start(), loop).result(WAIT_SECONDS)
+        yield server
+        server.call(server.server.stop())
+        server.call(server.pool.aclose())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(WAIT_SECONDS)
+        loop.close()
+
+
+@pytest.fixture
+def serving() -> Serving:
+    """Starts services with scripted pools."""
+    return serve_scripted
+
+
+@pytest.fixture
+def running(serving: Serving) -> Iterator[Running]:
+    """A service where every evaluation succeeds."""
+    with serving() as server:
+        yield server

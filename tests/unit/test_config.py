@@ -1,0 +1,90 @@
+"""Configuration: file, environment and command line in this order, and errors that name key, source and value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wasmeval import InvalidArgument
+from wasmeval.config import ServerConfig, load
+from wasmeval.limits import CEILINGS, DEFAULTS
+
+
+def test_nothing_given_takes_what_is_built_in() -> None:
+    config = load(environ={})
+    assert config == ServerConfig()
+    assert config.listen == "127.0.0.1:50051"
+    assert config.workers == len(os.sched_getaffinity(0))
+    assert not (config.insecure or config.require_jail)
+    assert (config.limits.defaults.limits(), config.limits.ceilings.limits()) == (DEFAULTS, CEILINGS)
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = tmp_path / "wasmeval.toml"
+    file.write_text(
+        'listen = "unix:/a"\nworkers = 3\nqueue_size = 5\ninsecure = true\n[limits.defaults]\nfuel = 7\nmemory_bytes = 9\n'
+    )
+    environ = {
+        "WASMEVAL_WORKERS": "4",
+        "WASMEVAL_QUEUE_SIZE": "6",
+        "WASMEVAL_LIMITS_DEFAULTS_FUEL": "8",
+        "OTHER": "x",
+    }
+    config = load(file, environ, {"queue_size": 7, "listen": None})
+    assert (config.listen, config.workers, config.queue_size, config.insecure) == ("unix:/a", 4, 7, True)
+    assert (config.limits.defaults.fuel, config.limits.defaults.memory_bytes) == (8, 9)
+    assert config.limits.defaults.output_bytes == DEFAULTS.output_bytes
+
+
+BAD = [
+    ("workers = 0", {}, "workers", "greater than or equal to 1, not 0 (from wasmeval.toml)"),
+    ("workers = true", {}, "workers", "not True (from wasmeval.toml)"),
+    ("workers = 2.5", {}, "workers", "not 2.5"),
+    ("wrokers = 2", {}, "wrokers", "no such setting (from wasmeval.toml); known: listen, "),
+    ("", {"WASMEVAL_WORKERS": "two"}, "workers", "not 'two' (from the environment)"),
+    ("", {"WASMEVAL_WROKERS": "2"}, "WASMEVAL_WROKERS", "no such setting; known: WASMEVAL_LISTEN, "),
+    ("grace_seconds = -1", {}, "grace_seconds", "not -1"),
+    ("grace_seconds = inf", {}, "grace_seconds", "not inf"),
+    ("worker_memory_bytes = 1", {}, "worker_memory_bytes", "not 1"),
+    ("limits = 3", {}, "limits", "not 3"),
+    ("[limits.defaults]\nfuel = 0", {}, "limits.defaults.fuel", "not 0"),
+    ("[limits.defaults]\ndeadline_seconds = nan", {}, "limits.defaults.deadline_seconds", "not nan"),
+    ("[limits.defaults]\nfule = 1", {}, "limits.defaults.fule", "no such setting"),
+    ("[limits.default]\nfuel = 1", {}, "limits.default", "no such setting"),
+    ("[limits.ceilings]\noutput_bytes = 9000000", {}, "limits.ceilings.output_bytes", "not 9000000"),
+    ("[limits.ceilings]\nfuel = 5", {}, "limits", "defaults.fuel is 50000000000, above its ceiling of 5"),
+    ("nonsense", {}, "config", "is not TOML"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "field", "words"), BAD, ids=[f"{row[0]}-{row[1]}" for row in BAD]
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    environ: dict[str, str],
+    field: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wasmeval.toml").write_text(text)
+    with pytest.raises(InvalidArgument) as caught:
+        load(Path("wasmeval.toml"), environ)
+    assert caught.value.field == field
+    assert words in caught.value.description
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(InvalidArgument, match="cannot read missing.toml: No such file"):
+        load(Path("missing.toml"), {})
+
+
+def test_the_client_s_own_variables_are_not_settings() -> None:
+    assert (
+        load(environ={"WASMEVAL_API_KEY": "x", "WASMEVAL_SERVER": "y", "WASMEVAL_CONFIG": "z"})
+        == ServerConfig()
+    )

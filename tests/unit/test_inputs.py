@@ -1,0 +1,156 @@
+"""Inputs: Python values become JSON text and nothing is bent; JSON text is checked and then left alone."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wasmeval import InvalidArgument
+from wasmeval.inputs import MAX_INPUTS_BYTES, MAX_NESTING, compose_inputs, encode_inputs, shorten
+from wasmeval.model import decode_value
+
+surrogates = st.text(st.characters(categories=None))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | surrogates,
+    lambda inner: st.lists(inner) | st.dictionaries(surrogates, inner),
+)
+names = st.from_regex(r"[a-z]{1,9}[0-9]", fullmatch=True)
+
+
+@given(st.dictionaries(names, values))
+def test_what_is_encoded_arrives_equal(inputs: dict[str, object]) -> None:
+    text = compose_inputs("python", encode_inputs(inputs))
+    assert (decode_value(text) if text else {}) == inputs
+
+
+@given(st.dictionaries(names, st.binary()))
+def test_only_json_is_composed(inputs: dict[str, bytes]) -> None:
+    try:
+        text = compose_inputs("python", inputs)
+    except InvalidArgument as error:
+        assert error.field.startswith("inputs")
+        return
+    assert set(decode_value(text) if text else {}) == set(inputs)
+
+
+def nested(depth: int, core: object = 1) -> object:
+    for _ in range(depth):
+        core = [core]
+    return core
+
+
+@pytest.mark.parametrize("core", [1, math.nan, "]" * 300])
+def test_nesting_is_bounded_alike_on_both_sides(core: object) -> None:
+    deepest = nested(MAX_NESTING, core)
+    text = encode_inputs({"x": deepest})["x"]
+    assert compose_inputs("python", {"x": text}) == b'{"x":' + text + b"}"
+    with pytest.raises(InvalidArgument, match=r"^inputs\.x: nested deeper than 256"):
+        encode_inputs({"x": [deepest]})
+    with pytest.raises(InvalidArgument, match=r"^inputs\.x: nested deeper than 256"):
+        compose_inputs("python", {"x": b"[" + text + b"]"})
+
+
+def test_many_shallow_brackets_are_not_deep() -> None:
+    for value in ([[]] * 1000, [{"a": [1]}] * 1000, "[{" * 1000, ['"[[\\"[['] * 1000):
+        text = encode_inputs({"x": value})["x"]
+        assert json.loads(compose_inputs("python", {"x": text})) == {"x": value}
+
+
+def test_a_value_inside_itself_is_refused() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(InvalidArgument, match="nested deeper than 256"):
+        encode_inputs({"x": loop})
+
+
+@pytest.mark.parametrize("bits", [12_999, 13_000, 13_001, 40_000, 200_000])
+def test_an_integer_has_any_size(bits: int) -> None:
+    value = 3 ** (bits * 100 // 158)
+    inputs = {"x": [value, -value, {"y": value + 1}, "text", 1.5, None]}
+    assert decode_value(compose_inputs("python", encode_inputs(inputs))) == inputs
+
+
+@pytest.mark.parametrize(
+    "value", [object(), b"x", {1, 2}, {1: 2}, {None: 1}, [{True: 1}], {"a": {1.5: 1}}, 1j, iter([]), range(3)]
+)
+def test_what_json_does_not_have_is_refused(value: object) -> None:
+    with pytest.raises(InvalidArgument, match=r"^inputs\.x: (JSON has no|a key must be a string)"):
+        encode_inputs({"x": value})
+
+
+def test_subclasses_count_as_what_they_are() -> None:
+    class Colour(enum.IntEnum):
+        RED = 3
+
+    assert encode_inputs({"x": [Colour.RED, (1, 2)]}) == {"x": b"[3,[1,2]]"}
+
+
+def test_the_size_is_bounded_with_names_and_values_together() -> None:
+    half = b'"' + b"x" * (MAX_INPUTS_BYTES // 2 - 3) + b'"'
+    assert compose_inputs("python", {"a": half, "b": half})
+    with pytest.raises(InvalidArgument, match=r"^inputs: more than 8388608 bytes together"):
+        compose_inputs("python", {"a": half, "b": half, "c": b"1"})
+
+
+def test_too_much_is_refused_before_it_is_parsed() -> None:
+    text = b"[" + b"[]," * MAX_INPUTS_BYTES + b"[]]"
+    tracemalloc.start()
+    with pytest.raises(InvalidArgument):
+        compose_inputs("python", {"x": text})
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["x", "_", "_x", "__x", "é", "ｘ".lower() and "x1", "match", "type", "変数"])
+def test_python_takes_its_identifiers(name: str) -> None:
+    assert compose_inputs("python", {name: b"1"})
+
+
+@pytest.mark.parametrize("name", ["$", "$1", "_", "é", "of", "async", "x\u200d", "変数"])
+def test_javascript_takes_its_identifiers(name: str) -> None:
+    assert compose_inputs("javascript", {name: b"1"})
+
+
+@pytest.mark.parametrize(
+    "name", ["", "1", "a b", "a.b", "a\n", "None", "async", "__name__", "ｘ", "\ud800", 'a"']
+)
+def test_python_refuses_other_names(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"^inputs\."):
+        compose_inputs("python", {name: b"1"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "1",
+        "a b",
+        "a-b",
+        "a\n",
+        "null",
+        "let",
+        "arguments",
+        "undefined",
+        "NaN",
+        "__proto__",
+        "\ud800",
+        'a"',
+    ],
+)
+def test_javascript_refuses_other_names(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"^inputs\."):
+        compose_inputs("javascript", {name: b"1"})
+
+
+@given(surrogates)
+def test_shortened_text_is_printable_and_short(text: str) -> None:
+    short = shorten(text)
+    assert len(short) <= 43
+    assert short.isprintable()
+    short.encode()

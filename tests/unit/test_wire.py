@@ -1,0 +1,144 @@
+"""Wire: decoding undoes encoding, and no bytes do more than raise InvalidArgument or Internal."""
+
+from __future__ import annotations
+
+import contextlib
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.test_limits import limits
+from wasmeval import (
+    DeadlineExceeded,
+    ErrorInfo,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    Result,
+    Status,
+    Unavailable,
+    Usage,
+    WasmevalError,
+    wire,
+)
+from wasmeval.model import Request, RuntimeInfo
+from wasmeval.v1 import wasmeval_pb2 as pb
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+counts = st.integers(0, 2**64 - 1)
+places = st.none() | st.integers(0, 2**32 - 1)
+requests = st.builds(Request, text, text, st.dictionaries(text, st.binary(max_size=20)), st.none() | limits)
+results = st.builds(
+    Result,
+    st.sampled_from(Status),
+    st.binary(max_size=20),
+    st.booleans(),
+    text,
+    text,
+    st.booleans(),
+    st.booleans(),
+    st.none() | st.builds(ErrorInfo, text, text, text, places, places),
+    st.builds(Usage, counts, st.floats(0, 1e9), counts),
+    limits,
+    text,
+    text,
+)
+runtimes = st.builds(RuntimeInfo, text, text, text, st.lists(text).map(tuple), text, counts, counts)
+
+
+def plain(request: Request) -> Request:
+    return request._replace(inputs=dict(request.inputs))
+
+
+@given(requests)
+def test_a_request_arrives_as_it_was_sent(request: Request) -> None:
+    assert plain(wire.decode_request(wire.encode_request(request).SerializeToString())) == request
+
+
+@given(st.lists(requests, max_size=4))
+def test_a_batch_arrives_as_it_was_sent(batch: list[Request]) -> None:
+    assert list(map(plain, wire.decode_batch(wire.encode_batch(batch)))) == batch
+
+
+@given(results)
+def test_a_result_arrives_as_it_was_sent(result: Result) -> None:
+    assert wire.decode_reply(wire.encode_reply(result)) == result
+
+
+@given(st.lists(results, max_size=4))
+def test_a_batch_of_results_arrives_as_it_was_sent(batch: list[Result]) -> None:
+    assert wire.decode_batch_reply(wire.encode_batch_reply(batch)) == batch
+
+
+@given(st.lists(runtimes, max_size=4).map(tuple))
+def test_runtimes_arrive_as_they_were_sent(listed: tuple[RuntimeInfo, ...]) -> None:
+    assert wire.decode_runtimes(wire.encode_runtimes(listed)) == listed
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_invalid(data: bytes) -> None:
+    for decode in (wire.decode_request, wire.decode_batch, wire.decode_list_runtimes):
+        with contextlib.suppress(InvalidArgument):
+            decode(data)
+
+
+@given(requests, st.data())
+def test_a_damaged_request_is_a_request_or_invalid(request: Request, data: st.DataObject) -> None:
+    message = bytearray(wire.encode_request(request).SerializeToString() or b"\0")
+    message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(InvalidArgument):
+        wire.decode_request(bytes(message))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_reply_or_internal(data: bytes) -> None:
+    for decode in (wire.decode_reply, wire.decode_batch_reply, wire.decode_runtimes):
+        with contextlib.suppress(Internal, InvalidArgument):
+            decode(data)
+
+
+def test_a_status_from_the_future_is_internal() -> None:
+    for number in (0, 77):
+        data = pb.EvaluateResponse(result=pb.Result(status=number)).SerializeToString()
+        with pytest.raises(Internal, match=f"status {number}"):
+            wire.decode_reply(data)
+
+
+def test_every_status_of_the_model_has_its_number_and_no_other() -> None:
+    assert {f"STATUS_{status.name}" for status in Status} == set(pb.Status.keys()) - {"STATUS_UNSPECIFIED"}
+    for status in Status:
+        assert pb.EvaluateResponse.FromString(wire.encode_reply(Result(status))).result.status == pb.Status.Value(f"STATUS_{status.name}")
+
+
+ERRORS: list[tuple[WasmevalError, grpc.StatusCode]] = [
+    (InvalidArgument("inputs.x", "wrong \N{SNOWMAN}"), grpc.StatusCode.INVALID_ARGUMENT),
+    (ResourceExhausted("full", 0.25), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Unavailable("away"), grpc.StatusCode.UNAVAILABLE),
+    (DeadlineExceeded("late"), grpc.StatusCode.DEADLINE_EXCEEDED),
+    (Internal("bug"), grpc.StatusCode.INTERNAL),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS)
+def test_an_error_arrives_as_it_was_raised(error: WasmevalError, code: grpc.StatusCode) -> None:
+    got, message, trailing = wire.encode_error(error)
+    assert got is code
+    again = wire.decode_error(got, message, trailing)
+    assert type(again) is type(error)
+    assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode))
+@pytest.mark.parametrize("details", [b"", b"\xff\xff", b"\x0a\x01\xff", "text"])
+def test_any_status_becomes_an_error(code: grpc.StatusCode, details: bytes | str) -> None:
+    error = wire.decode_error(code, "message", [("other", "x"), ("grpc-status-details-bin", details)])
+    assert "message" in str(error)
+
+
+def test_an_oversize_message_is_no_reason_to_try_again() -> None:
+    error = wire.decode_error(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "Sent message larger than max (9 vs. 8)", ()
+    )
+    assert isinstance(error, InvalidArgument)

@@ -1,0 +1,207 @@
+"""ServerConfig: how a service is set up, from a TOML file, then the environment, then the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from wasmeval.errors import InvalidArgument
+from wasmeval.limits import CEILINGS, DEFAULTS, MIB, Limits
+
+PREFIX = "WASMEVAL_"
+
+# Variables of ours that are not the server's configuration.
+_ELSEWHERE = frozenset({"WASMEVAL_CONFIG", "WASMEVAL_SERVER", "WASMEVAL_API_KEY"})
+
+_Count = Annotated[int, Field(ge=1, strict=False)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check(cls, value: object, info: ValidationInfo) -> object:
+        """To pydantic, true is also the number 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must not be a boolean")
+        return value
+
+
+class LimitsConfig(_Model):
+    """One value for each limit, in the units of `wasmeval.Limits`."""
+
+    fuel: Annotated[int, Field(ge=1, lt=1 << 63)]
+    deadline_seconds: _Seconds
+    memory_bytes: Annotated[int, Field(ge=1, le=4 << 30)]
+    """At most 4 GiB: what Wasm's 32-bit memories address."""
+    output_bytes: Annotated[int, Field(ge=1, le=8 * MIB)]
+    """At most 8 MiB: three of them, some bytes threefold, must fit into one reply of 64 MiB."""
+
+    def limits(self) -> Limits:
+        """The same as a value of the model."""
+        return Limits(self.fuel, self.deadline_seconds, self.memory_bytes, self.output_bytes)
+
+
+def _built_in(limits: Limits) -> LimitsConfig:
+    return LimitsConfig.model_validate(dataclasses.asdict(limits))
+
+
+class PolicyConfig(_Model):
+    """`limits.defaults` apply where a caller sets none, and `limits.ceilings` are as far as any caller gets."""
+
+    defaults: LimitsConfig = _built_in(DEFAULTS)
+    ceilings: LimitsConfig = _built_in(CEILINGS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """A table may name some limits only; the others keep their built-in values."""
+        if not isinstance(given, dict):
+            return given
+        built_in = {name: model.default.model_dump() for name, model in cls.model_fields.items()}
+        return {
+            name: {**built_in[name], **table} if name in built_in and isinstance(table, dict) else table
+            for name, table in given.items()
+        }
+
+    @model_validator(mode="after")
+    def _compare(self) -> PolicyConfig:
+        for name, default in self.defaults:
+            ceiling = getattr(self.ceilings, name)
+            if default > ceiling:
+                raise ValueError(
+                    f"defaults.{name} is {default}, above its ceiling of {ceiling}; lower it or raise the ceiling"
+                )
+        return self
+
+
+class ServerConfig(_Model):
+    """All that `wasmeval serve` can be told. Every key has a variable: `limits.defaults.fuel` is
+    `WASMEVAL_LIMITS_DEFAULTS_FUEL`.
+    """
+
+    listen: str = "127.0.0.1:50051"
+    """HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one."""
+    insecure: bool = False
+    """Whether to listen where other machines can reach it, without keys or encryption."""
+    workers: _Count = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Worker processes; by default one for each CPU this process may use."""
+    concurrency: _Count = 1024
+    """Evaluations that one worker holds at a time, running, sleeping or waiting for their turn."""
+    queue_size: _Count = 1024
+    """Evaluations that wait for a worker; more are refused with RESOURCE_EXHAUSTED."""
+    grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    """How long running evaluations may take to end after SIGTERM."""
+    require_jail: bool = False
+    """Whether to refuse to start where the kernel lacks a part of the workers' jail."""
+    cache_dir: Path | None = None
+    """Where images compiled for this machine are kept; None takes the user's cache."""
+    worker_memory_bytes: Annotated[int, Field(ge=64 * MIB)] | None = None
+    """What the guests of one worker may grow by together; None takes the pool's own, 2 GiB."""
+    limits: PolicyConfig = PolicyConfig()
+
+
+def load(
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> ServerConfig:
+    """The configuration: built-in values, then `file`, then `environ`, then `overrides` (the command line's).
+
+    An override of None is none. Raises InvalidArgument that names the key, where it came from, and its value;
+    a key nobody knows is an error, in the environment too.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    layers = (
+        (str(file), _flatten(_read(file)) if file else {}),
+        ("the environment", _from_environment(os.environ if environ is None else environ)),
+        ("the command line", {key: value for key, value in (overrides or {}).items() if value is not None}),
+    )
+    for source, layer in layers:
+        for key, value in layer.items():
+            _set(values, key, value)
+            sources[key] = source
+    try:
+        return ServerConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, sources) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InvalidArgument("config", f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise InvalidArgument("config", f"{file} is not TOML: {error}") from None
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _keys(model: type[BaseModel] = ServerConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for name, info in model.model_fields.items():
+        nested = (
+            info.annotation
+            if isinstance(info.annotation, type) and issubclass(info.annotation, _Model)
+            else None
+        )
+        keys += _keys(nested, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return keys
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    variables = {PREFIX + key.upper().replace(".", "_"): key for key in _keys()}
+    unknown = sorted(
+        name for name in environ if name.startswith(PREFIX) and name not in {*variables, *_ELSEWHERE}
+    )
+    if unknown:
+        raise InvalidArgument(unknown[0], f"no such setting; known: {', '.join(variables)}")
+    return {key: environ[name] for name, key in variables.items() if name in environ}
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *tables, name = key.split(".")
+    for table in tables:
+        inner = values.setdefault(table, {})
+        values = inner if isinstance(inner, dict) else values
+    values[name] = value
+
+
+def _explained(error: ValidationError, sources: Mapping[str, str]) -> InvalidArgument:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"])) or "config"
+    source = next(
+        (name for given, name in sources.items() if given == key or given.startswith(f"{key}.")), ""
+    )
+    where = f" (from {source})" if source else ""
+    if first["type"] == "extra_forbidden":
+        return InvalidArgument(key, f"no such setting{where}; known: {', '.join(_keys())}")
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], dict | BaseModel) else f", not {first['input']!r}"
+    return InvalidArgument(key, f"{message[:1].lower()}{message[1:]}{value}{where}")

@@ -1,0 +1,317 @@
+"""Server: the gRPC face of a Service, its life from the first signal of readiness to a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, NoReturn, Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from wasmeval import wire
+from wasmeval.address import Address, resolve
+from wasmeval.config import ServerConfig
+from wasmeval.errors import Internal, InvalidArgument, SetupError, WasmevalError
+from wasmeval.limits import MIB, Limits
+from wasmeval.model import RuntimeInfo
+from wasmeval.runtimes import Catalogue
+from wasmeval.service import Policy, Service
+from wasmeval.service import Pool as ServicePool
+from wasmeval.telemetry import Telemetry, set_up
+
+logger = logging.getLogger(__name__)
+
+_OPTIONS = (
+    # A second server on the same port must fail, not share it.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", wire.MAX_REQUEST_BYTES),
+    # A client that vanished without a word is noticed, and its guests are stopped.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+# For replies that are on their way when everything has been answered; health watchers would stay for ever.
+_FLUSH_SECONDS = 0.5
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Server:
+    """Serves `service` at `listen`, which `insecure` allows to be reachable from other machines.
+
+    Raises InvalidArgument for an address it must not listen at, SetupError for one it cannot. Bound when
+    made, it answers after `start`; `address` holds the port that was taken.
+    """
+
+    def __init__(self, service: Service, listen: str, *, insecure: bool = False) -> None:
+        self._service = service
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(options=_OPTIONS)
+        self._grpc.add_generic_rpc_handlers((_Handlers(service).generic(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME
+        reflection.enable_server_reflection(names, self._grpc)
+        self.address = self._bind(allowed(listen, insecure=insecure))
+
+    async def start(self) -> None:
+        """Answers from now on; health says SERVING."""
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._grpc.start()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Health says NOT_SERVING, new evaluations are refused, accepted ones end within the grace or are
+        cancelled.
+
+        Returns when every accepted call has its answer and nothing listens any more.
+        """
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._service.drain(grace_seconds)
+        await self._grpc.stop(_FLUSH_SECONDS)
+
+    async def stop(self) -> None:
+        """Ends at once; calls under way are cancelled."""
+        await self._grpc.stop(None)
+
+    async def _set_health(self, status: Any) -> None:
+        for name in (health.OVERALL_HEALTH, wire.SERVICE):
+            await self._health.set(name, status)
+
+    def _bind(self, address: Address) -> Address:
+        if not address.host and _answers(address.target):
+            # gRPC would take the path away from whoever listens there.
+            raise SetupError(f"{address.target} is in use; stop the other server or listen elsewhere")
+        try:
+            port = self._grpc.add_insecure_port(address.target)
+        except RuntimeError as error:
+            raise SetupError(
+                f"cannot listen at {address.target}: the address is in use or not ours; choose another"
+            ) from error
+        return address.with_port(port)
+
+
+def allowed(listen: str, *, insecure: bool) -> Address:
+    """The address to listen at. Raises InvalidArgument when other machines can reach it and `insecure` is
+    False.
+    """
+    address = resolve("listen", listen)
+    if not (address.is_local or insecure):
+        raise InvalidArgument(
+            "listen",
+            f"{listen!r} can be reached from other machines, and there are no keys or encryption yet; listen at "
+            "127.0.0.1 or unix:PATH, or pass --insecure",
+        )
+    return address
+
+
+def _answers(target: str) -> bool:
+    scheme, _, path = target.partition(":")
+    path = f"\0{path}" if scheme == "unix-abstract" else path.removeprefix("//")
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(path)
+        return True
+    return False
+
+
+class _Handlers:
+    """Bytes in, bytes out: the messages are parsed here, so that a malformed one gets a precise answer."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def generic(self) -> Any:
+        """What gRPC is given."""
+        methods = {
+            wire.EVALUATE: self._evaluate,
+            wire.EVALUATE_BATCH: self._evaluate_batch,
+            wire.LIST_RUNTIMES: self._runtimes,
+        }
+        return grpc.method_handlers_generic_handler(
+            wire.SERVICE,
+            {
+                path.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(call)
+                for path, call in methods.items()
+            },
+        )
+
+    # gRPC cancels the task of a call whose client cancelled, went away or ran out of time; that passes
+    # through the service to the pool, which stops the guest.
+
+    async def _evaluate(self, data: bytes, context: Context) -> bytes:
+        try:
+            result = await self._service.evaluate(wire.decode_request(data), self._carrier(context))
+            return wire.encode_reply(result)
+        except Exception as error:
+            await _abort(context, error)
+
+    async def _evaluate_batch(self, data: bytes, context: Context) -> bytes:
+        try:
+            results = await self._service.evaluate_batch(wire.decode_batch(data), self._carrier(context))
+            return wire.encode_batch_reply(results)
+        except Exception as error:
+            await _abort(context, error)
+
+    async def _runtimes(self, data: bytes, context: Context) -> bytes:
+        try:
+            wire.decode_list_runtimes(data)
+            return wire.encode_runtimes(self._service.runtimes())
+        except Exception as error:
+            await _abort(context, error)
+
+    def _carrier(self, context: Context) -> Mapping[str, str] | None:
+        if not self._service.observes:
+            return None
+        return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if not isinstance(error, WasmevalError):
+        # The message of an unforeseen exception may quote a guest; its place in our code does not.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("internal error: %s\n%s", type(error).__name__, frames)
+        error = Internal("a bug of the service; its log says where")
+    await context.abort(*wire.encode_error(error))
+
+
+class Pool(ServicePool, Protocol):
+    """A pool's whole life."""
+
+    async def start(self) -> None:
+        """Returns when it can evaluate."""
+
+    async def aclose(self) -> None:
+        """Stops everything at once."""
+
+    def jail(self) -> list[list[Any]]:
+        """The layers of the workers' jail as they found them: [name, holds, detail]."""
+
+
+MakePool = Callable[[ServerConfig, Catalogue, Telemetry | None], Pool]
+
+
+async def serve(
+    config: ServerConfig,
+    *,
+    announce: Callable[[str], None] = print,
+    catalogue: Catalogue | None = None,
+    make_pool: MakePool | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains: running evaluations end within `config.grace_seconds`.
+
+    A second signal ends at once. `announce` gets lines for people, the first of them `listening on TARGET`.
+    Raises InvalidArgument or SetupError when it cannot start.
+    """
+    catalogue = catalogue or Catalogue.installed()
+    policy = Policy(config.limits.defaults.limits(), config.limits.ceilings.limits())
+    async with contextlib.AsyncExitStack() as stack:
+        signals = stack.enter_context(_Signals())
+        telemetry = set_up(os.environ)
+        if telemetry is not None:
+            stack.push_async_callback(asyncio.to_thread, telemetry.close)
+        pool = (make_pool or _worker_pool)(config, catalogue, telemetry)
+        stack.push_async_callback(pool.aclose)
+        service = Service(
+            pool, catalogue, policy, telemetry=telemetry, batch_reply_bytes=wire.MAX_REPLY_BYTES - MIB
+        )
+        # Bound before the workers start: a port in use is known at once.
+        server = Server(service, config.listen, insecure=config.insecure)
+        stack.push_async_callback(server.stop)
+        if not await signals.interrupt(pool.start(), signals.first):
+            return
+        await server.start()
+        for line in _in_force(server.address, config, policy, service.runtimes(), pool.jail()):
+            announce(line)
+        await signals.first.wait()
+        announce(f"draining for at most {config.grace_seconds:g} s; a second signal ends at once")
+        await signals.interrupt(server.drain(config.grace_seconds), signals.second)
+        announce("stopped")
+
+
+class _Signals:
+    """SIGTERM and SIGINT, counted: `first` and `second` are set by the first and second of either."""
+
+    _SIGNALS = signal.SIGTERM, signal.SIGINT
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+
+    def __enter__(self) -> _Signals:
+        for number in self._SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._received)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    async def interrupt(self, work: Coroutine[Any, Any, None], event: asyncio.Event) -> bool:
+        """Whether `work` ended by itself; it is cancelled when `event` comes first."""
+        task = asyncio.ensure_future(work)
+        waiting = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            ended = task.done()
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return ended
+
+    def _received(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def _worker_pool(config: ServerConfig, catalogue: Catalogue, telemetry: Telemetry | None) -> Pool:
+    from wasmeval.pool import AsyncPool, PoolSettings
+
+    ceiling = config.limits.ceilings
+    own = {} if config.worker_memory_bytes is None else {"worker_memory_bytes": config.worker_memory_bytes}
+    settings = PoolSettings(
+        workers=config.workers,
+        concurrency=config.concurrency,
+        queue_size=config.queue_size,
+        max_memory_bytes=ceiling.memory_bytes,
+        require_jail=config.require_jail,
+        cache_dir=config.cache_dir,
+        **own,
+    )
+    pool = AsyncPool(settings, catalogue, telemetry)
+    if telemetry is not None:
+        telemetry.watch_workers(lambda: pool.stats().workers)
+    return pool
+
+
+def _in_force(
+    address: Address,
+    config: ServerConfig,
+    policy: Policy,
+    runtimes: tuple[RuntimeInfo, ...],
+    jail: list[list[Any]],
+) -> Iterator[str]:
+    warning = "" if address.is_local else " INSECURE: open to other machines, without keys"
+    yield f"listening on {address.target}{warning}"
+    yield "runtimes: " + ", ".join(f"{runtime.name} {runtime.version}" for runtime in runtimes)
+    yield (
+        f"workers: {config.workers}, each holding {config.concurrency} evaluations at most, "
+        f"{config.queue_size} queued at most"
+    )
+    yield f"limits by default: {_limits(policy.defaults)}"
+    yield f"limits at most: {_limits(policy.ceilings)}"
+    yield "jail: " + ", ".join(name for name, holds, _ in jail if holds)
+    for name, holds, detail in jail:
+        if not holds:
+            yield f"jail: WITHOUT {name}: {detail}"
+
+
+def _limits(limits: Limits) -> str:
+    memory, output = (f"{(value or 0) / MIB:g} MiB" for value in (limits.memory_bytes, limits.output_bytes))
+    return f"{limits.fuel:,} fuel, {limits.deadline_seconds:g} s, {memory} of memory, {output} of each output"

@@ -1,0 +1,107 @@
+"""ScriptedPool: the one double, for tests of what stands above the pool. It behaves like `AsyncPool`, without
+guests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from wasmeval.errors import ResourceExhausted, Unavailable
+from wasmeval.model import ErrorInfo, Job, Result, Status
+
+Answer = Result | BaseException | Awaitable[Result]
+
+
+def succeed(job: Job) -> Result:
+    """The default script: every job ends `ok` with the value None."""
+    return Result(Status.OK, value_json=b"null", limits=job.limits, runtime=job.runtime)
+
+
+async def hang() -> Result:
+    """An answer that never comes: a guest that only a cancellation stops."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+class ScriptedPool:
+    """Answers each job as `script(job)` says: with a Result, by raising an exception, or later by an
+    awaitable.
+
+    At most `running` jobs run at a time and `queue_size` wait for their turn; more are refused, as the real
+    pool does. `jobs` are those that started, `stopped` those whose task was cancelled while they ran.
+    """
+
+    def __init__(
+        self, script: Callable[[Job], Answer] = succeed, *, running: int = 1024, queue_size: int = 1024
+    ) -> None:
+        self.jobs: list[Job] = []
+        self.stopped: list[Job] = []
+        self._script = script
+        self._slots = asyncio.Semaphore(running)
+        self._room = running + queue_size
+        self._held: set[asyncio.Future[None]] = set()
+        """One for each evaluation that was accepted; `drain` stops an evaluation by resolving its future."""
+        self._draining = False
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    def jail(self) -> list[list[Any]]:
+        """One layer that holds and one that does not."""
+        return [["scripted", True, ""], ["real", False, "no guest runs here"]]
+
+    async def evaluate(self, job: Job) -> Result:
+        """Raises ResourceExhausted when the queue is full, Unavailable when draining or closed."""
+        if self._draining:
+            raise Unavailable("the pool is draining")
+        if len(self._held) >= self._room:
+            raise ResourceExhausted("the queue is full", retry_after_seconds=0.01)
+        stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held.add(stop)
+        try:
+            async with self._slots:
+                if stop.done():
+                    raise Unavailable("the pool is draining")
+                self.jobs.append(job)
+                return await self._answer(job, stop)
+        finally:
+            self._held.discard(stop)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Takes nothing new, waits for what runs, and stops the rest after the grace."""
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_seconds
+        while self._held and loop.time() < end:
+            await asyncio.sleep(0.005)
+        for stop in self._held:
+            if not stop.done():
+                stop.set_result(None)
+        while self._held:
+            await asyncio.sleep(0)
+
+    async def aclose(self) -> None:
+        """Stops everything at once."""
+        await self.drain(0.0)
+
+    async def _answer(self, job: Job, stop: asyncio.Future[None]) -> Result:
+        answer = self._script(job)
+        if isinstance(answer, Result):
+            return answer
+        if isinstance(answer, BaseException):
+            raise answer
+        guest = asyncio.ensure_future(answer)
+        first: set[asyncio.Future[Any]] = {guest, stop}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self.stopped.append(job)
+            guest.cancel()
+            raise
+        if guest.done():
+            return guest.result()
+        guest.cancel()
+        error = ErrorInfo("Cancelled", "the service was shutting down")
+        return Result(Status.CANCELLED, error=error, limits=job.limits, runtime=job.runtime)
