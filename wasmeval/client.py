@@ -1,0 +1,325 @@
+"""Client and AsyncClient: a wasmeval service, as Python calls.
+
+Both run the same plans: generators that say what to send and how long to wait, and decide on retries. The two
+classes only differ in how they send and sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+
+from wasmeval import wire
+from wasmeval.address import resolve, split
+from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable, WasmevalError
+from wasmeval.inputs import encode_inputs
+from wasmeval.limits import Limits
+from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 10.0
+"""For how long a call without a time-out of its own is retried."""
+
+_FIRST_DELAY_SECONDS = 0.05
+_LONGEST_DELAY_SECONDS = 2.0
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", wire.MAX_REQUEST_BYTES),
+    ("grpc.max_receive_message_length", wire.MAX_REPLY_BYTES),
+    # gRPC itself waits a second after a refused connection, and up to two minutes later on; calls would fail
+    # meanwhile.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Send:
+    """A step of a plan: send `data` and come back with the reply or the error."""
+
+    method: str
+    data: bytes
+    timeout: float | None
+
+
+# A plan yields what to do next: a message to send, or the seconds to sleep.
+_Plan = Generator[_Send | float, bytes | WasmevalError | None, T]
+
+
+class Client:
+    """A service at `target` (HOST:PORT, [IPV6]:PORT or unix:PATH); threads may share it.
+
+    `UNAVAILABLE` and `RESOURCE_EXHAUSTED`, after which nothing has run, are retried with growing, random
+    delays for as long as a call's `timeout` lasts, and for 10 s when it has none. Close it, or use it as a
+    context manager. gRPC does not survive a fork: a client made before one refuses to work in the child.
+
+    `api_key` goes with every call, and only to this machine as long as there is no encryption.
+    """
+
+    def __init__(self, target: str, *, api_key: str | None = None) -> None:
+        self._target, options = _connection(target, api_key)
+        self._metadata = _metadata(api_key)
+        self._process = os.getpid()
+        self._closed = False
+        self._channel = grpc.insecure_channel(self._target, options)
+        self._calls: dict[str, Any] = {method: self._channel.unary_unary(method) for method in _METHODS}
+
+    def evaluate(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Runs `code` with `inputs` as its variables. The snippet's own failures are in the Result.
+
+        `timeout` bounds the whole call in seconds, queueing and retries included; the guest is stopped when
+        it passes. Raises InvalidArgument or a ServiceError.
+        """
+        return self._run(_evaluate(Evaluation(code, language, inputs or {}, limits or Limits()), timeout))
+
+    def evaluate_batch(
+        self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
+    ) -> list[Result]:
+        """Runs many evaluations, each in its own fresh instance; results in their order. See `evaluate`."""
+        return self._run(_evaluate_batch(evaluations, timeout))
+
+    def runtimes(self, *, timeout: float | None = None) -> tuple[RuntimeInfo, ...]:
+        """What is installed at the service."""
+        return self._run(_runtimes(timeout))
+
+    def close(self) -> None:
+        """Ends the connection; calls under way are cancelled, later ones raise Unavailable."""
+        self._closed = True
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, plan: _Plan[T]) -> T:
+        _check_process(self._process)
+        step = next(plan)
+        while True:
+            outcome = self._take(step)
+            try:
+                step = plan.send(outcome)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    def _take(self, step: _Send | float) -> bytes | WasmevalError | None:
+        if not isinstance(step, _Send):
+            time.sleep(step)
+            return None
+        if self._closed:
+            raise Unavailable(_CLOSED)
+        try:
+            reply: bytes = self._calls[step.method](step.data, timeout=step.timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return _error(error)
+        return reply
+
+
+class AsyncClient:
+    """The same as `Client`, awaited. Made anywhere, used in one event loop. Cancelling a call stops its
+    guest.
+    """
+
+    def __init__(self, target: str, *, api_key: str | None = None) -> None:
+        self._target, self._options = _connection(target, api_key)
+        self._metadata = _metadata(api_key)
+        self._process = os.getpid()
+        self._closed = False
+        self._channel: grpc.aio.Channel | None = None
+        self._calls: dict[str, Any] = {}
+
+    async def evaluate(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """As `Client.evaluate`."""
+        return await self._run(
+            _evaluate(Evaluation(code, language, inputs or {}, limits or Limits()), timeout)
+        )
+
+    async def evaluate_batch(
+        self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
+    ) -> list[Result]:
+        """As `Client.evaluate_batch`."""
+        return await self._run(_evaluate_batch(evaluations, timeout))
+
+    async def runtimes(self, *, timeout: float | None = None) -> tuple[RuntimeInfo, ...]:
+        """As `Client.runtimes`."""
+        return await self._run(_runtimes(timeout))
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, plan: _Plan[T]) -> T:
+        _check_process(self._process)
+        step = next(plan)
+        while True:
+            outcome = await self._take(step)
+            try:
+                step = plan.send(outcome)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    async def _take(self, step: _Send | float) -> bytes | WasmevalError | None:
+        if not isinstance(step, _Send):
+            await asyncio.sleep(step)
+            return None
+        if self._closed:
+            raise Unavailable(_CLOSED)
+        if self._channel is None:
+            # Not before: a channel belongs to the event loop that it is made in.
+            self._channel = grpc.aio.insecure_channel(self._target, self._options)
+            self._calls = {method: self._channel.unary_unary(method) for method in _METHODS}
+        try:
+            reply: bytes = await self._calls[step.method](
+                step.data, timeout=step.timeout, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            return _error(error)
+        return reply
+
+
+_CLOSED = "this client is closed; make a new one"
+_METHODS = wire.EVALUATE, wire.EVALUATE_BATCH, wire.LIST_RUNTIMES
+
+
+def _evaluate(evaluation: Evaluation, timeout: float | None) -> _Plan[Result]:
+    message = wire.encode_request(_request(evaluation))
+    return _call(wire.EVALUATE, message.SerializeToString(), wire.decode_reply, timeout)
+
+
+def _evaluate_batch(evaluations: Iterable[Evaluation], timeout: float | None) -> _Plan[list[Result]]:
+    requests = []
+    for index, evaluation in enumerate(evaluations):
+        try:
+            requests.append(_request(evaluation))
+        except InvalidArgument as error:
+            raise wire.at_index(index, error) from None
+    return _call(wire.EVALUATE_BATCH, wire.encode_batch(requests), wire.decode_batch_reply, timeout)
+
+
+def _runtimes(timeout: float | None) -> _Plan[tuple[RuntimeInfo, ...]]:
+    return _call(wire.LIST_RUNTIMES, b"", wire.decode_runtimes, timeout)
+
+
+def _request(evaluation: Evaluation) -> Request:
+    limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
+    return Request(evaluation.code, evaluation.language, encode_inputs(evaluation.inputs), limits)
+
+
+_NO_LIMITS = Limits()
+
+
+def _call(
+    method: str,
+    data: bytes,
+    decode: Callable[[bytes], T],
+    timeout: float | None,
+    clock: Callable[[], float] = time.monotonic,
+    chance: Callable[[], float] = random.random,
+) -> _Plan[T]:
+    """The plan of one call: send, and again after a delay, as long as a retry is safe and its time is not
+    over.
+    """
+    if timeout is not None and not timeout > 0:
+        raise InvalidArgument("timeout", f"must be a positive number of seconds, not {timeout!r}")
+    end = clock() + (RETRY_SECONDS if timeout is None else timeout)
+    attempt = 0
+    while True:
+        outcome = yield _Send(method, data, None if timeout is None else max(end - clock(), 0.0))
+        if isinstance(outcome, bytes):
+            return decode(outcome)
+        assert outcome is not None
+        delay = _delay(outcome, attempt, chance())
+        if delay is None or clock() + delay >= end:
+            raise outcome
+        yield delay
+        attempt += 1
+
+
+def _delay(error: WasmevalError, attempt: int, chance: float) -> float | None:
+    """How long to wait before the next attempt; None when there must be none.
+
+    Grows twofold from 50 ms to 2 s; a random half of it keeps many clients from coming back at once. What the
+    service asks for is the least.
+    """
+    if not isinstance(error, Unavailable | ResourceExhausted):
+        return None
+    delay = min(_FIRST_DELAY_SECONDS * 2.0 ** min(attempt, 16), _LONGEST_DELAY_SECONDS)
+    jittered = delay * (0.5 + chance / 2)
+    return max(jittered, error.retry_after_seconds) if isinstance(error, ResourceExhausted) else jittered
+
+
+def _error(error: grpc.RpcError) -> WasmevalError:
+    # Both kinds of RpcError are also a Call, which the type does not say.
+    call: Any = error
+    return wire.decode_error(call.code(), call.details() or "", call.trailing_metadata() or ())
+
+
+def _connection(target: str, api_key: str | None) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """What gRPC is given: the target and the channel's options."""
+    name = split("target", target)[0]
+    if api_key is not None:
+        address = resolve("target", target)
+        if not address.is_local:
+            raise InvalidArgument(
+                "api_key",
+                f"would go to {target!r} unencrypted; connect to this machine, or through a tunnel that ends here",
+            )
+        # The address that was checked, whatever the name means next time.
+        target = address.target
+    # gRPC would take even a call to this machine through $http_proxy.
+    local = api_key is not None or name in ("", "localhost", "::1") or name.startswith("127.")
+    return target, (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if local else _OPTIONS
+
+
+def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...] | None:
+    if api_key is None:
+        return None
+    if not api_key or not (api_key.isascii() and api_key.isprintable()):
+        raise InvalidArgument("api_key", "must be printable ASCII text")
+    return (("authorization", f"Bearer {api_key}"),)
+
+
+def _check_process(process: int) -> None:
+    if process != os.getpid():
+        raise SetupError(
+            "this client was made before the process forked, which gRPC does not survive; make a new one"
+        )
