@@ -1,0 +1,32 @@
+"""What all tests share: a clean environment, and the command line as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_environment() -> None:
+    """No telemetry or configuration of the machine at hand reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("OTEL_") or (name.startswith("WASMEVAL_") and name != "WASMEVAL_CACHE_DIR"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def wasmeval() -> Command:
+    """Run `wasmeval ARGUMENTS...` to its end in a process of its own."""
+
+    def run(*arguments: str, stdin: bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "wasmeval", *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=120, check=False, **options)
+
+    return run

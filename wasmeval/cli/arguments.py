@@ -1,0 +1,179 @@
+"""The arguments of every command: their names, types and help."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from typing import Any
+
+from wasmeval import __version__
+
+_EPILOG = """\
+examples:
+  wasmeval run -c 'sum(range(10))'
+  wasmeval run -c 'price * (1 + rate)' --input price=100 --input rate=0.2
+  wasmeval run -l javascript -c '[3, 1, 2].toSorted()' --json
+  wasmeval run script.py --deadline 2 --memory 128
+  wasmeval serve --listen 127.0.0.1:50051
+
+exit codes:
+  0 all is well, 1 the snippet failed, 2 wrong usage, 3 a limit was reached, 4 the service failed
+"""
+
+
+def parser_of_all() -> argparse.ArgumentParser:
+    """The parser of `wasmeval` and its commands; `command` names the one that was chosen."""
+    parser = argparse.ArgumentParser(
+        prog="wasmeval",
+        description="Evaluate Python and JavaScript snippets, each in a fresh, isolated WebAssembly instance.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"wasmeval {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_run(_command(commands, "run", "evaluate one snippet; needs no service"))
+    _add_serve(_command(commands, "serve", "run the gRPC service"))
+    _add_runtimes(_command(commands, "runtimes", "list the languages that can be evaluated"))
+    _add_doctor(_command(commands, "doctor", "check what works on this machine"))
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    return command
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("-c", "--code", metavar="CODE", help="the snippet itself")
+    source.add_argument("file", nargs="?", metavar="FILE", help="a file that holds it; - for standard input")
+    parser.add_argument(
+        "-l", "--language", metavar="LANG", help="default: from FILE's ending (.py, .js, .mjs), else python"
+    )
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        action="append",
+        default=[],
+        type=named_input,
+        metavar="NAME=JSON",
+        help="a variable of the snippet; may be given several times",
+    )
+    parser.add_argument(
+        "--fuel", type=fuel, metavar="N", help="instructions it may execute, such as 5_000_000 or 1e9"
+    )
+    parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="wall clock it may take")
+    parser.add_argument(
+        "--memory", type=mebibytes, metavar="MIB", help="memory it may use, its interpreter included"
+    )
+    parser.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
+    parser.add_argument(
+        "--server", metavar="TARGET", help="evaluate there, such as localhost:50051; default: here"
+    )
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", help="default 127.0.0.1:50051; port 0 takes a free one"
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="worker processes; default one a CPU")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file, see docs/configuration.md")
+    parser.add_argument(
+        "--require-jail",
+        action="store_true",
+        help="refuse to start where a part of the workers' jail is missing",
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="listen beyond this machine, without TLS and without keys"
+    )
+
+
+def _add_runtimes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--compile", action="store_true", help="compile the images for this machine first")
+    parser.add_argument("--json", action="store_true", help="print them as a JSON array")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the checks as a JSON array")
+
+
+def named_input(text: str) -> tuple[str, Any]:
+    """`NAME=JSON` as a name and its value."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not NAME=JSON")
+    try:
+        return name, _decode(value)
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"the JSON of {name!r} is nested too deeply") from None
+    except ValueError as error:
+        hint = f"; for a string, write {name}='\"...\"'" if value[:1].isalpha() else ""
+        raise argparse.ArgumentTypeError(f"the value of {name!r} is not JSON: {error}{hint}") from None
+
+
+def _decode(text: str) -> Any:
+    """JSON as Python has it. Bytes that the locale could not decode arrive as surrogates and are refused."""
+    from wasmeval.model import decode_value
+
+    try:
+        return decode_value(text.encode())
+    except UnicodeError:
+        raise ValueError("it is not UTF-8") from None
+
+
+def fuel(text: str) -> int:
+    """A whole number, also as 5_000_000 or 1e9."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    number = _number(text)
+    if not number.is_integer():
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not a whole number")
+    return int(number)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, as `Limits` takes it."""
+    return _number(text)
+
+
+def mebibytes(text: str) -> int:
+    """A number of MiB, in bytes."""
+    return int(_number(text) * (1 << 20))
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    number = fuel(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not a number")
+    return number
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+LANGUAGES_BY_ENDING = {".py": "python", ".js": "javascript", ".mjs": "javascript"}
+
+
+def language_of(language: str | None, path: str | None) -> str:
+    """The language that was asked for, else the one that the file's ending tells, else python."""
+    if language is not None:
+        return language
+    return LANGUAGES_BY_ENDING.get(os.path.splitext(path or "")[1].lower(), "python")

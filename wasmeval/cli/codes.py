@@ -1,0 +1,9 @@
+"""The exit codes of the command line."""
+
+OK = 0
+SNIPPET_FAILED = 1
+WRONG_USAGE = 2
+LIMIT_REACHED = 3
+SERVICE_FAILED = 4
+INTERRUPTED = 130
+PIPE_CLOSED = 141

@@ -1,0 +1,45 @@
+"""Values as JSON and as tables, for people and for other programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from wasmeval.model import Result
+
+_PLACE_OF_VALUE = '"\\u0000value"'
+
+
+def result_json(result: Result) -> str:
+    """`result` as one line of JSON, with the fields of `Result` in their order and `value` decoded.
+
+    The value is embedded as the guest's runtime wrote it, so its numbers have all their digits, and may be the
+    tokens NaN, Infinity and -Infinity, which Python's json reads.
+    """
+    fields: dict[str, Any] = {
+        "status": result.status.value,
+        "value": "\0value",
+        "value_is_json": result.value_is_json,
+        "stdout": result.stdout,
+        "stderr": result.stderr,
+        "stdout_truncated": result.stdout_truncated,
+        "stderr_truncated": result.stderr_truncated,
+        "error": asdict(result.error) if result.error else None,
+        "usage": asdict(result.usage),
+        "limits": asdict(result.limits),
+        "tier": result.tier,
+        "runtime": result.runtime,
+    }
+    return json.dumps(fields).replace(_PLACE_OF_VALUE, result.value_json.decode() or "null", 1)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """`rows` in columns as wide as they need, under `heads`."""
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in [heads, *rows]
+    ]
+    return "\n".join(line.rstrip() for line in lines)
