@@ -16,8 +16,7 @@ _REMEDY = "use HOST:PORT, [IPV6]:PORT or unix:PATH"
 class Address:
     """One place, with its name resolved.
 
-    `target` is what gRPC is given; `host` the numeric address, empty for a unix socket; `port` 0 for a free
-    one.
+    `target` is what gRPC is given, `host` the numeric address, empty for a unix socket, `port` 0 for a free one.
     """
 
     target: str
@@ -59,9 +58,7 @@ def resolve(field: str, text: str) -> Address:
 
 
 def split(field: str, text: str) -> tuple[str, int]:
-    """The host's name and the port of `text`, unresolved; for a unix socket both are empty. Raises
-    InvalidArgument.
-    """
+    """The host's name, unresolved, and the port in `text`; "" and 0 for a unix socket. Raises InvalidArgument."""
     if text.startswith(_UNIX):
         if not text.partition(":")[2].strip("/"):
             raise InvalidArgument(field, f"{text!r} names no socket; {_REMEDY}")

@@ -35,8 +35,7 @@ _LONGEST_DELAY_SECONDS = 2.0
 _OPTIONS = (
     ("grpc.max_send_message_length", wire.MAX_REQUEST_BYTES),
     ("grpc.max_receive_message_length", wire.MAX_REPLY_BYTES),
-    # gRPC itself waits a second after a refused connection, and up to two minutes later on; calls would fail
-    # meanwhile.
+    # By itself gRPC waits from one second up to two minutes between attempts to connect; calls fail meanwhile.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -136,9 +135,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same as `Client`, awaited. Made anywhere, used in one event loop. Cancelling a call stops its
-    guest.
-    """
+    """The same as `Client`, awaited, in one event loop. Cancelling a call stops its guest."""
 
     def __init__(self, target: str, *, api_key: str | None = None) -> None:
         self._target, self._options = _connection(target, api_key)
@@ -255,9 +252,7 @@ def _call(
     clock: Callable[[], float] = time.monotonic,
     chance: Callable[[], float] = random.random,
 ) -> _Plan[T]:
-    """The plan of one call: send, and again after a delay, as long as a retry is safe and its time is not
-    over.
-    """
+    """The plan of one call: send, and again after a delay, while a retry is safe and there is time for it."""
     if timeout is not None and not timeout > 0:
         raise InvalidArgument("timeout", f"must be a positive number of seconds, not {timeout!r}")
     end = clock() + (RETRY_SECONDS if timeout is None else timeout)
@@ -321,5 +316,5 @@ def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...] | None:
 def _check_process(process: int) -> None:
     if process != os.getpid():
         raise SetupError(
-            "this client was made before the process forked, which gRPC does not survive; make a new one"
+            "this client was made before a fork, which gRPC does not survive; make one in this process"
         )

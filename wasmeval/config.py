@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from wasmeval.errors import InvalidArgument
-from wasmeval.limits import CEILINGS, DEFAULTS, MIB, Limits
+from wasmeval.limits import CEILINGS, DEFAULTS, MIB, MOST_MEMORY_BYTES, MOST_OUTPUT_BYTES, Limits
 
 PREFIX = "WASMEVAL_"
 
@@ -48,9 +48,9 @@ class LimitsConfig(_Model):
 
     fuel: Annotated[int, Field(ge=1, lt=1 << 63)]
     deadline_seconds: _Seconds
-    memory_bytes: Annotated[int, Field(ge=1, le=4 << 30)]
+    memory_bytes: Annotated[int, Field(ge=1, le=MOST_MEMORY_BYTES)]
     """At most 4 GiB: what Wasm's 32-bit memories address."""
-    output_bytes: Annotated[int, Field(ge=1, le=8 * MIB)]
+    output_bytes: Annotated[int, Field(ge=1, le=MOST_OUTPUT_BYTES)]
     """At most 8 MiB: three of them, some bytes threefold, must fit into one reply of 64 MiB."""
 
     def limits(self) -> Limits:

@@ -16,28 +16,27 @@ MAX_INPUTS_BYTES = 8 << 20
 """Names and values of one evaluation together."""
 
 MAX_NESTING = 256
-"""Arrays and objects inside each other in one value; deeper text overflows the stack of some interpreter or
-client.
-"""
+"""Arrays and objects inside each other in one value; deeper ones overflow the stack of some interpreter."""
 
 # Longer ones take quadratic time in int.__repr__, which Python therefore refuses (CVE-2020-10735).
 _PLAIN_BITS = 13_000
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _JAVASCRIPT_IDENTIFIER = re.compile(r"(?:[^\W\d]|\$)[\w$\u200c\u200d]*")
-# ECMA-262, 13.1 and 12.7.2: reserved words, in strict code and in modules too, and the names that cannot be
-# rebound.
+# Reserved words, those of strict code and modules included, and names that cannot be rebound.
+# Source: ECMA-262, 12.7.2 and 13.1.
 _JAVASCRIPT_RESERVED = frozenset(
-    "arguments await break case catch class const continue debugger default delete do else enum eval export extends false "
-    "finally for function globalThis if implements import in Infinity instanceof interface let NaN new null package "
-    "private protected public return static super switch this throw true try typeof undefined var void while with "
-    "yield".split()
+    """
+    arguments await break case catch class const continue debugger default delete do else enum eval
+    export extends false finally for function globalThis if implements import in Infinity instanceof
+    interface let NaN new null package private protected public return static super switch this throw
+    true try typeof undefined var void while with yield
+    """.split()
 )
 
 
 def encode_inputs(inputs: Mapping[str, Any]) -> dict[str, bytes]:
-    """Each value as JSON text. Nothing is converted that JSON does not have: no keys but str, no objects, no
-    sets.
+    """Each value as JSON text. What JSON does not have is refused, not converted: other keys than str, objects.
 
     Integers have any size and floats may be NaN or infinite; tuples become arrays. Raises InvalidArgument for
     `inputs.NAME`.
@@ -131,7 +130,7 @@ def _check_json_slowly(field: str, text: bytes) -> None:
         ) from None
     except json.JSONDecodeError as error:
         raise InvalidArgument(
-            field, f"not valid JSON at line {error.lineno}, column {error.colno}; send the value as JSON text"
+            field, f"not valid JSON at line {error.lineno}, column {error.colno}; send JSON text"
         ) from None
 
 

@@ -91,6 +91,13 @@ CEILINGS = Limits(
 """What no caller gets past unless the operator raises it."""
 
 
+MOST_MEMORY_BYTES = 4096 * MIB
+"""No ceiling is higher: what Wasm's 32-bit memories address."""
+
+MOST_OUTPUT_BYTES = 8 * MIB
+"""No ceiling is higher: three outputs, some of their bytes threefold, must fit into one reply of 64 MiB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What an evaluation spent.

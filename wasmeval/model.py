@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from wasmeval.errors import EvaluationError
+from wasmeval.errors import EvaluationError, Internal
 from wasmeval.limits import Limits, Usage
 
 
@@ -88,9 +88,9 @@ class Job:
 class ErrorInfo:
     """Why an evaluation did not end `ok`.
 
-    For `error` and `unsupported`: the exception's type, text and traceback as the language's own interpreter prints
-    it, and where in the snippet it was raised (1-based; None when it has no place there). For a limit: the limit,
-    its value and the remedy.
+    For `error` and `unsupported`: the exception's type, text and traceback as the language's own interpreter
+    prints it, and where in the snippet it was raised (1-based; None when it has no place there). For a limit:
+    the limit, its value and the remedy.
     """
 
     type: str
@@ -105,8 +105,8 @@ class Result:
     """What one evaluation gave. A snippet's failure is a Result like any other.
 
     `value_json` holds the value as JSON text (with the number tokens NaN, Infinity, -Infinity), empty unless
-    `status` is `ok`; `value` decodes it at first use. When `value_is_json` is False the value was something JSON
-    cannot say and stands as `{"repr": ..., "type": ...}`.
+    `status` is `ok`; `value` decodes it at first use. When `value_is_json` is False the value was something
+    JSON cannot say and stands as `{"repr": ..., "type": ...}`.
     """
 
     status: Status
@@ -124,8 +124,16 @@ class Result:
 
     @cached_property
     def value(self) -> Any:
-        """The value, decoded; None when there is none."""
-        return decode_value(self.value_json) if self.value_json else None
+        """The value, decoded; None when there is none.
+
+        Raises Internal when it is not JSON: only a guest that broke its interpreter can give such a value.
+        """
+        if not self.value_json:
+            return None
+        try:
+            return decode_value(self.value_json)
+        except (ValueError, RecursionError) as error:
+            raise Internal("the value is not JSON: its guest broke the interpreter it ran in") from error
 
     @property
     def ok(self) -> bool:
@@ -140,7 +148,7 @@ class Result:
 
 
 def decode_value(text: bytes) -> Any:
-    """The value of JSON `text`; integers of any size, in less than quadratic time."""
+    """The value of JSON `text`; integers of any size, in less than quadratic time. Raises ValueError."""
     return json.loads(text, parse_int=_parse_int)
 
 

@@ -41,6 +41,9 @@ _OPTIONS = (
 # For replies that are on their way when everything has been answered; health watchers would stay for ever.
 _FLUSH_SECONDS = 0.5
 
+# Enough to keep a worker busy, few enough for others not to wait long behind them.
+_BATCH_EVALUATIONS_PER_WORKER = 4
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -67,8 +70,7 @@ class Server:
         await self._grpc.start()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Health says NOT_SERVING, new evaluations are refused, accepted ones end within the grace or are
-        cancelled.
+        """Health says NOT_SERVING, new calls are refused, accepted ones end within the grace or are cancelled.
 
         Returns when every accepted call has its answer and nothing listens any more.
         """
@@ -98,9 +100,7 @@ class Server:
 
 
 def allowed(listen: str, *, insecure: bool) -> Address:
-    """The address to listen at. Raises InvalidArgument when other machines can reach it and `insecure` is
-    False.
-    """
+    """The address to listen at. Raises InvalidArgument if others can reach it and `insecure` is False."""
     address = resolve("listen", listen)
     if not (address.is_local or insecure):
         raise InvalidArgument(
@@ -218,7 +218,12 @@ async def serve(
         pool = (make_pool or _worker_pool)(config, catalogue, telemetry)
         stack.push_async_callback(pool.aclose)
         service = Service(
-            pool, catalogue, policy, telemetry=telemetry, batch_reply_bytes=wire.MAX_REPLY_BYTES - MIB
+            pool,
+            catalogue,
+            policy,
+            telemetry=telemetry,
+            batch_in_flight=_BATCH_EVALUATIONS_PER_WORKER * config.workers,
+            batch_reply_bytes=wire.MAX_REPLY_BYTES - MIB,
         )
         # Bound before the workers start: a port in use is known at once.
         server = Server(service, config.listen, insecure=config.insecure)

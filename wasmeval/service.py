@@ -1,18 +1,16 @@
-"""Service: the use cases, free of any transport: check a request, run it, report on it, and stop in good
-order.
-"""
+"""Service: the use cases, whatever the transport: check a request, run it, report on it, stop in good order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable
 from wasmeval.inputs import compose_inputs
-from wasmeval.limits import CEILINGS, DEFAULTS, Limits
+from wasmeval.limits import CEILINGS, DEFAULTS, MOST_MEMORY_BYTES, MOST_OUTPUT_BYTES, Limits
 from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
 from wasmeval.runtimes import Catalogue
 from wasmeval.telemetry import Telemetry
@@ -24,18 +22,30 @@ MAX_BATCH = 1024
 # Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
 MAX_BATCHES = 64
 
+# When the lanes of a batch take longer than this for one evaluation each, there may be more of them.
+_SLOW_SECONDS = 0.02
+
 _DRAINING = "the service is shutting down; nothing ran, try again elsewhere or later"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What limits apply: `defaults` where the caller sets none, never more than `ceilings`."""
+    """What limits apply: `defaults` where the caller sets none, never more than `ceilings`.
+
+    Raises InvalidArgument for a ceiling that nothing could keep.
+    """
 
     defaults: Limits = DEFAULTS
     ceilings: Limits = CEILINGS
     _unasked: Limits = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name, most in (("memory_bytes", MOST_MEMORY_BYTES), ("output_bytes", MOST_OUTPUT_BYTES)):
+            ceiling = getattr(self.ceilings, name)
+            if ceiling is not None and ceiling > most:
+                raise InvalidArgument(
+                    f"ceilings.{name}", f"{ceiling} is more than {most}, the most there can be"
+                )
         object.__setattr__(self, "_unasked", Limits().within(self.defaults, self.ceilings))
 
     def apply(self, limits: Limits | None) -> Limits:
@@ -103,9 +113,7 @@ class Pool(Protocol):
     """What runs the jobs: `wasmeval.pool.AsyncPool`, or the double in `wasmeval.testing`."""
 
     async def evaluate(self, job: Job) -> Result:
-        """Cancelling this stops the guest. Raises ResourceExhausted when full, Unavailable when draining or
-        closed.
-        """
+        """Cancelling this stops the guest. Raises ResourceExhausted when full, Unavailable when draining."""
 
     async def drain(self, grace_seconds: float) -> None:
         """Takes nothing new, lets what runs end within the grace, then stops it with status `cancelled`."""
@@ -114,8 +122,9 @@ class Pool(Protocol):
 class Service:
     """The use cases over one pool.
 
-    `batch_in_flight` bounds how much of one batch is in the pool at a time, so that a batch of a thousand
-    leaves the queue to others. `batch_reply_bytes` bounds the results of one batch together.
+    `batch_in_flight` is how much of one batch is in the pool at a time, so that a batch of a thousand leaves the
+    workers to others; slow evaluations let it grow to `batch_most_in_flight`. `batch_reply_bytes` bounds the
+    results of one batch together.
     """
 
     def __init__(
@@ -125,7 +134,8 @@ class Service:
         policy: Policy | None = None,
         *,
         telemetry: Telemetry | None = None,
-        batch_in_flight: int = 32,
+        batch_in_flight: int = 8,
+        batch_most_in_flight: int = 64,
         batch_reply_bytes: int = 64 << 20,
     ) -> None:
         self._pool = pool
@@ -134,6 +144,7 @@ class Service:
         self._policy.check(catalogue)
         self._telemetry = telemetry
         self._batch_in_flight = batch_in_flight
+        self._batch_most_in_flight = batch_most_in_flight
         self._batch_reply_bytes = batch_reply_bytes
         self._calls = 0
         self._batches = 0
@@ -159,8 +170,7 @@ class Service:
     ) -> list[Result]:
         """Runs all requests, or none when one is wrong; results in their order.
 
-        A full queue refuses the batch as long as none of it was accepted; afterwards the batch waits for
-        room.
+        A full queue refuses a batch of which nothing was accepted yet; an accepted one waits for room.
         """
         if not 1 <= len(requests) <= MAX_BATCH:
             raise InvalidArgument(
@@ -227,7 +237,11 @@ class Service:
 
 
 class _Batch:
-    """One batch on its way: lanes that each take the next job and run it, until none is left."""
+    """One batch on its way: lanes that each take the next job and run it, until none is left.
+
+    There are few lanes as long as they are quick, and more while most wait, asleep or for a long computation: those
+    the workers run in turns, at no cost to others.
+    """
 
     def __init__(self, service: Service, jobs: Sequence[Job], carrier: Mapping[str, str] | None) -> None:
         self._service = service
@@ -236,20 +250,40 @@ class _Batch:
         self._results: list[Result | None] = [None] * len(jobs)
         self._room = service._batch_reply_bytes
         self._accepted = 0
+        self._answered = 0
+        self._lanes = 0
+        self._close: Callable[[], object] = lambda: None
 
     async def run(self) -> list[Result]:
-        lanes = min(len(self._results), self._service._batch_in_flight)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(lanes):
-                    group.create_task(self._lane())
+                self._add_lanes(group, self._service._batch_in_flight)
+                widening = group.create_task(self._widen(group))
+                self._close = widening.cancel
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [result for result in self._results if result is not None]
 
+    def _add_lanes(self, group: asyncio.TaskGroup, count: int) -> None:
+        left = len(self._results) - self._answered - self._lanes
+        for _ in range(min(count, left)):
+            self._lanes += 1
+            group.create_task(self._lane())
+
+    async def _widen(self, group: asyncio.TaskGroup) -> None:
+        while self._lanes < self._service._batch_most_in_flight:
+            answered = self._answered
+            await asyncio.sleep(_SLOW_SECONDS)
+            if self._answered - answered < self._lanes:
+                self._add_lanes(group, self._lanes)
+
     async def _lane(self) -> None:
         for index, job in self._todo:
             self._results[index] = self._fit(await self._run(job))
+            self._answered += 1
+        self._lanes -= 1
+        if not self._lanes:
+            self._close()
 
     async def _run(self, job: Job) -> Result:
         while True:

@@ -1,5 +1,4 @@
-"""Telemetry: the spans and metrics of a service, by OpenTelemetry, and nothing at all when none is
-configured.
+"""Telemetry: the spans and metrics of a service, by OpenTelemetry; nothing at all when none is configured.
 
 Names and attributes are the closed sets below. No code, input, output, name or message of a guest is ever
 among them.
@@ -120,9 +119,7 @@ class Telemetry:
         self._restarts = meter.create_counter(Metric.RESTARTS, "{restart}")
 
     def started(self, job: Job, carrier: Mapping[str, str] | None = None) -> Observation:
-        """Begins the span of `job`, below the W3C trace context in `carrier` (RPC metadata) when it holds
-        one.
-        """
+        """Begins the span of `job`, under the W3C trace context in `carrier` (RPC metadata) if there is one."""
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         parent = TraceContextTextMapPropagator().extract(carrier) if carrier else None
@@ -154,8 +151,7 @@ class Telemetry:
 
 
 def set_up(environ: Mapping[str, str]) -> Telemetry | None:
-    """The telemetry that the standard `OTEL_*` variables ask for; None, and nothing imported, when they ask
-    for none.
+    """The telemetry that the standard `OTEL_*` variables ask for; None, with nothing imported, for none.
 
     Exporters: `console`, and `otlp` (gRPC, with `pip install wasmeval[otlp]`, or HTTP by its own package). An
     endpoint means `otlp`. Raises SetupError when the exporter is not there or not known.

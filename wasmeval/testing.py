@@ -1,6 +1,4 @@
-"""ScriptedPool: the one double, for tests of what stands above the pool. It behaves like `AsyncPool`, without
-guests.
-"""
+"""ScriptedPool: behaves like `AsyncPool`, without guests; for tests of what stands above the pool."""
 
 from __future__ import annotations
 
@@ -26,8 +24,7 @@ async def hang() -> Result:
 
 
 class ScriptedPool:
-    """Answers each job as `script(job)` says: with a Result, by raising an exception, or later by an
-    awaitable.
+    """Answers each job as `script(job)` says: with a Result, with an exception, or by an awaitable later.
 
     At most `running` jobs run at a time and `queue_size` wait for their turn; more are refused, as the real
     pool does. `jobs` are those that started, `stopped` those whose task was cancelled while they ran.

@@ -1,7 +1,6 @@
 """Wire: what passes between client and server, between the protobuf messages and the model's values.
 
-Both sides read the same tables: `METHODS` for the calls, `_CODES` for the errors, `_STATUSES` for how a
-snippet ended.
+Both sides read the same tables: `_CODES` for the errors, `_STATUSES` for how a snippet ended.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ MAX_REQUEST_BYTES = 16 << 20
 """One request message: the largest legal evaluation is 9 MiB."""
 
 MAX_REPLY_BYTES = 64 << 20
-"""One reply message: a value and two texts of 8 MiB, each byte of the texts three when it was not UTF-8, is
-56 MiB.
-"""
+"""One reply message. The largest is 56 MiB: 8 of value, and twice 8 that were not UTF-8, three bytes each."""
 
 _STATUSES = {
     Status.OK: pb.STATUS_OK,

@@ -48,7 +48,11 @@ class BlockingPool:
             self._pool = Pool(self._settings, runtimes, self, self._observer)
             self._pool.start()
         pool = self._pool
-        self._wait(lambda: pool.stats().ready > 0 or pool.failure is not None)
+        try:
+            self._wait(lambda: pool.stats().ready > 0 or pool.failure is not None)
+        except BaseException:
+            self.close()
+            raise
         if pool.failure:
             self.close()
             raise SetupError(str(pool.failure))
@@ -138,7 +142,7 @@ class BlockingPool:
 
     def _wait(self, done: Callable[[], bool], timeout: float | None = None) -> None:
         """Return when `done()`; meanwhile lead, or wait for who does. Raises DeadlineExceeded after `timeout`."""
-        end = None if timeout is None else monotonic() + timeout
+        end = None if timeout is None or timeout >= threading.TIMEOUT_MAX else monotonic() + timeout
         while True:
             with self._turn:
                 while self._leading and not done() and not _is_over(end):

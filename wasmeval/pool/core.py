@@ -25,6 +25,7 @@ from wasmeval.worker import frames
 from wasmeval.worker.frames import Kind
 
 TICK_SECONDS = 0.1
+_MISSED_SECONDS = 5 * TICK_SECONDS
 _MOST_ATTEMPTS = 3
 _MOST_FAILED_STARTS = 3
 # A worker full of evaluations starts the last of them later. Unmeasured; a slice and then some for each.
@@ -115,16 +116,17 @@ class Pool:
         self._restarts = 0
         self._failed_starts = 0
         self._restart_at = 0.0
+        self._ticked = monotonic()
         self._accepting = True
         self.failure: SetupError | None = None
-        """Why no worker can be started; set once they failed several times in a row."""
+        """Why no worker can be started; set while they failed several times in a row."""
 
     # --- life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the workers; `is_ready` tells when they are."""
-        while len(self._workers) < self._settings.workers:
-            self._spawn()
+        while len(self._workers) < self._settings.workers and self._spawn():
+            pass
 
     @property
     def is_ready(self) -> bool:
@@ -210,6 +212,8 @@ class Pool:
         try:
             for kind, body in worker.receive():
                 self._handle(worker, kind, body)
+                if worker not in self._holding:
+                    return  # It said that it failed; whatever else it said is of no interest.
         except EOFError:
             self._lost(worker, "died")
         except frames.MalformedFrame:
@@ -226,15 +230,20 @@ class Pool:
         """Time passed: kill what hangs, replace what died, bury the dead. Call it every TICK_SECONDS while there is
         work."""
         now = monotonic()
+        # Time in which this process did not run (a suspended machine, a debugger) is not the workers' fault.
+        missed, self._ticked = now - self._ticked, now
         for worker in list(self._workers):
             held = self._holding[worker]
+            if missed > _MISSED_SECONDS:
+                for ticket in held.values():
+                    ticket.kill_at += min(missed, now - ticket.sent)
             if worker.state is State.STARTING:
                 if now - worker.started > self._settings.start_seconds:
                     self._lost(worker, "start_failed")
             elif any(ticket.kill_at < now for ticket in held.values()):
                 self._lost(worker, "hung")
         self._dead = [worker for worker in self._dead if not worker.reaped()]
-        if self._accepting and not self.failure and now >= self._restart_at:
+        if self._accepting and now >= self._restart_at:
             self.start()
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -258,10 +267,13 @@ class Pool:
             worker.state = State.READY
             worker.jail = frames.decode_jail(body)
             self._failed_starts = 0
+            self.failure = None
             self._dispatch()
             self._watcher.changed()
-        elif kind == Kind.FAILED:
+        elif kind == Kind.FAILED and worker.state is State.STARTING:
             self._start_failed(worker, body[:1000].decode("utf-8", "replace"))
+        elif kind == Kind.FAILED:
+            self._lost(worker, "died")
         else:
             raise frames.MalformedFrame(f"kind {kind} in state {worker.state.value}")
 
@@ -310,12 +322,10 @@ class Pool:
         blamed = worker.blamed
         self._restarts += 1
         self._observer.worker_restarted(reason)
-        now = monotonic()
         again = []
         for ticket in held:
-            overdue = reason == "hung" and ticket.kill_at < now
-            if overdue or ticket.number == blamed or ticket.attempts >= _MOST_ATTEMPTS:
-                self._fail(ticket, reason, overdue, ticket.number == blamed)
+            if ticket.number == blamed or ticket.attempts >= _MOST_ATTEMPTS:
+                self._fail(ticket, reason, ticket.number == blamed)
             elif ticket.settle:
                 ticket.worker = None
                 again.append(ticket)
@@ -325,19 +335,16 @@ class Pool:
         self._dispatch()
         self._watcher.changed()
 
-    def _fail(self, ticket: Ticket, reason: str, overdue: bool, at_fault: bool) -> None:
-        limits = ticket.job.limits
-        if overdue:
-            text = f"the deadline of {limits.deadline_seconds:g} s passed, and the guest was killed with its worker"
-            self._settle(ticket, Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
-        elif at_fault:
-            self._settle(
-                ticket,
-                Status.CRASHED,
-                ErrorInfo("Crashed", f"the worker was lost ({reason}) while it ran this evaluation"),
-            )
-        else:
+    def _fail(self, ticket: Ticket, reason: str, at_fault: bool) -> None:
+        if not at_fault:
             text = f"{ticket.attempts} workers were lost while they held this evaluation; it was not at fault"
+            self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
+        elif ticket.kill_at < monotonic():
+            deadline = ticket.job.limits.deadline_seconds
+            text = f"the deadline of {deadline:g} s passed, and the guest was killed with its worker"
+            self._settle(ticket, Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
+        else:
+            text = f"the worker was lost ({reason}) while it ran this evaluation"
             self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
 
     def _settle(self, ticket: Ticket, status: Status, error: ErrorInfo) -> None:
@@ -347,6 +354,9 @@ class Pool:
 
     def _start_failed(self, worker: WorkerProcess, why: str) -> None:
         self._remove(worker)
+        self._not_started(why)
+
+    def _not_started(self, why: str) -> None:
         self._failed_starts += 1
         self._observer.worker_restarted("start_failed")
         if self._failed_starts >= _MOST_FAILED_STARTS and not any(
@@ -357,8 +367,7 @@ class Pool:
                 if ticket.settle:
                     ticket.settle(Unavailable(f"no worker can be started: {why}"))
             self._queue.clear()
-        else:
-            self._restart_at = monotonic() + 0.1 * 2 ** min(self._failed_starts, 6)
+        self._restart_at = monotonic() + 0.1 * 2 ** min(self._failed_starts, 6)
         self._watcher.changed()
 
     def _remove(self, worker: WorkerProcess) -> dict[int, Ticket]:
@@ -368,7 +377,8 @@ class Pool:
         self._workers.remove(worker)
         return self._holding.pop(worker)
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> bool:
+        """Start one more worker; False when the system does not let us now."""
         settings = self._settings
         configuration = {
             "runtimes": [
@@ -386,7 +396,12 @@ class Pool:
             "max_memory_bytes": settings.max_memory_bytes,
             "require_jail": settings.require_jail,
         }
-        worker = WorkerProcess.spawn(configuration, monotonic())
+        try:
+            worker = WorkerProcess.spawn(configuration, monotonic())
+        except OSError as error:
+            self._not_started(str(error))
+            return False
         self._workers.append(worker)
         self._holding[worker] = {}
         self._watcher.watch(worker)
+        return True

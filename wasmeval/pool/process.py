@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import mmap
 import os
@@ -19,9 +20,10 @@ import wasmeval
 from wasmeval.worker import frames
 
 _RECEIVE_BYTES = 1 << 18
+_F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 _BOOT = """
 import sys
-sys.path[:0] = sys.argv[3:]
+sys.path += sys.argv[3:]
 from wasmeval.worker.main import main
 main(int(sys.argv[1]), int(sys.argv[2]))
 """
@@ -56,9 +58,11 @@ class WorkerProcess:
         """A new worker, told what to load. It inherits nothing but its socket and one shared page; its environment is
         empty."""
         ours, theirs = socket.socketpair()
-        blame_fd = os.memfd_create("wasmeval-blame", os.MFD_CLOEXEC)
+        blame_fd = os.memfd_create("wasmeval-blame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(blame_fd, mmap.PAGESIZE)
+            # A page that its other holder takes away would be a bus error here.
+            fcntl.fcntl(blame_fd, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
             blame = mmap.mmap(blame_fd, mmap.PAGESIZE)
             command = [
                 sys.executable,
@@ -78,7 +82,8 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,
+                # Out of reach of the terminal's Ctrl-C, yet in our session: only there does niceness count.
+                process_group=0,
             )
         except BaseException:
             ours.close()

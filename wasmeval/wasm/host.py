@@ -106,6 +106,8 @@ class Host:
                 capi.u64(trap).value = instance.abort(error)
             capi.i32(results + capi.VALUE_OF).value = answer
             instance.suspend(wake)
+            if not wake and monotonic() > instance.slice_end:
+                instance.end_slice()
 
         self._add(capi.linker_define_async, capi.ASYNC_CALLBACK(callback), module, name, parameters, "i")
 

@@ -53,6 +53,10 @@ class Trapped(Exception):
         self.detail = detail
 
 
+class NoRoom(Trapped):
+    """The request does not fit into the guest's memory."""
+
+
 class Instance:
     """One instance, its store and its fiber. Close it; closing while it is suspended is how a guest is stopped.
 
@@ -123,6 +127,7 @@ class Instance:
             self._store, self.image.runtime.initial_memory_bytes + _PREPARING_MEMORY, -1, -1, -1, -1
         )
         capi.context_set_fuel(self._context, _PREPARING_FUEL)
+        capi.context_fuel_async_yield_interval(self._context, self.image.slice_fuel)
         frame = ctypes.addressof(self._frame)
         self._future = capi.instance_pre_instantiate_async(
             self.image.linked,
@@ -197,6 +202,8 @@ class Instance:
         if self._store is not None:
             capi.store_delete(self._store)
             self._store = None
+            # It knows this instance as its memory, and the worker collects no cycles.
+            del self.wasi
 
     # --- what came of it -----------------------------------------------------------------------------------------
 
@@ -247,13 +254,14 @@ class Instance:
 
     def abort(self, reason: BaseException) -> int:
         """A new trap that ends the guest; `reason` is remembered."""
-        self._failure = reason
+        # Without its traceback, whose frames hold this instance: the worker collects no cycles.
+        self._failure = reason.with_traceback(None)
         return int(capi.trap_new(b"host", 4))
 
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _check(self, address: int, length: int) -> None:
-        if address + length > self._memory_size and address + length > self.memory_bytes():
+        if not self.base or (address + length > self._memory_size and address + length > self.memory_bytes()):
             raise wasi.Errno(wasi.FAULT)
 
     def _reserve_request(self, size: int) -> None:
@@ -262,7 +270,7 @@ class Instance:
         address = self._frame.result.of[0] & 0xFFFFFFFF
         self.memory_bytes()
         if address == 0 or address + size > self._memory_size:
-            raise Trapped(capi.UNREACHABLE, detail="no memory for the request")
+            raise NoRoom(capi.HOST_TRAP, detail="no memory for the request")
         self._request, self._request_size = address, size
 
     def _begin(self, request: bytes) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wasmeval.limits import Limits, Usage
 from wasmeval.model import ErrorInfo, Result, Status
 from wasmeval.wasm import abi, capi
-from wasmeval.wasm.instance import Instance, Trapped
+from wasmeval.wasm.instance import Instance, NoRoom, Trapped
 
 _NEARLY = 0.9
 """A guest that dies by `unreachable` with this much of its memory in use is taken to have died of it."""
@@ -49,12 +49,13 @@ class Ending:
         limits = self.limits
         if trap.exit_code is not None:
             if trap.exit_code == 0:
-                return self._result(Status.OK, None, b"null")
+                return self._null()
             return self._result(Status.ERROR, ErrorInfo("SystemExit", str(trap.exit_code)))
         if trap.code == capi.OUT_OF_FUEL:
             text = f"all fuel was used ({limits.fuel}); raise limits.fuel or do less"
             return self._result(Status.FUEL_EXHAUSTED, ErrorInfo("FuelExhausted", text), fuel=limits.fuel)
-        if trap.code == capi.UNREACHABLE and self._memory_bytes() >= _NEARLY * (limits.memory_bytes or 0):
+        dying = trap.code == capi.UNREACHABLE and self._memory_bytes() >= _NEARLY * (limits.memory_bytes or 0)
+        if dying or isinstance(trap, NoRoom):
             return self._stopped_memory(
                 f"memory ran out ({limits.memory_bytes} bytes); raise limits.memory_bytes"
             )
@@ -84,6 +85,13 @@ class Ending:
     def crashed(self, why: str) -> Result:
         """The instance is gone through no decision of ours."""
         return self._result(Status.CRASHED, ErrorInfo("Crashed", why))
+
+    def _null(self) -> Result:
+        value, most = b"null", self.limits.output_bytes or 0
+        if len(value) <= most:
+            return self._result(Status.OK, None, value)
+        text = f"the value's JSON is larger than {most} bytes; raise limits.output_bytes"
+        return self._result(Status.OUTPUT_EXCEEDED, ErrorInfo("OutputExceeded", text))
 
     def _stopped_memory(self, text: str) -> Result:
         return self._result(Status.MEMORY_EXCEEDED, ErrorInfo("MemoryExceeded", text))

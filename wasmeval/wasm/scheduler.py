@@ -23,6 +23,9 @@ from wasmeval.wasm.results import Ending
 FIRST_IN_A_ROW = 8
 """How many new evaluations go before one that is already running, so that a flood of small ones cannot starve it."""
 
+_LARGE_BYTES = 16 * MIB
+"""What grew by more is dropped at once, and not when there is time."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
@@ -104,7 +107,8 @@ class Scheduler:
         if self._first or self._running or self._spent or self._wanted:
             return 0.0
         if self._timers:
-            return max(0.0, self._timers[0][0] - monotonic())
+            # poll(2) takes no more than 24 days.
+            return min(max(0.0, self._timers[0][0] - monotonic()), 3600.0)
         return None
 
     # --- doing ---------------------------------------------------------------------------------------------------
@@ -227,10 +231,14 @@ class Scheduler:
         task.over = True
         del self._tasks[task.number]
         self._grown_bytes -= task.grown_bytes
-        if task.instance:
-            self._spent.append(task.instance)
-            task.instance = None
         self._deliver(task.number, result)
+        instance, task.instance = task.instance, None
+        if instance is None:
+            return
+        if instance.memory_bytes() - task.image.runtime.initial_memory_bytes > _LARGE_BYTES:
+            instance.close()
+        else:
+            self._spent.append(instance)
 
     def _prepare_one(self) -> None:
         """Idle: drop what is spent, then prepare instances for the runtimes that were used."""

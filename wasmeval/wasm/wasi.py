@@ -136,7 +136,7 @@ class Wasi:
 
     def proc_exit(self, code: int) -> None:
         """Ends the guest."""
-        raise Exit(code)
+        raise Exit(code - (1 << 32) if code >> 31 else code)
 
     # --- descriptors ---------------------------------------------------------------------------------------------
 

@@ -128,7 +128,9 @@ def load(configuration: dict[str, Any]) -> dict[str, Image]:
     runtimes = [(Runtime.load(Path(entry["folder"])), entry) for entry in configuration["runtimes"]]
     engine = Engine(
         EngineSettings(
-            slots=configuration["concurrency"] + _SLOTS_BEYOND_CONCURRENCY,
+            slots=configuration["concurrency"]
+            + configuration["ready"] * len(runtimes)
+            + _SLOTS_BEYOND_CONCURRENCY,
             max_memory_bytes=configuration["max_memory_bytes"],
             max_wasm_stack=max(4 * MIB, *(runtime.max_wasm_stack for runtime, _ in runtimes)),
         )
