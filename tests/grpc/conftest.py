@@ -8,28 +8,29 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pytest
 
 from wasmeval.model import Job
 from wasmeval.runtimes import Blob, Catalogue, Runtime
-from wasmeval.server import Server
+from wasmeval.server import Pool, Server
 from wasmeval.service import Service
 from wasmeval.testing import Answer, ScriptedPool, succeed
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Pool)
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 """No promise: after this long a test that hangs fails."""
 
 
 @dataclass
-class Running:
+class Running(Generic[P]):
     """A service under test: where it listens, and its parts, which live in the event loop of its thread."""
 
     target: str
-    pool: ScriptedPool
+    pool: P
     service: Service
     server: Server
     loop: asyncio.AbstractEventLoop
@@ -49,7 +50,7 @@ class Running:
         self.call(poll())
 
 
-Serving = Callable[..., AbstractContextManager[Running]]
+Serving = Callable[..., AbstractContextManager[Running[ScriptedPool]]]
 
 
 def runtime(name: str, *languages: str) -> Runtime:
@@ -61,7 +62,6 @@ def runtime(name: str, *languages: str) -> Runtime:
 CATALOGUE = Catalogue((runtime("javascript", "javascript", "js"), runtime("python", "python", "py")))
 
 
-@contextmanager
 def serve_scripted(
     script: Callable[[Job], Answer] = succeed,
     *,
@@ -69,13 +69,24 @@ def serve_scripted(
     running: int = 64,
     queue_size: int = 64,
     **settings: Any,
-) -> Iterator[Running]:
+) -> AbstractContextManager[Running[ScriptedPool]]:
     """A service whose pool answers by `script`, stopped in the end; `settings` are the Service's."""
+    return serve_above(
+        lambda: ScriptedPool(script, running=running, queue_size=queue_size), CATALOGUE, listen, **settings
+    )
 
-    async def start() -> Running:
-        pool = ScriptedPool(script, running=running, queue_size=queue_size)
-        service = Service(pool, CATALOGUE, **settings)
+
+@contextmanager
+def serve_above(
+    make_pool: Callable[[], P], catalogue: Catalogue, listen: str = "127.0.0.1:0", **settings: Any
+) -> Iterator[Running[P]]:
+    """A service above any pool, stopped in the end."""
+
+    async def start() -> Running[P]:
+        pool = make_pool()
+        service = Service(pool, catalogue, **settings)
         server = Server(service, listen)
+        await pool.start()
         await server.start()
         return Running(server.address.target, pool, service, server, loop)
 
@@ -84,9 +95,11 @@ def serve_scripted(
     thread.start()
     try:
         server = asyncio.run_coroutine_threadsafe(start(), loop).result(WAIT_SECONDS)
-        yield server
-        server.call(server.server.stop())
-        server.call(server.pool.aclose())
+        try:
+            yield server
+        finally:
+            server.call(server.server.stop())
+            server.call(server.pool.aclose())
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(WAIT_SECONDS)
@@ -100,7 +113,7 @@ def serving() -> Serving:
 
 
 @pytest.fixture
-def running(serving: Serving) -> Iterator[Running]:
+def running(serving: Serving) -> Iterator[Running[ScriptedPool]]:
     """A service where every evaluation succeeds."""
     with serving() as server:
         yield server

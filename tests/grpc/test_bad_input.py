@@ -10,9 +10,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from tests.grpc.conftest import Running, serve_scripted
-from wasmeval import Client, Evaluation, InvalidArgument, Limits
-from wasmeval import wire
+from tests.grpc.conftest import WAIT_SECONDS, Running, serve_scripted
+from wasmeval import Client, Evaluation, InvalidArgument, Limits, wire
 from wasmeval.v1 import wasmeval_pb2 as pb
 
 MIB = 1 << 20
@@ -30,7 +29,7 @@ def refuse(server: Running, method: str, data: bytes) -> tuple[str, str]:
     before = len(server.pool.jobs)
     with grpc.insecure_channel(server.target, [("grpc.max_send_message_length", -1)]) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(method)(data, timeout=30)
+            channel.unary_unary(method)(data, timeout=WAIT_SECONDS)
         call: Any = caught.value
         assert call.code() is grpc.StatusCode.INVALID_ARGUMENT, call
         trailing = dict(call.trailing_metadata())
@@ -38,7 +37,7 @@ def refuse(server: Running, method: str, data: bytes) -> tuple[str, str]:
         bad = error_details_pb2.BadRequest()
         assert status.details[0].Unpack(bad)
         assert len(server.pool.jobs) == before
-        channel.unary_unary(wire.EVALUATE)(request().SerializeToString(), timeout=30)
+        channel.unary_unary(wire.EVALUATE)(request().SerializeToString(), timeout=WAIT_SECONDS)
     [violation] = bad.field_violations
     assert call.details() == f"{violation.field}: {violation.description}" == status.message
     return violation.field, violation.description
@@ -170,7 +169,7 @@ def test_an_oversize_request_is_refused_by_both_sides(shared: Running) -> None:
     message = request(inputs={"x": b'"%b"' % (b"x" * 16 * MIB)}).SerializeToString()
     with grpc.insecure_channel(shared.target, [("grpc.max_send_message_length", -1)]) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(wire.EVALUATE)(message, timeout=30)
+            channel.unary_unary(wire.EVALUATE)(message, timeout=WAIT_SECONDS)
         call: Any = caught.value
         assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     with Client(shared.target) as client:

@@ -36,10 +36,32 @@ def test_the_longest_batch_never_fills_the_queue(serving: Serving) -> None:
         await asyncio.sleep(0)
         return number(job)
 
-    with serving(count, batch_in_flight=8) as server, Client(server.target) as client:
+    with (
+        serving(count, batch_in_flight=8, batch_most_in_flight=8) as server,
+        Client(server.target) as client,
+    ):
         results = client.evaluate_batch([Evaluation(str(index)) for index in range(1024)])
     assert [result.value for result in results] == list(range(1024))
     assert most == 8
+
+
+def test_slow_evaluations_widen_their_batch_up_to_its_bound(serving: Serving) -> None:
+    most = 0
+
+    async def sleep(job: Job) -> Result:
+        nonlocal most
+        most = max(most, len(server.pool._held))
+        while most < 30:
+            await asyncio.sleep(0.002)
+        return number(job)
+
+    with (
+        serving(sleep, batch_in_flight=4, batch_most_in_flight=32) as server,
+        Client(server.target) as client,
+    ):
+        results = client.evaluate_batch([Evaluation(str(index)) for index in range(200)])
+    assert [result.value for result in results] == list(range(200))
+    assert 30 <= most <= 32
 
 
 def test_a_failing_snippet_leaves_the_others_alone(serving: Serving) -> None:

@@ -16,6 +16,7 @@ from wasmeval import (
     ErrorInfo,
     Evaluation,
     EvaluationError,
+    InvalidArgument,
     Limits,
     Result,
     Status,
@@ -149,8 +150,6 @@ def test_a_unix_socket_serves(serving: Serving, tmp_path: Path) -> None:
 
 
 def test_an_api_key_goes_only_to_this_machine(running: Running) -> None:
-    from wasmeval import InvalidArgument
-
     port = running.target.rpartition(":")[2]
     with Client(f"localhost:{port}", api_key="key") as client:
         assert client.evaluate("1").ok

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.grpc.conftest import Serving
+from tests.grpc.conftest import WAIT_SECONDS, Serving
 from wasmeval import (
     AsyncClient,
     Client,
@@ -33,10 +33,10 @@ def failing(times: int, error: WasmevalError) -> Callable[[Job], Answer]:
 def test_a_refused_evaluation_is_tried_again(serving: Serving, error: WasmevalError) -> None:
     async def main() -> bool:
         async with AsyncClient(server.target) as client:
-            return (await client.evaluate("1", timeout=20)).ok
+            return (await client.evaluate("1", timeout=WAIT_SECONDS)).ok
 
     with serving(failing(3, error)) as server, Client(server.target) as client:
-        assert client.evaluate("1", timeout=20).ok
+        assert client.evaluate("1", timeout=WAIT_SECONDS).ok
         assert len(server.pool.jobs) == 4
     with serving(failing(3, error)) as server:
         assert asyncio.run(main())
@@ -79,7 +79,7 @@ def test_a_client_outlasts_a_restart_of_the_service(serving: Serving) -> None:
         thread = threading.Thread(target=restart)
         thread.start()
         try:
-            assert client.evaluate("1", timeout=20).ok
+            assert client.evaluate("1", timeout=WAIT_SECONDS).ok
         finally:
             again.set()
             thread.join(30)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.grpc.conftest import Running, Serving
+from tests.grpc.conftest import WAIT_SECONDS, Running, Serving
 from tests.grpc.test_stopping import health_of
 from wasmeval import Client, Internal, InvalidArgument, SetupError, wire
 from wasmeval.server import allowed
@@ -29,14 +28,14 @@ def test_reflection_is_served(running: Running) -> None:
     with grpc.insecure_channel(running.target) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        [reply] = stub.ServerReflectionInfo(iter([request]), timeout=30)
+        [reply] = stub.ServerReflectionInfo(iter([request]), timeout=WAIT_SECONDS)
     names = {service.name for service in reply.list_services_response.service}
     assert {"wasmeval.v1.Evaluator", "grpc.health.v1.Health"} <= names
 
 
 def test_an_unknown_method_is_unimplemented(running: Running) -> None:
     with grpc.insecure_channel(running.target) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(f"/{wire.SERVICE}/Converse")(b"", timeout=30)
+        channel.unary_unary(f"/{wire.SERVICE}/Converse")(b"", timeout=WAIT_SECONDS)
     call: Any = caught.value
     assert call.code() is grpc.StatusCode.UNIMPLEMENTED
 
@@ -127,4 +126,3 @@ def test_a_server_that_cannot_bind_leaves_nothing_behind(running: Running, servi
             pass
     with Client(running.target) as client:
         assert client.evaluate("1").ok
-    assert asyncio.iscoroutinefunction(running.server.drain)

@@ -96,7 +96,7 @@ def test_a_closed_client_stops_the_guest(hanging: Running) -> None:
 def test_a_client_from_before_a_fork_refuses_to_work(running: Running) -> None:
     client = Client(running.target)
     client._process = os.getpid() + 1
-    with pytest.raises(SetupError, match="before the process forked"):
+    with pytest.raises(SetupError, match="made before a fork"):
         client.evaluate("1")
     client.close()
 
@@ -170,3 +170,18 @@ def test_a_second_drain_waits_for_the_first(hanging: Running) -> None:
 
         hanging.call(twice())
         thread.join(WAIT_SECONDS)
+
+
+def test_a_closed_client_says_so(running: Running) -> None:
+    async def main() -> None:
+        client = AsyncClient(running.target)
+        assert (await client.evaluate("1")).ok
+        await client.close()
+        with pytest.raises(Unavailable, match="this client is closed"):
+            await client.evaluate("1")
+
+    asyncio.run(main())
+    client = Client(running.target)
+    client.close()
+    with pytest.raises(Unavailable, match="this client is closed"):
+        client.evaluate("1")

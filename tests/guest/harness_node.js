@@ -8,6 +8,7 @@
 const fs = require("node:fs");
 const util = require("node:util");
 const vm = require("node:vm");
+const acorn = require("internal/deps/acorn/acorn/dist/acorn");
 // The transform by which node's own prompt gives top-level await a value.
 const { processTopLevelAwait } = require("internal/repl/await");
 
@@ -30,24 +31,47 @@ function main() {
     fs.writeFileSync(replyPath, JSON.stringify(reply));
     process.exit();
   }
-  evaluate(request.code).then(
+  evaluate(withLastName(request.code)).then(
     (value) => { reply = describeValue(value); },
     (error) => { reply = describeError(error, request.code); },
   );
 }
 
+// `code` with the name at its end when its last statement declares one name and gives it a value: the contract has a
+// value for that, where the language has none.
+function withLastName(code) {
+  let last;
+  try {
+    last = acorn.parse(code, { ecmaVersion: "latest", allowAwaitOutsideFunction: true }).body.at(-1);
+  } catch {
+    return code;
+  }
+  const [declared, ...others] = last?.type === "VariableDeclaration" ? last.declarations : [];
+  const named = declared?.id.type === "Identifier" && declared.init && !others.length;
+  return named ? `${code}\n;${declared.id.name}` : code;
+}
+
 // The completion value of `code`, awaited; a script first, and with top-level await only when it is none.
 async function evaluate(code) {
+  // Without `displayErrors`: it would put the place of the throw before that of the error.
+  const options = { filename: FILE, displayErrors: false };
   let script;
   try {
     script = new vm.Script(code, { filename: FILE });
   } catch (error) {
-    const awaiting = /\bawait\b/.test(code) ? processTopLevelAwait(code) : null;
-    if (awaiting === null) throw error;
-    const wrapped = new vm.Script(awaiting, { filename: FILE });
-    return (await wrapped.runInThisContext())?.value;
+    const wrapped = withTopLevelAwait(code);
+    if (wrapped === null) throw error;
+    return (await vm.runInThisContext(wrapped, options))?.value;
   }
-  return await script.runInThisContext();
+  return await script.runInThisContext(options);
+}
+
+function withTopLevelAwait(code) {
+  try {
+    return processTopLevelAwait(code);
+  } catch {
+    return null;
+  }
 }
 
 function describeValue(value) {
@@ -85,7 +109,7 @@ function compoundToJson(value, depth) {
 }
 
 function typeName(value) {
-  if (typeof value === "symbol") return "Symbol";
+  if (typeof value === "symbol") return "symbol";
   return value.constructor?.name || "Object";
 }
 

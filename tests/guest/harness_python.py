@@ -36,6 +36,8 @@ def main() -> None:
     sys.stdout.reconfigure(errors="strict")  # type: ignore[union-attr]  # as it is wherever a locale is set
     try:
         reply = evaluate(request["code"], request["inputs"])
+    except SystemExit as error:
+        reply = describe_exit(error)
     except BaseException as error:
         reply = describe_error(error)
     sys.stdout.flush()
@@ -114,6 +116,17 @@ def describe_error(error: BaseException) -> dict[str, Any]:
         frames = frames.tb_next
     described = {"type": type(error).__name__, "message": message, "traceback": text}
     return {"status": "error", "error": described | {"line": line, "column": column}}
+
+
+def describe_exit(error: SystemExit) -> dict[str, Any]:
+    """What an exit means: success without a code, else an error without a traceback, as CPython prints none."""
+    if error.code in (None, 0):
+        return describe_value(None)
+    if not isinstance(error.code, int):
+        print(error.code, file=sys.stderr)
+    described = describe_error(error)
+    described["error"]["traceback"] = ""
+    return described
 
 
 def text_of(error: BaseException) -> str:

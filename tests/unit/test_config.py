@@ -17,14 +17,16 @@ def test_nothing_given_takes_what_is_built_in() -> None:
     assert config == ServerConfig()
     assert config.listen == "127.0.0.1:50051"
     assert config.workers == len(os.sched_getaffinity(0))
-    assert not (config.insecure or config.require_jail)
+    assert not config.insecure
+    assert not config.require_jail
     assert (config.limits.defaults.limits(), config.limits.ceilings.limits()) == (DEFAULTS, CEILINGS)
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
     file = tmp_path / "wasmeval.toml"
     file.write_text(
-        'listen = "unix:/a"\nworkers = 3\nqueue_size = 5\ninsecure = true\n[limits.defaults]\nfuel = 7\nmemory_bytes = 9\n'
+        'listen = "unix:/a"\nworkers = 3\nqueue_size = 5\ninsecure = true\n'
+        "[limits.defaults]\nfuel = 7\nmemory_bytes = 9\n"
     )
     environ = {
         "WASMEVAL_WORKERS": "4",
@@ -79,7 +81,7 @@ def test_what_is_wrong_is_named(
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InvalidArgument, match="cannot read missing.toml: No such file"):
+    with pytest.raises(InvalidArgument, match=r"cannot read missing\.toml: No such file"):
         load(Path("missing.toml"), {})
 
 

@@ -109,7 +109,8 @@ def test_a_status_from_the_future_is_internal() -> None:
 def test_every_status_of_the_model_has_its_number_and_no_other() -> None:
     assert {f"STATUS_{status.name}" for status in Status} == set(pb.Status.keys()) - {"STATUS_UNSPECIFIED"}
     for status in Status:
-        assert pb.EvaluateResponse.FromString(wire.encode_reply(Result(status))).result.status == pb.Status.Value(f"STATUS_{status.name}")
+        reply = pb.EvaluateResponse.FromString(wire.encode_reply(Result(status)))
+        assert reply.result.status == pb.Status.Value(f"STATUS_{status.name}")
 
 
 ERRORS: list[tuple[WasmevalError, grpc.StatusCode]] = [
