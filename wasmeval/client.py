@@ -37,7 +37,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", wire.MAX_REPLY_BYTES),
     # By itself gRPC waits from one second up to two minutes between attempts to connect; calls fail meanwhile.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 

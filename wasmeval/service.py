@@ -275,7 +275,7 @@ class _Batch:
             answered = self._answered
             await asyncio.sleep(_SLOW_SECONDS)
             if self._answered - answered < self._lanes:
-                self._add_lanes(group, self._lanes)
+                self._add_lanes(group, min(self._lanes, self._service._batch_most_in_flight - self._lanes))
 
     async def _lane(self) -> None:
         for index, job in self._todo:

@@ -47,6 +47,8 @@ class WorkerProcess:
         self.process = process
         self.channel = channel
         self.started = started
+        self.answered = 0.0
+        """When its last result arrived, by the monotonic clock."""
         self.state = State.STARTING
         self.jail: list[list[Any]] = []
         self._blame = blame

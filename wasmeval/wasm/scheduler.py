@@ -127,6 +127,8 @@ class Scheduler:
         elif self._running:
             self._first_in_a_row = 0
             self._slice(self._running.popleft())
+            # Where somebody always wants to run there is no idle time, and instances still have to be prepared.
+            self._prepare_one()
         else:
             self._prepare_one()
 
@@ -241,7 +243,7 @@ class Scheduler:
             self._spent.append(instance)
 
     def _prepare_one(self) -> None:
-        """Idle: drop what is spent, then prepare instances for the runtimes that were used."""
+        """Drop what is spent, or prepare one instance of a runtime that was used, if there is such a thing to do."""
         if self._spent:
             self._drop_spent()
         elif self._wanted:

@@ -205,7 +205,9 @@ class Wasi:
             return
         node = self._descriptor(fd).node
         kind = _FOLDER if node.is_folder else _FILE
-        self.memory.write(out, _FDSTAT.pack(kind, 0, _READING_RIGHTS, _READING_RIGHTS))
+        # What may be asked for in path_open: wasi-libc drops what is not listed here, and an open for writing must
+        # be seen to be refused.
+        self.memory.write(out, _FDSTAT.pack(kind, 0, _READING_RIGHTS, _READING_RIGHTS | _FD_WRITE))
 
     def fd_filestat_get(self, fd: int, out: int) -> None:
         """Size, kind and times of an open file."""
