@@ -234,9 +234,6 @@ async def serve(
         # What is there by now stays: no collection during a request need walk through it.
         gc.freeze()
         await server.start()
-        # What is loaded now stays; a collection that walked it would cost some call tens of milliseconds.
-        gc.collect()
-        gc.freeze()
         for line in _in_force(server.address, config, policy, service.runtimes(), pool.jail()):
             announce(line)
         await signals.first.wait()

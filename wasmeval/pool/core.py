@@ -30,8 +30,6 @@ REST_SECONDS = 0.0004
 _MISSED_SECONDS = 5 * TICK_SECONDS
 _MOST_ATTEMPTS = 3
 _MOST_FAILED_STARTS = 3
-# A worker full of evaluations starts the last of them later. Unmeasured; a slice and then some for each.
-_START_SECONDS_EACH = 0.01
 
 
 class Observer(Protocol):
@@ -90,8 +88,6 @@ class Ticket:
     settle: Callable[[Result | Exception], None] | None
     submitted: float
     worker: WorkerProcess | None = None
-    sent: float = 0.0
-    kill_at: float = 0.0
     attempts: int = 0
 
 
@@ -235,20 +231,35 @@ class Pool:
         # Time in which this process did not run (a suspended machine, a debugger) is not the workers' fault.
         missed, self._ticked = now - self._ticked, now
         for worker in list(self._workers):
-            held = self._holding[worker]
             if missed > _MISSED_SECONDS:
-                for ticket in held.values():
-                    ticket.kill_at += min(missed, now - ticket.sent)
-            if worker.state is State.STARTING:
+                worker.heard = max(worker.heard, now)
+            elif worker.state is State.STARTING:
                 if now - worker.started > self._settings.start_seconds:
                     self._lost(worker, "start_failed")
-            elif any(ticket.kill_at < now for ticket in held.values()):
+            elif self._hangs(worker, now):
                 self._lost(worker, "hung")
         self._dead = [worker for worker in self._dead if not worker.reaped()]
         if self._accepting and now >= self._restart_at:
             self.start()
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _hangs(self, worker: WorkerProcess, now: float) -> bool:
+        """Whether the worker's guest is past its deadline and still runs.
+
+        The worker itself says which guest runs and until when. Should it lie, or not run at all: of all that it holds
+        something has to end within the longest deadline.
+        """
+        held = self._holding[worker]
+        if not held:
+            return False
+        grace = self._settings.grace_seconds
+        if worker.overdue_seconds(now) > grace:
+            return True
+        silent = now - worker.heard - grace
+        return silent > 0 and silent > max(
+            ticket.job.limits.deadline_seconds or 0 for ticket in held.values()
+        )
 
     def _handle(self, worker: WorkerProcess, kind: int, body: bytes) -> None:
         if kind == Kind.RESULT and worker.state is State.READY:
@@ -258,7 +269,7 @@ class Pool:
                 raise frames.MalformedFrame("a result nobody waits for")
             result = frames.decode_result(body, ticket.job)
             del self._holding[worker][number]
-            worker.answered = monotonic()
+            worker.answered = worker.heard = monotonic()
             ticket.worker = None
             if ticket.settle:
                 ticket.settle(result)
@@ -310,11 +321,10 @@ class Pool:
     def _send(self, ticket: Ticket, worker: WorkerProcess) -> None:
         held = self._holding[worker]
         now = monotonic()
-        deadline = ticket.job.limits.deadline_seconds
-        assert deadline is not None
-        ticket.worker, ticket.sent = worker, now
+        ticket.worker = worker
         ticket.attempts += 1
-        ticket.kill_at = now + deadline + self._settings.grace_seconds + _START_SECONDS_EACH * len(held)
+        if not held:
+            worker.heard = now
         held[ticket.number] = ticket
         self._observer.queue_wait(ticket.job.runtime, now - ticket.submitted)
         self._tell(worker, frames.encode_job(ticket.number, self._index[ticket.job.runtime], ticket.job))
@@ -350,7 +360,7 @@ class Pool:
         if not at_fault:
             text = f"{ticket.attempts} workers were lost while they held this evaluation; it was not at fault"
             self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
-        elif ticket.kill_at < monotonic():
+        elif reason == "hung":
             deadline = ticket.job.limits.deadline_seconds
             text = f"the deadline of {deadline:g} s passed, and the guest was killed with its worker"
             self._settle(ticket, Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import wasmeval
+from wasmeval.wasm.progress import Progress
 from wasmeval.worker import frames
 
 _RECEIVE_BYTES = 1 << 18
@@ -42,16 +43,19 @@ class WorkerProcess:
     waits in an outbox."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], channel: socket.socket, blame: mmap.mmap, started: float
+        self, process: subprocess.Popen[bytes], channel: socket.socket, page: mmap.mmap, started: float
     ) -> None:
         self.process = process
         self.channel = channel
         self.started = started
         self.answered = 0.0
         """When its last result arrived, by the monotonic clock."""
+        self.heard = 0.0
+        """The same, or when it was given something to do after it had nothing."""
         self.state = State.STARTING
         self.jail: list[list[Any]] = []
-        self._blame = blame
+        self._page = page
+        self._progress = Progress.from_buffer(page)
         self._decoder = frames.Decoder()
         self._outbox = bytearray()
 
@@ -60,12 +64,12 @@ class WorkerProcess:
         """A new worker, told what to load. It inherits nothing but its socket and one shared page; its environment is
         empty."""
         ours, theirs = socket.socketpair()
-        blame_fd = os.memfd_create("wasmeval-blame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        page_fd = os.memfd_create("wasmeval-progress", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(blame_fd, mmap.PAGESIZE)
+            os.ftruncate(page_fd, mmap.PAGESIZE)
             # A page that its other holder takes away would be a bus error here.
-            fcntl.fcntl(blame_fd, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
-            blame = mmap.mmap(blame_fd, mmap.PAGESIZE)
+            fcntl.fcntl(page_fd, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
+            page = mmap.mmap(page_fd, mmap.PAGESIZE)
             command = [
                 sys.executable,
                 "-I",
@@ -73,14 +77,14 @@ class WorkerProcess:
                 "-c",
                 _BOOT,
                 str(theirs.fileno()),
-                str(blame_fd),
+                str(page_fd),
                 *_import_path(),
             ]
             process = subprocess.Popen(
                 command,
                 env={},
                 cwd="/",
-                pass_fds=(theirs.fileno(), blame_fd),
+                pass_fds=(theirs.fileno(), page_fd),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -92,9 +96,9 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-            os.close(blame_fd)
+            os.close(page_fd)
         ours.setblocking(False)
-        worker = cls(process, ours, blame, started)
+        worker = cls(process, ours, page, started)
         worker.send(frames.encode(frames.Kind.CONFIGURE, json.dumps(configuration).encode()))
         return worker
 
@@ -109,9 +113,13 @@ class WorkerProcess:
 
     @property
     def blamed(self) -> int:
-        """The number of the evaluation that runs, or ran when the worker died; 0 when none did. Written by the worker:
-        a hint."""
-        return int.from_bytes(self._blame[:8], "little")
+        """The number of the evaluation that runs, or ran when the worker died; 0 when none did. A hint: the worker
+        writes it."""
+        return int(self._progress.number)
+
+    def overdue_seconds(self, now: float) -> float:
+        """For how long the evaluation that runs should have been over; negative when it has time. A hint, too."""
+        return now - self._progress.deadline_ns / 1e9 if self._progress.number else -1.0
 
     def send(self, data: bytes) -> None:
         """Queue `data` and send what the socket takes now. A worker that is gone is noticed by `receive`."""

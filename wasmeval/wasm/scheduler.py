@@ -1,14 +1,16 @@
 """Scheduler: the fibers of one worker. New evaluations first, then the long ones in turn, a slice each.
 
 One thread, no locks: `submit` and `cancel` note what is wanted, `step` runs one guest for one slice or does one
-piece of idle work, and whatever ended is handed to `deliver`. A guest is in exactly one of three places:
-`_first` (not yet started, or just woken), `_running` (used up a slice and wants another), or waiting (in
-`_timers` only, until its wake or its deadline).
+piece of idle work, and whatever ended is handed to `deliver`. A guest is in exactly one of four places: `_first` (not
+yet started, or just woken), `_rotation` (used up a slice and wants another), `_parked` (the same, while the rotation
+is full), or waiting (in `_timers` only, until its wake or its deadline).
+
+The rotation is short so that many long evaluations end one after the other, each within its deadline, and not all
+together past it: a parked one's clock stands still.
 """
 
 from __future__ import annotations
 
-import ctypes
 import heapq
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,7 +20,11 @@ from time import monotonic, monotonic_ns
 from wasmeval.limits import MIB, Limits
 from wasmeval.model import Result
 from wasmeval.wasm.instance import Image, Instance, Trapped
+from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.results import Ending
+
+ROTATION = 8
+"""How many evaluations that need more than a slice take turns; the others of that kind are parked."""
 
 FIRST_IN_A_ROW = 8
 """How many new evaluations go before one that is already running, so that a flood of small ones cannot starve it."""
@@ -49,6 +55,7 @@ class Task:
     instance: Instance | None = None
     started: float = 0.0
     deadline: float = 0.0
+    parked: float = 0.0
     grown_bytes: int = 0
     over: bool = field(default=False)
 
@@ -65,16 +72,16 @@ class Scheduler:
         images: Mapping[str, Image],
         deliver: Deliver,
         settings: SchedulerSettings | None = None,
-        blame: ctypes.c_uint64 | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._images = images
-        # Whoever watches this process can read here which evaluation was running when it died: its number, or 0.
-        self._blame = ctypes.c_uint64() if blame is None else blame
+        self._progress = Progress() if progress is None else progress
         self._deliver = deliver
         self._settings = settings or SchedulerSettings()
         self._tasks: dict[int, Task] = {}
         self._first: deque[Task] = deque()
-        self._running: deque[Task] = deque()
+        self._rotation: deque[Task] = deque()
+        self._parked: deque[Task] = deque()
         self._timers: list[tuple[float, int, Task]] = []
         self._ready: dict[str, list[Instance]] = {name: [] for name in images}
         self._wanted = list(images)
@@ -104,7 +111,7 @@ class Scheduler:
 
     def timeout(self) -> float | None:
         """Seconds until there is something to do; None when only a new evaluation could bring it."""
-        if self._first or self._running or self._spent or self._wanted:
+        if self._first or self._rotation or self._parked or self._spent or self._wanted:
             return 0.0
         if self._timers:
             # poll(2) takes no more than 24 days.
@@ -117,16 +124,18 @@ class Scheduler:
         """Run the guest whose turn it is for one slice, or, when none wants to run, prepare for the next."""
         if self._timers:
             self._expire(monotonic())
-        if self._first and (self._first_in_a_row < FIRST_IN_A_ROW or not self._running):
+        if self._parked and len(self._rotation) < ROTATION:
+            self._unpark(self._parked.popleft())
+        if self._first and not (self._rotation and self._is_anothers_turn(self._first[0])):
             self._first_in_a_row += 1
             task = self._first.popleft()
             if task.instance:
                 self._slice(task)
             else:
                 self._start(task)
-        elif self._running:
+        elif self._rotation:
             self._first_in_a_row = 0
-            self._slice(self._running.popleft())
+            self._slice(self._rotation.popleft())
             # Where somebody always wants to run there is no idle time, and instances still have to be prepared.
             self._prepare_one()
         else:
@@ -143,6 +152,13 @@ class Scheduler:
         self._drop_spent()
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _is_anothers_turn(self, task: Task) -> bool:
+        """Whether one of the rotation goes before `task`, which is first in `_first`."""
+        if self._first_in_a_row >= FIRST_IN_A_ROW:
+            return True
+        # Those that run already hold much memory: let them end before a further one begins.
+        return task.instance is None and 2 * self._grown_bytes > self._settings.memory_bytes
 
     def _start(self, task: Task) -> None:
         if task.over:
@@ -176,14 +192,15 @@ class Scheduler:
         if task.deadline <= now:
             self._end(task, self._ending(task).deadline())
             return
-        self._blame.value = task.number
+        self._progress.deadline_ns = int(task.deadline * 1e9)
+        self._progress.number = task.number
         try:
             done = instance.poll(now + 2 * self._settings.slice_seconds)
         except Trapped as trap:
             self._end(task, self._ending(task).trapped(trap))
             return
         finally:
-            self._blame.value = 0
+            self._progress.number = 0
         if done:
             self._end(task, self._ending(task).replied())
             return
@@ -192,24 +209,44 @@ class Scheduler:
             task.grown_bytes = 1
             self._at(task.deadline, task)
         if instance.wake is None:
-            self._running.append(task)
+            self._again(task)
         else:
-            wake = monotonic() + max(0, instance.wake - monotonic_ns()) / 1e9
-            if wake < task.deadline:
-                self._at(wake, task)
+            if instance.wake < task.deadline * 1e9:
+                self._at(instance.wake / 1e9, task)
         self._account(task)
+
+    def _again(self, task: Task) -> None:
+        """It wants another slice: into the rotation, or parked until there is room."""
+        if len(self._rotation) < ROTATION:
+            self._rotation.append(task)
+        else:
+            task.parked = monotonic()
+            self._parked.append(task)
+
+    def _unpark(self, task: Task) -> None:
+        if task.over:
+            return
+        stood_still, task.parked = monotonic() - task.parked, 0.0
+        task.started += stood_still
+        task.deadline += stood_still
+        self._at(task.deadline, task)
+        self._rotation.append(task)
 
     def _expire(self, now: float) -> None:
         timers = self._timers
         while timers and timers[0][0] <= now:
             _, _, task = heapq.heappop(timers)
-            if task.over:
+            if task.over or task.parked:
                 continue
             if task.deadline <= now:
                 self._end(task, self._ending(task).deadline())
             elif task.instance and task.instance.wake is not None:
-                task.instance.resume()
-                self._first.append(task)
+                # The timer may be an older one of the task's.
+                if task.instance.wake <= monotonic_ns():
+                    task.instance.resume()
+                    self._first.appendleft(task)
+                elif task.instance.wake < task.deadline * 1e9:
+                    self._at(task.instance.wake / 1e9, task)
 
     def _at(self, when: float, task: Task) -> None:
         self._sequence += 1

@@ -314,6 +314,8 @@ class Wasi:
         name = self.memory.read(path, length)
         if b"\0" in name:
             raise Errno(INVAL)
+        if not name:
+            raise Errno(NOENT)
         try:
             return self._library.find(self._descriptor(fd).node, name)
         except NotADirectoryError:

@@ -8,7 +8,6 @@ code run.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import mmap
@@ -30,6 +29,7 @@ from wasmeval.wasm.engine import Engine, EngineSettings
 from wasmeval.wasm.host import Host
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.library import Library
+from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.scheduler import Scheduler, SchedulerSettings
 from wasmeval.worker import frames, jail
 from wasmeval.worker.frames import Kind
@@ -44,7 +44,7 @@ _SLOTS_BEYOND_CONCURRENCY = 32
 class Worker:
     """One worker: its channel, its scheduler, the results not yet sent."""
 
-    def __init__(self, channel: socket.socket, blame: mmap.mmap) -> None:
+    def __init__(self, channel: socket.socket, page: mmap.mmap) -> None:
         self._channel = channel
         self._decoder = frames.Decoder()
         self._outbox = bytearray()
@@ -52,7 +52,7 @@ class Worker:
         self._poller = select.poll()
         self._poller.register(channel.fileno(), select.POLLIN)
         self._names: list[str] = []
-        self._blame = blame
+        self._page = page
         self._scheduler: Scheduler | None = None
 
     def run(self) -> None:
@@ -105,8 +105,7 @@ class Worker:
                 "the jail is required, and this is missing: "
                 + "; ".join(f"{x.name}: {x.detail}" for x in missing)
             )
-        blame = ctypes.c_uint64.from_buffer(self._blame)
-        self._scheduler = Scheduler(images, self._deliver, settings, blame)
+        self._scheduler = Scheduler(images, self._deliver, settings, Progress.from_buffer(self._page))
         answer = {"jail": [[layer.name, layer.ok, layer.detail] for layer in layers]}
         self._send(frames.encode(Kind.READY, json.dumps(answer).encode()))
 
@@ -146,18 +145,18 @@ def load(configuration: dict[str, Any]) -> dict[str, Image]:
     return images
 
 
-def main(channel_fd: int, blame_fd: int) -> None:
+def main(channel_fd: int, page_fd: int) -> None:
     """Run a worker on the two descriptors it inherited."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is for the parent to act on.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = socket.socket(fileno=channel_fd)
-    blame = mmap.mmap(blame_fd, mmap.PAGESIZE)
-    os.close(blame_fd)
+    page = mmap.mmap(page_fd, mmap.PAGESIZE)
+    os.close(page_fd)
     # The collector's pauses would be some evaluation's; what we allocate has no cycles.
     gc.disable()
     try:
-        Worker(channel, blame).run()
+        Worker(channel, page).run()
     except (BrokenPipeError, ConnectionResetError):
         pass
     except Exception as error:
