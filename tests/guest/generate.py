@@ -68,21 +68,23 @@ def run(command: list[str], case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         request, reply = Path(folder, "request.json"), Path(folder, "reply.json")
         request.write_text(json.dumps({"code": case.code, "inputs": case.inputs}), "utf-8")
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*command, str(request), str(reply)],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=folder,
             env={"PATH": os.defpath, "TZ": "UTC"},
-            timeout=TIMEOUT_SECONDS,
-            check=False,
         )
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            stdout, stderr = process.communicate()
         if not reply.exists():
-            raise RuntimeError(
-                f"{case.language}/{case.name}: no reply: {done.stderr.decode(errors='replace')}"
-            )
+            raise RuntimeError(f"{case.language}/{case.name}: no reply: {stderr.decode(errors='replace')}")
         result: dict[str, Any] = json.loads(reply.read_text("utf-8"))
-    result |= {"stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
+    result |= {"stdout": stdout.decode(), "stderr": stderr.decode()}
     return comparable(result, case.differs)
 
 
