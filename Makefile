@@ -51,6 +51,8 @@ generate: install ## make wasmeval/v1 again from proto/
 	$(BIN)/python proto/generate.py
 
 bench: compile ## measure this machine beside its peers
+	@$(BIN)/python -m pip install --quiet -r bench/requirements.txt || echo "bench: Pydantic Monty not installed" >&2
+	@! command -v npm >/dev/null || npm install --prefix bench --no-package-lock --no-audit --no-fund --silent || true
 	@$(BIN)/python -m bench $(ARGS)
 
 runtimes: install ## rebuild the interpreter images from pinned sources (an hour or two)

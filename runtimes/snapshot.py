@@ -1,6 +1,6 @@
 """Snapshot: the memory and globals of an initialised instance, made the initial ones of its module.
 
-    with Guest(raw_wasm) as guest:                  # fixed clock and entropy: the same bytes every time
+    with Guest(raw_wasm) as guest:          # fixed clock and entropy: the same bytes every time
         guest.call("_initialize")
         guest.call("boot")
         image = bake(raw_wasm, guest.capture(), keep=ABI_EXPORTS)
@@ -43,6 +43,7 @@ _I32, _I64, _F32, _F64 = 0x7F, 0x7E, 0x7D, 0x7C
 _END = 0x0B
 _GLOBAL_EXPORT, _TABLE_EXPORT = "snapshot.global.", "snapshot.table."
 _WASI = "wasi_snapshot_preview1"
+_ENOTSUP = 58
 
 
 class SnapshotError(Exception):
@@ -52,7 +53,7 @@ class SnapshotError(Exception):
 # ---- the binary format -----------------------------------------------------------------------------------------
 
 
-class _Reader:
+class Reader:
     """Reads the primitive encodings from a section's bytes."""
 
     def __init__(self, data: bytes) -> None:
@@ -63,7 +64,7 @@ class _Reader:
         self.at += 1
         return self.data[self.at - 1]
 
-    def bytes(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         taken = self.data[self.at : self.at + count]
         if len(taken) != count:
             raise SnapshotError(f"{count} bytes wanted at {self.at}, {len(taken)} there")
@@ -89,13 +90,15 @@ class _Reader:
                 return value - (1 << shift) if byte & 0x40 else value
 
     def name(self) -> str:
-        return self.bytes(self.unsigned()).decode()
+        return self.take(self.unsigned()).decode()
 
     def limits(self) -> tuple[int, int, int | None]:
         """Flags, minimum, maximum."""
         flags = self.byte()
         if flags & ~0b101:
-            raise SnapshotError(f"memory or table limits with flags {flags:#x}: shared memory has no snapshot")
+            raise SnapshotError(
+                f"memory or table limits with flags {flags:#x}: shared memory has no snapshot"
+            )
         return flags, self.unsigned(), self.unsigned() if flags & 1 else None
 
     def constant(self) -> bytes:
@@ -107,7 +110,7 @@ class _Reader:
             elif opcode in (0x23, 0xD2, 0xD0):  # global.get, ref.func, ref.null
                 self.unsigned()
             elif opcode in (0x43, 0x44):  # f32.const, f64.const
-                self.bytes(4 if opcode == 0x43 else 8)
+                self.take(4 if opcode == 0x43 else 8)
             else:
                 raise SnapshotError(f"opcode {opcode:#x} in a constant expression")
         return self.data[start : self.at]
@@ -178,11 +181,11 @@ def read_sections(wasm: bytes) -> list[tuple[int, bytes]]:
     """Every section's id and body, in the module's order."""
     if wasm[:8] != _MAGIC:
         raise SnapshotError("not a core WebAssembly module of version 1")
-    reader, sections = _Reader(wasm), []
+    reader, sections = Reader(wasm), []
     reader.at = 8
     while reader.at < len(wasm):
         section = reader.byte()
-        sections.append((section, reader.bytes(reader.unsigned())))
+        sections.append((section, reader.take(reader.unsigned())))
     return sections
 
 
@@ -192,7 +195,7 @@ def write_sections(sections: Iterable[tuple[int, bytes]]) -> bytes:
 
 def count_imports(imports: bytes) -> dict[int, int]:
     """How many of each kind the import section brings; they come first in their index spaces."""
-    reader, counts = _Reader(imports), dict.fromkeys(range(5), 0)
+    reader, counts = Reader(imports), dict.fromkeys(range(5), 0)
     for _ in range(reader.unsigned()):
         module, name, kind = reader.name(), reader.name(), reader.byte()
         counts[kind] += 1
@@ -205,7 +208,7 @@ def count_imports(imports: bytes) -> dict[int, int]:
             case 2:
                 raise SnapshotError(f"memory {module}.{name} is imported: a snapshot has its own")
             case 3:  # global
-                if reader.bytes(2)[1]:
+                if reader.take(2)[1]:
                     raise SnapshotError(f"mutable global {module}.{name} is imported")
             case _:
                 raise SnapshotError(f"import {module}.{name} of kind {kind}")
@@ -213,14 +216,15 @@ def count_imports(imports: bytes) -> dict[int, int]:
 
 
 def read_exports(body: bytes) -> list[Export]:
-    reader = _Reader(body)
+    reader = Reader(body)
     return [Export(reader.name(), reader.byte(), reader.unsigned()) for _ in range(reader.unsigned())]
 
 
 def read_globals(body: bytes) -> list[GlobalVariable]:
-    reader = _Reader(body)
+    reader = Reader(body)
     return [
-        GlobalVariable(reader.byte(), bool(reader.byte()), reader.constant()) for _ in range(reader.unsigned())
+        GlobalVariable(reader.byte(), bool(reader.byte()), reader.constant())
+        for _ in range(reader.unsigned())
     ]
 
 
@@ -231,7 +235,7 @@ def export_state(wasm: bytes) -> tuple[bytes, dict[int, str]]:
     imported = count_imports(bodies.get(_IMPORT, b"\0"))
     variables = read_globals(bodies.get(_GLOBAL, b"\0"))
     names = {i: f"{_GLOBAL_EXPORT}{i}" for i, variable in enumerate(variables) if variable.mutable}
-    tables = imported[_EXTERN_TABLE] + _Reader(bodies.get(_TABLE, b"\0")).unsigned()
+    tables = imported[_EXTERN_TABLE] + Reader(bodies.get(_TABLE, b"\0")).unsigned()
     added = [Export(name, _EXTERN_GLOBAL, imported[_EXTERN_GLOBAL] + i) for i, name in names.items()]
     added += [Export(f"{_TABLE_EXPORT}{i}", _EXTERN_TABLE, i) for i in range(tables)]
     exports = [export.encode() for export in read_exports(bodies[_EXPORT]) + added]
@@ -292,13 +296,17 @@ def _fill_holes(runs: list[list[int]]) -> list[list[int]]:
     return merged
 
 
-def bake(wasm: bytes, state: State, *, keep: Sequence[str] = ABI_EXPORTS, memory_pages: int | None = None) -> bytes:
+def bake(
+    wasm: bytes, state: State, *, keep: Sequence[str] = ABI_EXPORTS, memory_pages: int | None = None
+) -> bytes:
     """The module that starts in `state`: no start function, no custom sections, the exports of `keep` alone.
 
     `memory_pages` sets the maximum of its memory; without it the module's own stays. Raises `SnapshotError` where
     the module has what a snapshot would lose: several memories, passive data, a missing export.
     """
     sections = [(s, body) for s, body in read_sections(wasm) if s not in (_CUSTOM, _START)]
+    if _DATA not in (s for s, _ in sections):
+        sections.append((_DATA, b"\0"))  # the last section there is
     bodies = dict(sections)
     _refuse_passive_data(bodies.get(_DATA, b"\0"))
     exports = {export.name: export for export in read_exports(bodies[_EXPORT])}
@@ -308,8 +316,11 @@ def bake(wasm: bytes, state: State, *, keep: Sequence[str] = ABI_EXPORTS, memory
     for index, value in state.globals.items():
         variables[index] = variables[index].holding(value)
     data = [
-        b"\0\x41" + signed_leb(start if start < 1 << 31 else start - (1 << 32)) + bytes([_END])
-        + unsigned_leb(len(content)) + content
+        b"\0\x41"
+        + signed_leb(start if start < 1 << 31 else start - (1 << 32))
+        + bytes([_END])
+        + unsigned_leb(len(content))
+        + content
         for start, content in segments(state.memory)
     ]
     replaced = {
@@ -323,16 +334,16 @@ def bake(wasm: bytes, state: State, *, keep: Sequence[str] = ABI_EXPORTS, memory
 
 
 def _refuse_passive_data(body: bytes) -> None:
-    reader = _Reader(body)
+    reader = Reader(body)
     for _ in range(reader.unsigned()):
         if reader.unsigned() != 0:
             raise SnapshotError("passive data segments (or a second memory) would be lost")
         reader.constant()
-        reader.bytes(reader.unsigned())
+        reader.take(reader.unsigned())
 
 
 def _memory_section(body: bytes, memory_bytes: int, maximum: int | None) -> bytes:
-    reader = _Reader(body)
+    reader = Reader(body)
     if reader.unsigned() != 1:
         raise SnapshotError("a snapshot has exactly one memory")
     flags, _, declared = reader.limits()
@@ -355,7 +366,7 @@ def _entropy() -> Iterator[bytes]:
 
 
 class Guest:
-    """An instance of a raw module under WASI with a standing clock and a fixed stream for entropy.
+    """An instance of a raw module under WASI with a clock of its own and a fixed stream for entropy.
 
     `preopens` maps guest paths to read-only host folders. `wasmeval.host_call` answers that nothing is offered.
     Whatever the guest writes to stdout and stderr is in `output`.
@@ -379,6 +390,7 @@ class Guest:
         self._module = wasmtime.Module(self._engine, exported)
         self._store = wasmtime.Store(self._engine)
         self._random = _entropy()
+        self._now_ns = BUILD_CLOCK_NS
         self.output = bytearray()
         wasi = wasmtime.WasiConfig()
         wasi.env = list((environment or {}).items())
@@ -395,7 +407,9 @@ class Guest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         del self._exports, self._memory, self._instance, self._store
 
     def call(self, name: str, *arguments: int) -> Any:
@@ -437,7 +451,9 @@ class Guest:
         linker.define_wasi()
         for imported in self._module.imports:
             assert imported.name is not None
-            if isinstance(imported.type, wasmtime.FuncType) and (host := self._host(imported.module, imported.name)):
+            if isinstance(imported.type, wasmtime.FuncType) and (
+                host := self._host(imported.module, imported.name)
+            ):
                 linker.define_func(imported.module, imported.name, imported.type, host)
         return linker
 
@@ -448,12 +464,23 @@ class Guest:
             ("wasmeval", "host_read"): lambda pointer: None,
             (_WASI, "clock_time_get"): self._clock_time_get,
             (_WASI, "random_get"): self._random_get,
+            (_WASI, "poll_oneoff"): self._poll_oneoff,
             (_WASI, "fd_write"): self._fd_write,
         }
         return ours.get((module, name))
 
     def _clock_time_get(self, clock: int, precision: int, result: int) -> int:
-        self.write(result, struct.pack("<Q", BUILD_CLOCK_NS))
+        self.write(result, struct.pack("<Q", self._now_ns))
+        return 0
+
+    def _poll_oneoff(self, subscriptions: int, events: int, count: int, result: int) -> int:
+        """A sleep takes no time, but the clock is later by it. Only clocks can be waited for."""
+        userdata, kind, _, timeout, _, flags = struct.unpack("<QB7xIxxxxQQH", self.read(subscriptions, 42))
+        if kind != 0:
+            return _ENOTSUP
+        self._now_ns = max(self._now_ns, timeout) if flags & 1 else self._now_ns + timeout
+        self.write(events, struct.pack("<QHB21x", userdata, 0, 0))
+        self.write(result, struct.pack("<I", 1))
         return 0
 
     def _random_get(self, buffer: int, length: int) -> int:
@@ -511,12 +538,12 @@ def check_copy_on_write(wasm: bytes, *, limit_seconds: float = 0.001) -> float:
     image below 4 MiB is judged by its layout as well.
     """
     bodies = dict(read_sections(wasm))
-    reader = _Reader(bodies.get(_DATA, b"\0"))
+    reader = Reader(bodies.get(_DATA, b"\0"))
     covered = reach = 0
     for _ in range(reader.unsigned()):
         reader.unsigned()
-        start = _Reader(reader.constant()[1:]).signed() % (1 << 32)
-        length = len(reader.bytes(reader.unsigned()))
+        start = Reader(reader.constant()[1:]).signed() % (1 << 32)
+        length = len(reader.take(reader.unsigned()))
         covered += length
         reach = max(reach, start + length)
     if reach > COPY_ON_WRITE_BYTES and covered * 2 < reach:
@@ -524,3 +551,10 @@ def check_copy_on_write(wasm: bytes, *, limit_seconds: float = 0.001) -> float:
     if (seconds := instantiate_seconds(wasm)) > limit_seconds:
         raise SnapshotError(f"an instance takes {seconds * 1e3:.2f} ms, {limit_seconds * 1e3:.2f} ms at most")
     return seconds
+
+
+def initial_memory_bytes(wasm: bytes) -> int:
+    """The size of the module's memory as an instance starts with it."""
+    reader = Reader(dict(read_sections(wasm))[_MEMORY])
+    reader.unsigned()
+    return reader.limits()[1] * WASM_PAGE_BYTES

@@ -22,7 +22,9 @@ from pathlib import Path
 
 RUNTIMES = Path(__file__).resolve().parent
 LOCK = RUNTIMES / "sources.lock.toml"
-BUILD = RUNTIMES / ".build"
+
+# Where everything is built; elsewhere for the proof that the place does not matter.
+BUILD = Path(os.environ.get("WASMEVAL_BUILD") or RUNTIMES / ".build").resolve()
 
 # 2024-01-01: what tools write where they write a time at all.
 SOURCE_DATE_EPOCH = "1704067200"
@@ -176,7 +178,9 @@ def unpack(archive: Path, into: Path) -> Path:
 
 def apply_patch(tree: Path, patch: Path) -> None:
     """Applies a patch made with a/ and b/ before its paths. It must apply exactly, without fuzz."""
-    run(["patch", "--strip=1", "--fuzz=0", "--silent", "--forward", "--input", str(patch.resolve())], cwd=tree)
+    run(
+        ["patch", "--strip=1", "--fuzz=0", "--silent", "--forward", "--input", str(patch.resolve())], cwd=tree
+    )
 
 
 # ---- tools -----------------------------------------------------------------------------------------------------
@@ -185,7 +189,9 @@ def apply_patch(tree: Path, patch: Path) -> None:
 def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Runs a tool and returns its stdout. Raises `ToolchainError` with the end of what it said when it fails."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        words, cwd=cwd, env=env, capture_output=True, text=True, errors="replace", check=False
+    )
     if done.returncode:
         said = (done.stdout + done.stderr).strip()[-3000:]
         raise ToolchainError(f"{' '.join(words)[:400]} ended with {done.returncode}:\n{said}")
@@ -247,7 +253,9 @@ class Zig:
 
     def link(self, objects: Iterable[Path], *flags: str, output: Path) -> None:
         """Links a reactor: a module without `main`, whose exports are called."""
-        self.run([*self.cc, "-mexec-model=reactor", *(str(item) for item in objects), *flags, "-o", str(output)])
+        self.run(
+            [*self.cc, "-mexec-model=reactor", *(str(item) for item in objects), *flags, "-o", str(output)]
+        )
 
     def run(self, command: Sequence[str]) -> str:
         return run(command, cwd=self.root, env=self.environment)
@@ -297,4 +305,13 @@ def merge_profile(text: Path, output: Path) -> None:
     program = next((found for name in names if (found := shutil.which(name))), None)
     if program is None:
         raise ToolchainError("llvm-profdata is not installed (Debian: apt-get install llvm)")
-    run([program, "merge", "--text" if output.suffix == ".proftext" else "--sparse", str(text), "-o", str(output)])
+    run(
+        [
+            program,
+            "merge",
+            "--text" if output.suffix == ".proftext" else "--sparse",
+            str(text),
+            "-o",
+            str(output),
+        ]
+    )

@@ -22,11 +22,13 @@ REPLY = 1024
 LIMITS = Limits(fuel=10**9, deadline_seconds=5.0, memory_bytes=16 * MIB, output_bytes=65536)
 
 
-def guest(evaluate: str, *, imports: str = "", functions: str = "", reserve: str = "", pages: int = 24) -> str:
+def guest(
+    evaluate: str, *, imports: str = "", functions: str = "", reserve: str = "", pages: int = 24
+) -> str:
     """A module in WebAssembly text whose warm-up does nothing and whose evaluation is `evaluate`, which leaves an i64.
 
-    `$len` is the request's length; `$code` and `$code_len` give the snippet, `$reply` makes a reply of (outcome, value's
-    address, value's length).
+    `$len` is the request's length; `$code` and `$code_len` give the snippet, `$reply` makes a reply of (outcome,
+    value's address, value's length).
     """
     return f"""(module
       {imports}
@@ -148,12 +150,13 @@ def caller() -> str:
         signature = " ".join(f"(param {types[p]})" for p in parameters) + (" (result i32)" if results else "")
         declared.append(f'(import "{module}" "{name}" (func ${name} {signature}))')
         arguments = " ".join(
-            f"({types[p]}.load offset={4 + 8 * position} (local.get $at))" for position, p in enumerate(parameters)
+            f"({types[p]}.load offset={4 + 8 * position} (local.get $at))"
+            for position, p in enumerate(parameters)
         )
         call = f"(call ${name} {arguments})"
-        calls.append(
-            f"(if (i32.eq (i32.load (local.get $at)) (i32.const {index})) (then {f'(drop {call})' if results else call}))"
-        )
+        if results:
+            call = f"(drop {call})"
+        calls.append(f"(if (i32.eq (i32.load (local.get $at)) (i32.const {index})) (then {call}))")
     return guest(
         "(call $run (i32.add (call $code) (call $code_len))) (call $null)",
         imports="\n".join(declared),

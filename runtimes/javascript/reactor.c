@@ -14,6 +14,9 @@
 
 #include "quickjs.h"
 
+/* Of quickjs.patch. */
+extern JSValue JS_PreviewMapIterator(JSContext *ctx, JSValueConst val, bool *is_entries);
+
 #define EXPORT(name) __attribute__((export_name(name)))
 #define IMPORT(name) __attribute__((import_module("wasmeval"), import_name(name)))
 
@@ -27,9 +30,9 @@ enum { MAX_DEPTH = 256, MAX_INPUT_DEPTH = 1000 };
 /* The shadow stack of the module has STACK_BYTES (set by the linker); QuickJS raises a RangeError before the last
  * STACK_MARGIN of it, which its C helpers, this file and the error's own report may use. */
 #ifndef STACK_BYTES
-#define STACK_BYTES (1024 * 1024)
+#define STACK_BYTES (2 * 1024 * 1024)
 #endif
-#define STACK_MARGIN (192 * 1024)
+#define STACK_MARGIN (256 * 1024)
 
 /* Small snippets must not collect: the first collection comes when the heap has grown by this much. */
 #define GC_HEADROOM (8 * 1024 * 1024)
@@ -49,20 +52,43 @@ static bool allocation_failed;
 
 /* ---- allocation -------------------------------------------------------------------------------------------- */
 
+/* Given back when memory runs out, so that there is some for the error and for the snippet that catches it. The
+ * blocks are as large as the allocator's pages, which any size of block can be cut from. */
+enum { RESERVE_BLOCKS = 6, RESERVE_BYTES = 60 * 1024 };
+static void *reserve[RESERVE_BLOCKS];
+static bool reserve_taken;
+
+static void take_reserve(void)
+{
+    int i;
+    for (i = 0; i < RESERVE_BLOCKS; i++)
+        if (!reserve[i])
+            reserve[i] = malloc(RESERVE_BYTES);
+    reserve_taken = true;
+}
+
+static void *out_of_memory(void)
+{
+    int i;
+    allocation_failed = true;
+    for (i = 0; reserve_taken && i < RESERVE_BLOCKS; i++) {
+        free(reserve[i]);
+        reserve[i] = NULL;
+    }
+    reserve_taken = false;
+    return NULL;
+}
+
 static void *js_alloc_zeroed(void *opaque, size_t count, size_t size)
 {
     void *p = calloc(count, size);
-    if (!p && count && size)
-        allocation_failed = true;
-    return p;
+    return p || !count || !size ? p : out_of_memory();
 }
 
 static void *js_alloc(void *opaque, size_t size)
 {
     void *p = malloc(size);
-    if (!p && size)
-        allocation_failed = true;
-    return p;
+    return p || !size ? p : out_of_memory();
 }
 
 static void js_release(void *opaque, void *ptr)
@@ -73,9 +99,7 @@ static void js_release(void *opaque, void *ptr)
 static void *js_resize(void *opaque, void *ptr, size_t size)
 {
     void *p = realloc(ptr, size);
-    if (!p && size)
-        allocation_failed = true;
-    return p;
+    return p || !size ? p : out_of_memory();
 }
 
 static size_t js_usable_size(const void *ptr)
@@ -305,6 +329,17 @@ static Put put_plain(Writer *w, JSValueConst v)
     return r;
 }
 
+static bool is_array(JSValueConst v)
+{
+    for (;;) {
+        if (!JS_IsProxy(v))
+            return JS_IsArray(v);
+        JSValue target = JS_GetProxyTarget(ctx, v);
+        JS_FreeValue(ctx, target); /* the proxy holds it */
+        v = target;
+    }
+}
+
 /* A plain object is one whose prototype is Object.prototype or null; any other has a class that JSON cannot say. */
 static Put put_object(Writer *w, JSValueConst v)
 {
@@ -327,7 +362,7 @@ static Put put_object(Writer *w, JSValueConst v)
         JSValue said = JS_Call(ctx, method, v, 0, NULL);
         r = JS_IsException(said) ? put_failed() : put_value(w, said);
         JS_FreeValue(ctx, said);
-    } else if (JS_IsArray(v)) {
+    } else if (is_array(v)) {
         r = put_array(w, v);
     } else if (JS_GetClassID(v) == plain_class || JS_IsProxy(v)) {
         proto = JS_GetPrototype(ctx, v);
@@ -842,6 +877,18 @@ static JSValue native_target(JSContext *c, JSValueConst self, int argc, JSValueC
     return JS_IsProxy(argv[0]) ? JS_GetProxyTarget(c, argv[0]) : JS_UNDEFINED;
 }
 
+/* rest(iterator): [items, whether they are entries] of a Map's or Set's iterator, which stays where it is */
+static JSValue native_rest(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    bool entries = false;
+    JSValue parts[2] = { JS_PreviewMapIterator(c, argv[0], &entries), JS_UNDEFINED };
+
+    if (JS_IsException(parts[0]) || JS_IsUndefined(parts[0]))
+        return parts[0];
+    parts[1] = JS_NewBool(c, entries);
+    return JS_NewArrayFrom(c, 2, parts);
+}
+
 /* host(string): asks the host and returns its answer; throws when it offers no such operation */
 static JSValue native_host(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
 {
@@ -872,7 +919,7 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("entropy", 3, native_entropy), JS_CFUNC_DEF("encode", 1, native_encode),
     JS_CFUNC_DEF("decode", 5, native_decode),   JS_CFUNC_DEF("brand", 1, native_brand),
     JS_CFUNC_DEF("promise", 1, native_promise), JS_CFUNC_DEF("target", 1, native_target),
-    JS_CFUNC_DEF("hostCall", 1, native_host),
+    JS_CFUNC_DEF("rest", 1, native_rest),       JS_CFUNC_DEF("hostCall", 1, native_host),
 };
 
 /* ---- promises that nobody handles ------------------------------------------------------------------------------------ */
@@ -906,6 +953,17 @@ static void track_rejection(JSContext *c, JSValueConst promise, JSValueConst rea
         r->promise = JS_DupValue(c, promise);
         r->reason = JS_DupValue(c, reason);
         *at = r;
+    }
+}
+
+static void forget_rejections(void)
+{
+    while (rejections) {
+        Rejection *r = rejections;
+        rejections = r->next;
+        JS_FreeValue(ctx, r->promise);
+        JS_FreeValue(ctx, r->reason);
+        free(r);
     }
 }
 
@@ -1219,6 +1277,59 @@ static void reply_error(const char *code, size_t length)
     JS_FreeValue(ctx, args[1]);
 }
 
+#ifdef PROFILE
+/* ---- what instrumented code calls (-fprofile-generate); see profile.py ------------------------------------------------- */
+
+extern char __start___llvm_prf_cnts[], __stop___llvm_prf_cnts[], __start___llvm_prf_data[], __stop___llvm_prf_data[],
+    __start___llvm_prf_names[], __stop___llvm_prf_names[];
+
+int __llvm_profile_runtime;
+
+/* Observed values: an open hash table of (record, site, value) -> count. */
+enum { OBSERVED = 1 << 18 };
+static struct {
+    uint32_t record, site;
+    uint64_t value, count;
+} observed[OBSERVED];
+
+static void observe(uint64_t value, void *record, uint32_t site)
+{
+    uint32_t key = (uint32_t)(uintptr_t)record, tries;
+    uint32_t hash = key * 2654435761u ^ site * 2246822519u ^ (uint32_t)value * 3266489917u;
+
+    hash ^= hash >> 15;
+    for (tries = 0; tries < 64; tries++) {
+        uint32_t at = (hash + tries) & (OBSERVED - 1);
+        if (!observed[at].record) {
+            observed[at].record = key;
+            observed[at].site = site;
+            observed[at].value = value;
+        }
+        if (observed[at].record == key && observed[at].site == site && observed[at].value == value) {
+            observed[at].count++;
+            return;
+        }
+    }
+}
+
+void __llvm_profile_instrument_target(uint64_t value, void *record, uint32_t site)
+{
+    observe(value, record, site);
+}
+
+void __llvm_profile_instrument_memop(uint64_t value, void *record, uint32_t site)
+{
+    observe(value > 1024 ? 1024 : value, record, site);
+}
+
+EXPORT("profile_bound") void *profile_bound(uint32_t i)
+{
+    void *bounds[] = { __start___llvm_prf_cnts,  __stop___llvm_prf_cnts,  __start___llvm_prf_data, __stop___llvm_prf_data,
+                       __start___llvm_prf_names, __stop___llvm_prf_names, observed, observed + OBSERVED };
+    return bounds[i];
+}
+#endif
+
 /* ---- exports ------------------------------------------------------------------------------------------------------------------ */
 
 static uint8_t *request;
@@ -1283,6 +1394,7 @@ EXPORT("wasmeval_evaluate") uint64_t wasmeval_evaluate(uint32_t length)
     started_ns = clock_ns(__WASI_CLOCKID_MONOTONIC);
     allocation_failed = false;
     next_due = -1;
+    forget_rejections();
     evaluate(length);
     return (uint64_t)(uintptr_t)reply.data << 32 | reply.length;
 }
@@ -1361,6 +1473,7 @@ EXPORT("build_settle") void build_settle(void)
     memset(request, 0, 4096);
     memset(reply.data, 0, reply.capacity);
     JS_RunGC(rt);
+    take_reserve();
     JS_ComputeMemoryUsage(rt, &usage);
     JS_SetGCThreshold(rt, usage.malloc_size + GC_HEADROOM);
     started_ns = 0;

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <wchar.h>
 
 typedef struct block {
     uint32_t below;  /* size of the block before this one; 0 for the first of a region */
@@ -411,6 +412,34 @@ size_t
 malloc_usable_size(void *payload)
 {
     return payload ? block_size(block_of(payload)) - HEADER_BYTES : 0;
+}
+
+/* The C library's own copies of these call its own malloc, whatever is linked; what they return would come to our free. */
+
+char *
+strndup(const char *text, size_t limit)
+{
+    size_t length = strnlen(text, limit);
+    char *copy = malloc(length + 1);
+    if (copy) {
+        memcpy(copy, text, length);
+        copy[length] = '\0';
+    }
+    return copy;
+}
+
+char *
+strdup(const char *text)
+{
+    return strndup(text, strlen(text));
+}
+
+wchar_t *
+wcsdup(const wchar_t *text)
+{
+    size_t bytes = (wcslen(text) + 1) * sizeof *text;
+    wchar_t *copy = malloc(bytes);
+    return copy ? memcpy(copy, text, bytes) : NULL;
 }
 
 /* ---- the snapshot ---- */

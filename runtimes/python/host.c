@@ -32,6 +32,73 @@ call_host(PyObject *module, PyObject *request)
     return answer;
 }
 
+/* Raises `error` (a reference that is taken) marked with what this runtime would need. Returns NULL. */
+static PyObject *
+raise_marked(PyObject *error, PyObject *need)
+{
+    if (error != NULL && (need == NULL || PyObject_SetAttrString(error, "_wasmeval_need", need) == 0)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    }
+    Py_XDECREF(error);
+    return NULL;
+}
+
+/* `self` is (exception class, its arguments, the need). Being C, it leaves no frame of ours in a traceback. */
+static PyObject *
+raise_refusal(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    (void)args, (void)keywords;
+    PyObject *error = PyObject_CallObject(PyTuple_GET_ITEM(self, 0), PyTuple_GET_ITEM(self, 1));
+    return raise_marked(error, PyTuple_GET_ITEM(self, 2));
+}
+
+/* A module's `__getattr__`: `self` is (module, names whose absence is to be explained, the need). */
+static PyObject *
+raise_absence(PyObject *self, PyObject *name)
+{
+    PyObject *module = PyTuple_GET_ITEM(self, 0);
+    PyObject *error = PyObject_CallFunction(
+        PyExc_AttributeError, "N", PyUnicode_FromFormat("module '%s' has no attribute %R", PyModule_GetName(module), name));
+    if (error == NULL || PyObject_SetAttrString(error, "name", name) < 0 || PyObject_SetAttrString(error, "obj", module) < 0) {
+        Py_XDECREF(error);
+        return NULL;
+    }
+    int explained = PySequence_Contains(PyTuple_GET_ITEM(self, 1), name);
+    return raise_marked(error, explained == 1 ? PyTuple_GET_ITEM(self, 2) : NULL);
+}
+
+static PyMethodDef refused = {"refused", (PyCFunction)(void (*)(void))raise_refusal, METH_VARARGS | METH_KEYWORDS, NULL};
+
+PyDoc_STRVAR(refusal_doc, "refusal(error, arguments, need) -> function\n\n"
+                          "A function that raises `error(*arguments)`, marked with what this runtime would need.");
+
+static PyObject *
+refusal(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *error, *arguments, *need;
+    if (!PyArg_ParseTuple(args, "OO!U:refusal", &error, &PyTuple_Type, &arguments, &need)) {
+        return NULL;
+    }
+    return PyCFunction_New(&refused, args);
+}
+
+static PyMethodDef absent = {"__getattr__", raise_absence, METH_O, NULL};
+
+PyDoc_STRVAR(absence_doc, "absence(module, names, need) -> function\n\n"
+                          "A `__getattr__` for `module` whose AttributeError says for `names` what they would need.");
+
+static PyObject *
+absence(PyObject *unused, PyObject *args)
+{
+    (void)unused;
+    PyObject *module, *names, *need;
+    if (!PyArg_ParseTuple(args, "O!OU:absence", &PyModule_Type, &module, &names, &need)) {
+        return NULL;
+    }
+    return PyCFunction_New(&absent, args);
+}
+
 PyDoc_STRVAR(source_doc, "source() -> str\n\nThe text of the snippet: `linecache` shows its lines in tracebacks.");
 
 static PyObject *
@@ -43,6 +110,8 @@ source(PyObject *module, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"call_host", call_host, METH_O, call_host_doc},
+    {"absence", absence, METH_VARARGS, absence_doc},
+    {"refusal", refusal, METH_VARARGS, refusal_doc},
     {"source", source, METH_NOARGS, source_doc},
     {0},
 };

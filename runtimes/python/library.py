@@ -7,22 +7,23 @@ that nothing is compiled at run time. Times, order and bytes are the same in eve
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import zipfile
 from pathlib import Path
 
-MOUNT = "/usr/lib/python3.13"
+PYTHON = "3.13"
+MOUNT = f"/usr/lib/python{PYTHON}"
 
-# Left out: tests, what draws on a screen, what installs packages, and the interactive interpreter.
+# Left out: tests, what draws on a screen, what installs packages.
 EXCLUDED = frozenset(
-    "__phello__ __hello__.py antigravity.py ensurepip idlelib pydoc_data _pyrepl site-packages test this.py tkinter "
-    "turtle.py turtledemo venv curses tests _aix_support.py _android_support.py _apple_support.py _ios_support.py "
+    "__phello__ __hello__.py antigravity.py ensurepip idlelib pydoc_data site-packages test this.py tkinter "
+    "turtle.py turtledemo venv tests _aix_support.py _android_support.py _apple_support.py _ios_support.py "
     "_osx_support.py build-details.json".split()
 )
 
-# 1980, the first moment a zip can say and what the host tells of every file: `importlib` compares it with a folder's time.
+# 1980, the first moment a zip can say, and what the host tells of every file: `importlib` compares it with the time
+# of a folder whose names it remembers.
 TIMESTAMP = 315_532_800
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -66,8 +67,13 @@ for line in sys.stdin:
 """
 
 
-def build_tree(root: Path, *, source: Path, stubs: Path, tzdata: Path, sysconfig: Path, python: Path) -> None:
-    """Fills `root` (made anew) with the library: CPython's own, our stubs over it, time zones, bytecode."""
+def build_tree(
+    root: Path, *, source: Path, stubs: Path, tzdata: Path, sysconfig: Path, python: Path, build: Path
+) -> None:
+    """Fills `root` (made anew) with the library: CPython's own, our stubs over it, time zones, bytecode.
+
+    `build` is the folder whose name must not stand in it.
+    """
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(source, root, ignore=_ignored)
     shutil.copytree(stubs, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -75,7 +81,7 @@ def build_tree(root: Path, *, source: Path, stubs: Path, tzdata: Path, sysconfig
         for name in wheel.namelist():
             if name.startswith("tzdata/"):
                 wheel.extract(name, root)
-    (root / sysconfig.name).write_text(_without_paths(sysconfig.read_text()))
+    (root / sysconfig.name).write_text(sysconfig.read_text().replace(str(build), "/build"))
     for name, changes in PATCHES.items():
         _patch(root / name, changes)
     compile_tree(root, python)
@@ -84,7 +90,7 @@ def build_tree(root: Path, *, source: Path, stubs: Path, tzdata: Path, sysconfig
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name in EXCLUDED or name in ("__pycache__", "config-3.13") or name.endswith(".exe")}
+    return {name for name in names if name in EXCLUDED or name == "__pycache__" or name.endswith(".exe")}
 
 
 def _patch(path: Path, changes: tuple[tuple[str, str], ...]) -> None:
@@ -96,11 +102,6 @@ def _patch(path: Path, changes: tuple[tuple[str, str], ...]) -> None:
     path.write_text(text)
 
 
-def _without_paths(text: str) -> str:
-    """The build variables without the folders of the machine that built them."""
-    return re.sub(r"/[^'\s\"]*/\.build/", "/build/", text)
-
-
 def compile_tree(root: Path, python: Path) -> None:
     """Writes the bytecode of every module below `root`."""
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*.py"))
@@ -110,6 +111,15 @@ def compile_tree(root: Path, python: Path) -> None:
         check=True,
         env={"PYTHONHASHSEED": "0", "PATH": os.defpath},
     )
+
+
+def add_modules(root: Path, modules: Path, python: Path) -> None:
+    """Adds modules to a tree that is packed already: found while the image is made, and never later."""
+    for path in sorted(modules.glob("*.py")):
+        shutil.copy(path, root / path.name)
+    compile_tree(root, python)
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (TIMESTAMP, TIMESTAMP))
 
 
 def pack_tree(root: Path, target: Path) -> None:

@@ -83,7 +83,7 @@ def data_of(wasm: bytes) -> list[tuple[int, int]]:
     for _ in range(reader.unsigned()):
         assert reader.unsigned() == 0
         start = Reader(reader.constant()[1:]).signed()
-        found.append((start, len(reader.bytes(reader.unsigned()))))
+        found.append((start, len(reader.take(reader.unsigned()))))
     return found
 
 
@@ -147,7 +147,9 @@ def test_only_the_kept_exports_remain(counter: bytes) -> None:
 
 
 def test_custom_sections_and_the_start_function_go() -> None:
-    text = '(module (memory (export "memory") 1) (func $go (i32.store (i32.const 0) (i32.const 5))) (start $go))'
+    text = (
+        '(module (memory (export "memory") 1) (func $go (i32.store (i32.const 0) (i32.const 5))) (start $go))'
+    )
     wasm = bytes(wasmtime.wat2wasm(text)) + b"\0\x05\x04note"
     with Guest(wasm) as guest:
         baked = bake(wasm, guest.capture(), keep=("memory",))
@@ -204,7 +206,10 @@ def pages(*numbers: int, total: int) -> bytes:
 
 
 def shape(memory: bytes) -> list[tuple[int, int]]:
-    return [(start // HOST_PAGE_BYTES, len(content) // HOST_PAGE_BYTES) for start, content in snapshot.segments(memory)]
+    return [
+        (start // HOST_PAGE_BYTES, len(content) // HOST_PAGE_BYTES)
+        for start, content in snapshot.segments(memory)
+    ]
 
 
 def test_pages_of_zeros_are_left_out_and_neighbours_are_one_segment() -> None:

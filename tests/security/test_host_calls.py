@@ -48,13 +48,17 @@ def encode(name_or_index: str | int, *arguments: int) -> bytes:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(_CALL, min_size=1, max_size=20))
-def test_wild_arguments_to_every_host_function(pool: BlockingPool, calls: list[tuple[int, list[int]]]) -> None:
+def test_wild_arguments_to_every_host_function(
+    pool: BlockingPool, calls: list[tuple[int, list[int]]]
+) -> None:
     before = worker_pids(pool)
     code = b"".join(encode(index, *arguments) for index, arguments in calls)
     limits = Limits(deadline_seconds=0.02)  # a wild sleep is a long one
     (result,) = pool.evaluate_many([job("caller", code, limits)], timeout=60)
     # proc_exit ends it by `ok` or `error`; a sleep by `deadline_exceeded`.
-    assert result.status in (Status.OK, Status.ERROR, Status.DEADLINE_EXCEEDED, Status.OUTPUT_EXCEEDED), result
+    assert result.status in (Status.OK, Status.ERROR, Status.DEADLINE_EXCEEDED, Status.OUTPUT_EXCEEDED), (
+        result
+    )
     assert worker_pids(pool) == before
     assert pool.stats().restarts == 0
 
@@ -70,7 +74,11 @@ def test_each_host_function_at_the_edges(pool: BlockingPool, name: str) -> None:
             arguments[position] = edge
             code = encode(name, *arguments) + encode(name, *[edge] * 9)
             (result,) = pool.evaluate_many([job("caller", code, Limits(deadline_seconds=0.02))], timeout=60)
-            assert result.status in (Status.OK, Status.ERROR, Status.DEADLINE_EXCEEDED), (name, arguments, result)
+            assert result.status in (Status.OK, Status.ERROR, Status.DEADLINE_EXCEEDED), (
+                name,
+                arguments,
+                result,
+            )
     (after,) = pool.evaluate_many([job("caller", encode("sched_yield"))], timeout=60)
     assert after.status is Status.OK
     assert worker_pids(pool) == before

@@ -64,7 +64,11 @@ ENDINGS: dict[str, tuple[str, Status, str]] = {
         Status.CRASHED,
         MALFORMED + "a value where none may be, none where one must be, or one over the limit",
     ),
-    "lengths": (replying(0, 0, 5, 0, 0, 0, 0, 0, value=b"null"), Status.CRASHED, MALFORMED + "the lengths do not add up"),
+    "lengths": (
+        replying(0, 0, 5, 0, 0, 0, 0, 0, value=b"null"),
+        Status.CRASHED,
+        MALFORMED + "the lengths do not add up",
+    ),
     "lengths-wrap": (
         replying(0, 0, 4, -4, 4, 0, 0, 0, value=b"null"),
         Status.CRASHED,
@@ -90,7 +94,11 @@ ENDINGS: dict[str, tuple[str, Status, str]] = {
         Status.CRASHED,
         MALFORMED + "an error text is too long",
     ),
-    "error-text-invalid": (replying(1, 0, 0, 1, 2, 0, -1, -1, value=b"\xffa\xc3"), Status.ERROR, "a\N{REPLACEMENT CHARACTER}"),
+    "error-text-invalid": (
+        replying(1, 0, 0, 1, 2, 0, -1, -1, value=b"\xffa\xc3"),
+        Status.ERROR,
+        "a\N{REPLACEMENT CHARACTER}",
+    ),
     "unreachable": (guest("unreachable"), Status.CRASHED, TRAP + "unreachable executed"),
     "division": (
         guest("(i64.div_u (i64.const 1) (i64.const 0))"),
@@ -137,7 +145,10 @@ ENDINGS: dict[str, tuple[str, Status, str]] = {
         "all fuel was used (20000000); raise limits.fuel or do less",
     ),
     "exit": (
-        guest("(call $e (i32.const 7)) (i64.const 0)", imports=f'(import "{WASI}" "proc_exit" (func $e (param i32)))'),
+        guest(
+            "(call $e (i32.const 7)) (i64.const 0)",
+            imports=f'(import "{WASI}" "proc_exit" (func $e (param i32)))',
+        ),
         Status.ERROR,
         "7",
     ),
@@ -156,7 +167,8 @@ HARMLESS = {
         functions="(table $t 1 funcref)",
     ),
     "exit-zero": guest(
-        "(call $e (i32.const 0)) (i64.const 0)", imports=f'(import "{WASI}" "proc_exit" (func $e (param i32)))'
+        "(call $e (i32.const 0)) (i64.const 0)",
+        imports=f'(import "{WASI}" "proc_exit" (func $e (param i32)))',
     ),
 }
 
@@ -252,7 +264,10 @@ def test_a_guest_that_never_ends_meets_its_deadline(pool: BlockingPool, name: st
 @pytest.mark.parametrize("name", ["filling", "flooding", "clock-flooding", "loop"])
 def test_a_guest_that_never_ends_leaves_turns_to_others(pool: BlockingPool, name: str) -> None:
     """All on one worker: the small ones are answered while the endless one still runs."""
-    jobs = [job(name, b"1", Limits(fuel=10**15, deadline_seconds=3.0)), *[job("good", b"1") for _ in range(50)]]
+    jobs = [
+        job(name, b"1", Limits(fuel=10**15, deadline_seconds=3.0)),
+        *[job("good", b"1") for _ in range(50)],
+    ]
     ends: list[int] = []
     assert pool._pool
     tickets = [
@@ -318,12 +333,14 @@ UNFIT = {
     "start-function-writes-early": guest(
         "(call $null)",
         imports=f'(import "{WASI}" "fd_write" (func $w (param i32 i32 i32 i32) (result i32)))',
-        functions="(func $s (if (i32.ne (i32.const 21) (call $w (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0)))"
+        functions="(func $s"
+        " (if (i32.ne (i32.const 21) (call $w (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0)))"
         " (then (return))) unreachable) (start $s)",
     ),
     "unknown-import": guest("(call $null)", imports='(import "env" "system" (func (param i32)))'),
     "no-memory": '(module (func (export "wasmeval_reserve") (param i32) (result i32) (i32.const 0)))',
-    "memory-is-a-function": '(module (func (export "memory")) (func (export "wasmeval_reserve") (param i32) (result i32)'
+    "memory-is-a-function": '(module (func (export "memory"))'
+    ' (func (export "wasmeval_reserve") (param i32) (result i32)'
     ' (i32.const 0)) (func (export "wasmeval_evaluate") (param i32) (result i64) (i64.const 0)))',
     "evaluate-is-a-memory": '(module (memory (export "memory") 4) (export "wasmeval_evaluate" (memory 0))'
     ' (func (export "wasmeval_reserve") (param i32) (result i32) (i32.const 65536)))',

@@ -40,9 +40,7 @@ function rule(left, middle, right, widths) {
 function tableRow(cells, widths) {
   let row = '│';
   for (let i = 0; i < cells.length; i++) {
-    const space = widths[i] - cells[i].length;
-    const before = mathFloor(space / 2);
-    row += stringRepeat(' ', before) + cells[i] + stringRepeat(' ', space - before) + '│';
+    row += ` ${stringPadEnd(cells[i], widths[i] - 2)} │`;
   }
   return row;
 }
@@ -137,8 +135,7 @@ const consoleMethods = {
   },
   assert(condition, ...args) {
     if (condition) return;
-    if (typeof args[0] === 'string') args[0] = `Assertion failed: ${args[0]}`;
-    else args = ['Assertion failed', ...args];
+    args[0] = args.length ? `Assertion failed: ${args[0]}` : 'Assertion failed';
     print(2, args);
   },
   clear() {},

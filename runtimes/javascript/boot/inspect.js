@@ -69,7 +69,7 @@ function escapeOf(text, i, unit, mark) {
   }
   if (unit < 0xd800 || unit > 0xdfff) return '';
   const next = unit <= 0xdbff && i + 1 < text.length ? charCodeAt(text, i + 1) : 0;
-  return next >= 0xdc00 && next <= 0xdfff ? '' : `\\u${stringUpper(numberToString(unit, 16))}`;
+  return next >= 0xdc00 && next <= 0xdfff ? '' : `\\u${numberToString(unit, 16)}`;
 }
 
 function numberText(value) {
@@ -255,9 +255,10 @@ function shapeOf(ctx, value, name, tag, level, inTypedArray) {
       if (size === 0 && keys.length === 0) return whole(`${prefix}{}`);
       return shape('', `${prefix}{`, '}', keys, kind === 'Set' ? setItems : mapItems, BY_NAME);
     }
-    case 'Arguments':
-    case 'MappedArguments':
-      return shape('', '[Arguments] [', ']', keysOf(ctx, value, true), arrayItems, COLUMNS);
+    case 'Arguments': {
+      const keys = keysOf(ctx, value);
+      return keys.length ? shape('', '[Arguments] {', '}', keys, undefined, BY_NAME) : whole('[Arguments] {}');
+    }
     case 'RegExp':
     case 'Date':
     case 'Error':
@@ -281,11 +282,15 @@ function shapeOf(ctx, value, name, tag, level, inTypedArray) {
     }
     case 'Promise':
       return shape('', `${prefixOf(name, tag, kind)}{`, '}', keysOf(ctx, value), promiseItems, BY_NAME);
+    case 'Map Iterator':
+    case 'Set Iterator': {
+      const entries = host.rest(value)[1];
+      const label = entries ? `${stringSlice(kind, 0, 3)} Entries` : tag || kind;
+      return shape('', `[${label}] {`, '}', keysOf(ctx, value), iteratorItems, entries ? COLUMNS : BY_NAME);
+    }
     case 'WeakSet':
     case 'WeakMap':
       return shape('', `${prefixOf(name, tag, kind)}{`, '}', keysOf(ctx, value), () => ['<items unknown>'], BY_NAME);
-    case 'WeakRef':
-      return shape('', `${prefixOf(name, tag, kind)}{`, '}', keysOf(ctx, value), weakRefItems, BY_NAME);
   }
   if (typeof value === 'function') {
     const base = functionBase(value, name, tag);
@@ -420,7 +425,7 @@ function formatMember(ctx, value, level, key, layout) {
   let text;
   if (descriptor.value !== undefined) {
     ctx.indentation += 2;
-    text = formatValue(ctx, descriptor.value, level, key === 'buffer' && brand(value) === 'DataView');
+    text = formatValue(ctx, descriptor.value, level);
     ctx.indentation -= 2;
   } else if (descriptor.get !== undefined) {
     text = getterText(ctx, value, level, key, descriptor);
@@ -527,6 +532,19 @@ function mapItems(ctx, value, level) {
   return output;
 }
 
+function iteratorItems(ctx, value, level) {
+  const [items, entries] = host.rest(value);
+  const output = [];
+  ctx.indentation += 2;
+  for (let i = 0; i < items.length; i += entries ? 2 : 1) {
+    push(output, entries
+      ? `[ ${formatValue(ctx, items[i], level)}, ${formatValue(ctx, items[i + 1], level)} ]`
+      : formatValue(ctx, items[i], level));
+  }
+  ctx.indentation -= 2;
+  return output;
+}
+
 function bufferItems(ctx, value) {
   const bytes = new Uint8Array(value);
   const shown = mathMin(mathMax(0, ctx.maxArrayLength), bytes.length);
@@ -543,15 +561,6 @@ function promiseItems(ctx, value, level) {
   const text = formatValue(ctx, state[1], level);
   ctx.indentation -= 2;
   return [state[0] === 2 ? `<rejected> ${text}` : text];
-}
-
-const weakRefTarget = uncurry(WeakRef.prototype.deref);
-
-function weakRefItems(ctx, value, level) {
-  ctx.indentation += 2;
-  const text = formatValue(ctx, weakRefTarget(value), level);
-  ctx.indentation -= 2;
-  return [text];
 }
 
 // ---- layout

@@ -123,3 +123,13 @@ function received(value) {
   if (text.length > 28) text = stringSlice(text, 0, 25) + '...';
   return `type ${typeof value} (${text})`;
 }
+
+/** Gives a class of the platform its tag, and makes its members enumerable, as WebIDL has them. */
+function tagged(Class) {
+  defineProperty(Class.prototype, toStringTag, { __proto__: null, value: Class.name, configurable: true });
+  const names = ownKeys(Class.prototype);
+  for (let i = 0; i < names.length; i++) {
+    if (typeof names[i] === 'symbol' || names[i] === 'constructor') continue;
+    defineProperty(Class.prototype, names[i], { __proto__: null, enumerable: true });
+  }
+}

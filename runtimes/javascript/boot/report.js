@@ -89,6 +89,15 @@ function excerpt(code, line, column) {
   return `<snippet>:${line}\n${source}\n${mark}\n`;
 }
 
+/** The first line that imports the module: import() fails in a job of its own, which has no frame. */
+function lineOfImport(code, name) {
+  const lines = stringSplit(code, '\n');
+  for (let i = 0; i < lines.length; i++) {
+    if (stringIncludes(lines[i], 'import') && stringIncludes(lines[i], name)) return i + 1;
+  }
+  return 0;
+}
+
 /** What an error says is missing here, or '' when it says no such thing. */
 function needOf(name, message, code, line) {
   let found = regExpExec(NO_MODULE, message);
@@ -151,8 +160,9 @@ function describe(error, code) {
   let message = peek(error, 'message');
   message = typeof message === 'string' ? message : message === undefined ? '' : textOf(message);
   const place = frames.length ? regExpExec(PLACE, frames[0]) : null;
-  const line = place ? +place[1] : 0;
+  let line = place ? +place[1] : 0;
   const column = place ? +place[2] : 0;
+  if (!line && regExpTest(NO_MODULE, message)) line = lineOfImport(code, regExpExec(NO_MODULE, message)[1]);
   if (name === 'InternalError' && message === 'out of memory') {
     return [4, 'OutOfMemory', 'the snippet needs more memory than it may have', '', line, column];
   }

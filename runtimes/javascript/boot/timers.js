@@ -4,13 +4,6 @@
 const timers = [];
 let immediates = [];
 let timerCount = 0;
-let loopTime = -1;
-
-/** The time of the present turn of the loop, in whole milliseconds: all timers of one turn count from it. */
-function turnTime() {
-  if (loopTime < 0) loopTime = mathFloor(host.now());
-  return loopTime;
-}
 
 class Timeout {
   constructor(callback, delay, args, repeat) {
@@ -83,7 +76,7 @@ let timerOrder = 0;
 
 function insertTimer(timer) {
   // a delay of 1 ms, the least there is, is due in the next turn however little time has passed
-  timer._due = turnTime() + (timer._idleTimeout <= 1 ? 0 : timer._idleTimeout);
+  timer._due = mathFloor(host.now()) + (timer._idleTimeout <= 1 ? 0 : timer._idleTimeout);
   define(timer, '_order', timerOrder++);
   siftUp(timer, timers.length);
   rearm();
@@ -137,8 +130,8 @@ let dueQueue = [];
 /** Runs one callback that is due; C drains the microtasks between two calls. */
 function runDue() {
   if (!dueQueue.length) {
-    loopTime = mathFloor(host.now());
-    while (timers.length && timers[0]._due <= loopTime) {
+    const now = mathFloor(host.now());
+    while (timers.length && timers[0]._due <= now) {
       const timer = timers[0];
       removeTimer(timer);
       defineIndex(dueQueue, dueQueue.length, timer);

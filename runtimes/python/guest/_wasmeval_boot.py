@@ -12,6 +12,7 @@ import struct
 import sys
 
 import _thread
+import _wasmeval
 import site
 
 # Loaded into the image: what snippets commonly import, so that importing it costs a look-up. The rest of the library is
@@ -107,51 +108,32 @@ def load_inputs(text):
 # ---- what this runtime lacks ------------------------------------------------------------------------------------
 
 
-def _refusal(error, need, message):
-    def refused(*args, **kwargs):
-        failure = error(message)
-        failure._wasmeval_need = need
-        raise failure
-
-    return refused
-
-
 def _refuse_processes():
     """`os.fork` and its kin are absent, as on any WASI; the AttributeError says why."""
-    names = (
+    names = frozenset(
         "fork forkpty system popen execl execle execlp execlpe execv execve execvp execvpe spawnl spawnle spawnlp "
         "spawnlpe spawnv spawnve spawnvp spawnvpe posix_spawn posix_spawnp kill killpg wait wait3 wait4 waitpid pipe "
-        "pipe2 setsid nice openpty"
-    ).split()
-
-    def missing(name):
-        failure = AttributeError(f"module 'os' has no attribute {name!r}", name=name, obj=os)
-        if name in names:
-            failure._wasmeval_need = "processes"
-        raise failure
+        "pipe2 setsid nice openpty WNOHANG".split()
+    )
 
     for name in names:
         os.__dict__.pop(name, None)
     os.__all__ = [name for name in os.__all__ if name not in names]
-    os.__getattr__ = missing
+    os.__getattr__ = _wasmeval.absence(os, names, "processes")
 
     import subprocess
 
-    def refuse(self, *args, **kwargs):
-        failure = OSError(errno.ENOTSUP, "this runtime does not support processes")
-        failure._wasmeval_need = "processes"
-        raise failure
-
-    subprocess.Popen.__init__ = refuse
+    refused = _wasmeval.refusal(OSError, (errno.ENOTSUP, "this runtime has no processes"), "processes")
+    subprocess.Popen.__init__ = refused
     subprocess.Popen.__del__ = lambda self: None
 
 
 def _refuse_threads():
     """Locks, events and local data work; only a second thread cannot be."""
-    refuse = _refusal(RuntimeError, "threads", "can't start new thread: this runtime has one")
+    refused = _wasmeval.refusal(RuntimeError, ("can't start new thread: this runtime has one",), "threads")
     for name in ("start_new_thread", "start_new", "start_joinable_thread"):
-        setattr(_thread, name, refuse)
-    threading._start_new_thread = threading._start_joinable_thread = refuse
+        setattr(_thread, name, refused)
+    threading._start_new_thread = threading._start_joinable_thread = refused
 
 
 def _offer_interactive_names():

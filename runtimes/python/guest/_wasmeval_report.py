@@ -16,8 +16,10 @@ TYPE_BYTES = 256
 MESSAGE_BYTES = 8192
 TRACEBACK_BYTES = 32768
 
-# Frames formatted at either end of a traceback. More would be cut from the text anyway, and each one costs fuel.
-FRAMES_EACH_END = 120
+# A deeper stack than a recursion error's at the usual limit is told by its two ends alone: the rest would be cut from
+# the text anyway, and a million frames cost more fuel to tell than they did to make.
+MOST_FRAMES = 1100
+FRAMES_EACH_END = 100
 
 # Modules of the standard library, or below it, that this runtime cannot have, and what they would need.
 ABSENT_MODULES = {
@@ -70,7 +72,7 @@ def report(error: BaseException) -> tuple[int, bytes, bytes, bytes, int, int]:
         outcome, message = UNSUPPORTED, f"needs {need}: {message}" if message else f"needs {need}"
         if isinstance(error, ModuleNotFoundError):
             message = f"needs {need}"
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) and not message.startswith("Parser stack overflowed"):
         outcome = MEMORY
         message = message or "memory ran out"
     return (
@@ -102,7 +104,7 @@ def _text(value: object) -> str:
     try:
         return str(value)
     except Exception:
-        return f"<{type(value).__name__} object, str() failed>"
+        return "<exception str() failed>"
 
 
 def _message(error: BaseException) -> str:
@@ -113,9 +115,11 @@ def _message(error: BaseException) -> str:
 
 def _need(error: BaseException) -> str | None:
     """What `error` shows this runtime to lack, if it does."""
-    need = getattr(error, "_wasmeval_need", None)
-    if isinstance(need, str):
-        return need
+    # An error that stands for another one (urllib's URLError) lacks what that one lacked.
+    for each in (error, getattr(error, "reason", None), error.__cause__):
+        need = getattr(each, "_wasmeval_need", None)
+        if isinstance(need, str):
+            return need
     if isinstance(error, ModuleNotFoundError) and isinstance(error.name, str):
         name = error.name
         if name in ABSENT_MODULES:
@@ -160,22 +164,44 @@ def _column(step: TracebackType) -> int:
 
 def _traceback(error: BaseException) -> str:
     try:
+        _shorten(error)
+        _quote(error)
         told = traceback.TracebackException(type(error), error, error.__traceback__)
-        _shorten(told)
         return "".join(told.format())
-    except (Exception, RecursionError):
+    except Exception:
         return "".join(traceback.format_exception_only(type(error), error))
 
 
-def _shorten(told: traceback.TracebackException | None) -> None:
-    """Drops the middle of very long stacks, which would be cut from the text in any case."""
+def _quote(error: BaseException) -> None:
+    """Gives a syntax error of the snippet its line. The compiler looks for it in a file, where the snippet never was."""
+    import _wasmeval
+
+    if not (isinstance(error, SyntaxError) and error.filename == SNIPPET and error.text is None and error.lineno):
+        return
+    lines = _wasmeval.source().split("\n")
+    if error.lineno <= len(lines):
+        error.text = lines[error.lineno - 1] + "\n"
+
+
+def _shorten(error: BaseException) -> None:
+    """Takes the middle out of tracebacks that are far beyond what can be told, here and in all that led here."""
+    waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while told is not None and id(told) not in seen:
-        seen.add(id(told))
-        stack = told.stack
-        if len(stack) > 2 * FRAMES_EACH_END and len({(frame.filename, frame.lineno) for frame in stack[-8:]}) > 1:
-            del stack[FRAMES_EACH_END:-FRAMES_EACH_END]
-        told = told.__cause__ or told.__context__
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        steps = []
+        step = one.__traceback__
+        while step is not None:
+            steps.append(step)
+            step = step.tb_next
+        if len(steps) > MOST_FRAMES:
+            steps[FRAMES_EACH_END - 1].tb_next = steps[-FRAMES_EACH_END]
+        waiting += (one.__cause__, one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
 
 
 def _bytes(text: str, limit: int) -> bytes:

@@ -2,6 +2,8 @@
 
 import errno as _errno
 
+import _wasmeval
+
 AF_UNSPEC, AF_UNIX, AF_INET, AF_INET6 = 0, 1, 2, 10
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW = 1, 2, 3
 SOCK_NONBLOCK, SOCK_CLOEXEC = 0o4000, 0o2000000
@@ -32,10 +34,7 @@ timeout = TimeoutError
 _default_timeout = None
 
 
-def _refuse(*args, **kwargs):
-    failure = OSError(_errno.ENOTSUP, "this runtime has no sockets")
-    failure._wasmeval_need = "sockets"
-    raise failure
+_refuse = _wasmeval.refusal(OSError, (_errno.ENOTSUP, "this runtime has no sockets"), "sockets")
 
 
 class socket:

@@ -7,18 +7,15 @@ wake it, waiting for ever is an error here rather than a hang.
 import errno
 import time
 
+import _wasmeval
+
 from . import base_events, events
 
 __all__ = ("SelectorEventLoop", "DefaultEventLoopPolicy", "EventLoop")
 
 
 def _refuse(need):
-    def refused(self, *args, **kwargs):
-        failure = OSError(errno.ENOTSUP, f"this runtime has no {need}")
-        failure._wasmeval_need = need
-        raise failure
-
-    return refused
+    return _wasmeval.refusal(OSError, (errno.ENOTSUP, f"this runtime has no {need}"), need)
 
 
 class _Sleeper:

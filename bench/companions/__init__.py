@@ -1,0 +1,1 @@
+"""Programs that run beside the benchmark, each in a process of its own. See bench/companion.py."""

@@ -1,0 +1,211 @@
+"""Frames from a worker are decoded from hostile bytes: a value within the job's limits, or MalformedFrame."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wasmeval import Limits, Status
+from wasmeval.limits import Usage
+from wasmeval.model import ErrorInfo, Job, Result
+from wasmeval.worker import frames
+from wasmeval.worker.frames import Kind, MalformedFrame
+
+JOB = Job("python", b"1", b"", Limits(1000, 1.0, 1 << 20, 100))
+_RESULT = struct.Struct("<QBBIIQdQ6I")
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+_STATUS = st.sampled_from(list(Status))
+_U32, _U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Result:
+    status = draw(_STATUS)
+    line = draw(st.none() | st.integers(1, 2**32 - 1))
+    error = draw(st.none() | st.builds(ErrorInfo, _TEXT, _TEXT, _TEXT, st.just(line), st.none()))
+    return Result(
+        status,
+        draw(st.binary(min_size=1, max_size=100)) if status is Status.OK else b"",
+        draw(st.booleans()),
+        draw(_TEXT),
+        draw(_TEXT),
+        draw(st.booleans()),
+        draw(st.booleans()),
+        error,
+        Usage(draw(_U64), draw(st.floats(0, 1e9)), draw(_U64)),
+        JOB.limits,
+        "wasm",
+        "python",
+    )
+
+
+@given(_U64, results())
+def test_a_result_survives_the_way(number: int, result: Result) -> None:
+    ((kind, body),) = frames.Decoder().feed(frames.encode_result(number, result))
+    assert kind == Kind.RESULT
+    assert frames.result_number(body) == number
+    assert frames.decode_result(body, JOB) == result
+
+
+def check(body: bytes) -> None:
+    try:
+        result = frames.decode_result(body, JOB)
+    except MalformedFrame:
+        return
+    assert len(result.value_json) <= 100
+    assert bool(result.value_json) == (result.status is Status.OK)
+    assert len(result.stdout.encode()) <= 3 * (3 * 100 + 128)
+    assert len(result.stderr.encode()) <= 3 * (3 * 100 + 128)
+    assert math.isfinite(result.usage.wall_seconds)
+    assert result.usage.wall_seconds >= 0
+    assert (result.limits, result.runtime) == (JOB.limits, "python")
+
+
+@given(st.binary(max_size=300))
+def test_any_result_body(body: bytes) -> None:
+    check(body)
+
+
+_LENGTH = st.one_of(st.integers(0, 5), st.integers(90, 110), st.integers(0, 1000), _U32)
+
+
+@given(
+    st.integers(0, 255), st.integers(0, 255), _U32, _U32, _U64, st.floats(), _U64,
+    st.lists(_LENGTH, min_size=6, max_size=6), st.booleans(), st.binary(max_size=60),
+)  # fmt: skip
+def test_any_result_header(
+    status: int,
+    flags: int,
+    line: int,
+    column: int,
+    fuel: int,
+    wall: float,
+    peak: int,
+    lengths: list[int],
+    fits: bool,
+    rest: bytes,
+) -> None:
+    if fits and sum(lengths) < 4000:
+        rest = (rest or b"\xff") * 4000
+        rest = rest[: sum(lengths)]
+    check(_RESULT.pack(1, status, flags, line, column, fuel, wall, peak, *lengths) + rest)
+
+
+@given(results(), st.data())
+def test_a_changed_byte(result: Result, data: st.DataObject) -> None:
+    body = bytearray(frames.encode_result(1, result)[5:])
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    check(bytes(body))
+    check(bytes(body[: data.draw(st.integers(0, len(body)))]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=50)), max_size=8), st.data())
+def test_a_stream_is_cut_into_frames_wherever_it_breaks(
+    parts: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    stream = b"".join(struct.pack("<IB", len(body), kind) + body for kind, body in parts)
+    decoder, found, position = frames.Decoder(), [], 0
+    while position < len(stream):
+        size = data.draw(st.integers(1, 40))
+        found += decoder.feed(stream[position : position + size])
+        position += size
+    assert found == parts
+    assert list(decoder.feed(b"")) == []
+
+
+@given(st.lists(st.binary(max_size=40), max_size=10))
+def test_any_stream(chunks: list[bytes]) -> None:
+    decoder = frames.Decoder()
+    try:
+        for chunk in chunks:
+            for kind, body in decoder.feed(chunk):
+                assert 0 <= kind <= 255
+                assert len(body) <= frames.LARGEST_FRAME
+    except MalformedFrame:
+        pass
+
+
+def test_a_frame_that_is_too_large_is_refused_before_it_arrives() -> None:
+    with pytest.raises(MalformedFrame, match="a frame of 4294967295 bytes"):
+        list(frames.Decoder().feed(b"\xff" * 5))
+    assert list(frames.Decoder().feed(struct.pack("<IB", frames.LARGEST_FRAME, 6))) == []
+
+
+@given(
+    _U64, st.integers(0, 255), st.binary(max_size=60), st.binary(max_size=60), st.integers(1, 2**63 - 1),
+    st.floats(1e-9, 1e9), st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1),
+)  # fmt: skip
+def test_a_job_survives_the_way(
+    number: int, runtime: int, code: bytes, inputs: bytes, fuel: int, seconds: float, memory: int, output: int
+) -> None:
+    limits = Limits(fuel, seconds, memory, output)
+    ((kind, body),) = frames.Decoder().feed(
+        frames.encode_job(number, runtime, Job("python", code, inputs, limits))
+    )
+    assert kind == Kind.EVALUATE
+    assert frames.decode_job(body) == (number, runtime, code, inputs, limits)
+
+
+@given(st.binary(max_size=120))
+def test_any_job_body(body: bytes) -> None:
+    try:
+        _, _, code, inputs, _ = frames.decode_job(body)
+    except (MalformedFrame, ValueError):  # InvalidArgument: limits that cannot be
+        return
+    assert len(code) + len(inputs) <= len(body)
+
+
+@given(_U64)
+def test_a_number_survives_the_way(number: int) -> None:
+    ((_, body),) = frames.Decoder().feed(frames.encode_number(Kind.CANCEL, number))
+    assert frames.decode_number(body) == number
+
+
+@given(st.binary(max_size=20).filter(lambda body: len(body) != 8))
+def test_no_number(body: bytes) -> None:
+    with pytest.raises(MalformedFrame):
+        frames.decode_number(body)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.sampled_from(["jail", "x"]), children, max_size=3)
+    ),
+)
+
+
+@given(_JSON)
+def test_any_jail(value: object) -> None:
+    try:
+        layers = frames.decode_jail(json.dumps(value).encode())
+    except MalformedFrame:
+        return
+    for name, holds, detail in layers:
+        assert (type(name), type(holds), type(detail)) == (str, bool, str)
+
+
+@given(st.binary(max_size=60))
+def test_any_jail_bytes(body: bytes) -> None:
+    try:
+        frames.decode_jail(body)
+    except MalformedFrame:
+        pass
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"jail":' * 50_000, b"\xff\xfe", b"", b'{"jail": [1]}', b'{"jail": ["abc"]}']
+)
+def test_nasty_jails(body: bytes) -> None:
+    try:
+        layers = frames.decode_jail(body)
+    except MalformedFrame:
+        return
+    assert layers == [["a", True, "c"]]
