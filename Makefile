@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-# The first interpreter here that is new enough; `make PYTHON=/path/to/python3 ...` to say otherwise.
-PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+# The first interpreter here of a version that will do; `make PYTHON=/path/to/python3 ...` to say otherwise.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo "$$python" && break; done)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -21,7 +21,7 @@ help: ## what each target does
 
 install: $(STAMP) ## make .venv with wasmeval and what its development needs in it
 $(STAMP): requirements.lock pyproject.toml tools/make_venv.py
-	@test -n "$(PYTHON)" || { echo "wasmeval needs Python 3.11 or newer, and none was found: sudo apt-get install python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "wasmeval needs Python 3.11, 3.12 or 3.13, and none was found: sudo apt-get install python3" >&2; exit 1; }
 	$(PYTHON) tools/make_venv.py $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

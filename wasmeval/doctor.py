@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wasmeval.embedded import Evaluator
 
 _KVM = Path("/dev/kvm")
-_OLDEST_PYTHON = (3, 11)
+_OLDEST_PYTHON, _TOO_NEW_PYTHON = (3, 11), (3, 14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 def _check_python() -> Check:
     version = platform.python_version()
-    if sys.version_info < _OLDEST_PYTHON:
-        return Check("python", False, f"{version}; 3.11 or newer is needed")
+    if not _OLDEST_PYTHON <= sys.version_info < _TOO_NEW_PYTHON:
+        return Check("python", False, f"{version}; 3.11, 3.12 or 3.13 is needed")
     return Check("python", True, f"{version} on {platform.machine()}, Linux {platform.release()}")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,3 +82,26 @@ def workers(pool: BlockingPool | Evaluator) -> list[Any]:
     blocking = pool._pool if isinstance(pool, Evaluator) else pool
     assert blocking._pool
     return blocking._pool._workers
+
+
+def stop_at(workers: list[Any], number: int) -> Any:
+    """The process of the worker that runs evaluation `number` (0: between two slices), stopped in the middle of it."""
+
+    def stopped() -> Any:
+        for worker in workers:
+            if worker.blamed == number:
+                os.kill(worker.process.pid, signal.SIGSTOP)
+                # A stop takes effect when the process next runs.
+                while (state := _state(worker.process.pid)) not in "Tt":
+                    assert state not in "ZX"
+                if worker.blamed == number:
+                    return worker.process
+                os.kill(worker.process.pid, signal.SIGCONT)
+        return None
+
+    return wait_until(stopped)
+
+
+def _state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0]

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.pool.conftest import GUARD_SECONDS, Caller, MakePool, python, wait_until, workers
+from tests.pool.conftest import GUARD_SECONDS, Caller, MakePool, python, stop_at, wait_until, workers
 from wasmeval import (
     DeadlineExceeded,
     Evaluator,
@@ -345,7 +345,7 @@ async def test_an_asyncio_worker_that_dies(tmp_path: object) -> None:
         ]
         while pool.stats().running < 20:
             await asyncio.sleep(0.002)
-        os.kill(pool._pool._workers[0].process.pid, signal.SIGKILL)
+        stop_at(pool._pool._workers[:1], 0).kill()
         assert [(await task).value for task in tasks] == list(range(20))
         while pool.stats().ready < 2:
             await asyncio.sleep(0.01)

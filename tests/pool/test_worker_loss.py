@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.pool.conftest import Caller, MakePool, python, wait_until, workers
+from tests.pool.conftest import Caller, MakePool, python, stop_at, wait_until, workers
 from wasmeval import Limits, SetupError, Status
 from wasmeval.model import Job, Result
 from wasmeval.pool import BlockingPool, PoolSettings
@@ -29,21 +28,6 @@ def assert_healthy(pool: BlockingPool, restarts: int) -> None:
     assert (stats.running, stats.queued, stats.restarts) == (0, 0, restarts)
 
 
-def stop_at(pool: BlockingPool, number: int) -> subprocess.Popen[bytes]:
-    """The process of the worker that runs evaluation `number`, stopped in the middle of it."""
-
-    def stopped() -> subprocess.Popen[bytes] | None:
-        for worker in workers(pool):
-            if worker.blamed == number:
-                os.kill(worker.process.pid, signal.SIGSTOP)
-                if worker.blamed == number:
-                    return worker.process
-                os.kill(worker.process.pid, signal.SIGCONT)
-        return None
-
-    return wait_until(stopped)
-
-
 def blamed(pool: BlockingPool) -> bool:
     return any(worker.blamed for worker in workers(pool))
 
@@ -56,7 +40,7 @@ def test_kill_9_in_the_middle_of_a_batch(make_pool: MakePool) -> None:
     jobs += [python(f"import time\ntime.sleep(0.3)\n{i}") for i in range(40)]
     caller = Caller(pool, *jobs)
     wait_until(lambda: pool.stats().running == 41)
-    stop_at(pool, 1).kill()
+    stop_at(workers(pool), 1).kill()
     results = caller.results()
     assert [(result.status, result.value) for result in results[1:]] == [(Status.OK, i) for i in range(40)]
     (first, *_) = results
@@ -69,7 +53,7 @@ def test_kill_9_of_a_worker_with_sleepers_only(make_pool: MakePool) -> None:
     pool = make_pool(workers=1)
     caller = Caller(pool, *[python(f"import time\ntime.sleep(0.5)\n{i}") for i in range(20)])
     wait_until(lambda: pool.stats().running == 20)
-    os.kill(workers(pool)[0].process.pid, signal.SIGKILL)
+    stop_at(workers(pool), 0).kill()
     assert [result.value for result in caller.results()] == list(range(20))
     assert_healthy(pool, 1)
 
@@ -91,7 +75,7 @@ def test_kill_9_again_and_again(make_pool: MakePool) -> None:
     for round in range(3):
         wait_until(lambda: pool.stats().ready == 1 and pool.stats().running == 1)
         wait_until(lambda round=round: pool.stats().restarts == round)
-        os.kill(workers(pool)[0].process.pid, signal.SIGKILL)
+        stop_at(workers(pool), 0).kill()
         wait_until(lambda round=round: pool.stats().restarts == round + 1)
     (result,) = caller.results()
     assert result.error
@@ -105,7 +89,7 @@ def test_kill_9_again_and_again(make_pool: MakePool) -> None:
 def test_a_worker_that_hangs_is_killed_and_replaced(make_pool: MakePool) -> None:
     pool = make_pool(workers=1, grace_seconds=0.2)
     caller = Caller(pool, python("while True: pass", Limits(fuel=10**12, deadline_seconds=1.0)))
-    process = stop_at(pool, 1)
+    process = stop_at(workers(pool), 1)
     (result,) = caller.results()
     assert result.error
     assert (result.status, result.error.message) == (

@@ -204,8 +204,10 @@ SLEEPS = {
         "import time\nwhile True:\n try: time.sleep(1e9)\n except BaseException: pass",
         "import time\ntry: time.sleep(1e9)\nfinally: time.sleep(1e9)",
         "import time\nwhile True: time.sleep(0.001)",
-        "import asyncio\nasync def f(): await asyncio.gather(*[asyncio.sleep(1e6) for _ in range(1000)])\n"
-        "asyncio.run(f())",
+        (
+            "import asyncio\nasync def f(): await asyncio.gather(*[asyncio.sleep(1e6) for _ in range(1000)])\n"
+            "asyncio.run(f())"
+        ),
     ],
     "javascript": [
         "await new Promise(r => setTimeout(r, 1e9))",

@@ -56,7 +56,8 @@ def test_no_name_of_the_harness_is_a_global(evaluator: Evaluator) -> None:
 HOST_MODULE_MISUSE = [
     (
         "import _wasmeval\nfor name in dir(_wasmeval):\n f = getattr(_wasmeval, name)\n if callable(f):\n"
-        "  for args in ((), (b'',), (b'x' * 10**6,), (-1,), (2**31,), (2**64,), (None,), ('x',), (b'x', b'y'), ([],)):\n"
+        "  for args in ((), (b'',), (b'x' * 10**6,), (-1,), (2**31,), (2**64,), (None,),"
+        " ('x',), (b'x', b'y'), ([],)):\n"
         "   try: f(*args)\n   except (Exception, SystemExit): pass\n5"
     ),
     "import _wasmeval, sys\nfor f in list(vars(_wasmeval)): delattr(_wasmeval, f)\n5",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.guests import LIMITS, PAGE, REQUEST, guest, job, pool_of, worker_pids, write_image
-from wasmeval import Limits, SetupError, Status
+from wasmeval import Internal, Limits, SetupError, Status
 from wasmeval.model import Result
 from wasmeval.pool import BlockingPool
 
@@ -288,6 +288,15 @@ def test_nothing_is_left_of_the_guest_before(pool: BlockingPool) -> None:
         assert (result.status, result.error) == (Status.OK, None)
     together = pool.evaluate_many([job("dirty", b"1") for _ in range(40)], timeout=120)
     assert {result.status for result in together} == {Status.OK}
+    assert_healthy(pool, pids)
+
+
+def test_a_value_that_is_no_json_is_said_to_be_none(pool: BlockingPool) -> None:
+    pids = worker_pids(pool)
+    result = run(pool, "not-json")
+    assert result.status is Status.OK
+    with pytest.raises(Internal, match="the value is not JSON: its guest broke the interpreter it ran in"):
+        _ = result.value
     assert_healthy(pool, pids)
 
 

@@ -30,6 +30,8 @@ REST_SECONDS = 0.0004
 _MISSED_SECONDS = 5 * TICK_SECONDS
 _MOST_ATTEMPTS = 3
 _MOST_FAILED_STARTS = 3
+_EARLY_SECONDS = 1.0
+_MOST_EARLY_DEATHS = 8
 
 
 class Observer(Protocol):
@@ -113,6 +115,7 @@ class Pool:
         self._last_number = 0
         self._restarts = 0
         self._failed_starts = 0
+        self._early_deaths = 0
         self._restart_at = 0.0
         self._ticked = monotonic()
         self._accepting = True
@@ -279,6 +282,7 @@ class Pool:
                 self._watcher.changed()
         elif kind == Kind.READY and worker.state is State.STARTING:
             worker.state = State.READY
+            worker.ready = monotonic()
             worker.jail = frames.decode_jail(body)
             self._failed_starts = 0
             self.failure = None
@@ -351,7 +355,11 @@ class Pool:
                 ticket.worker = None
                 again.append(ticket)
         self._queue.extendleft(reversed(again))
-        if self._accepting or again:
+        self._early_deaths = self._early_deaths + 1 if monotonic() - worker.ready < _EARLY_SECONDS else 0
+        if self._early_deaths > _MOST_EARLY_DEATHS:
+            # Something kills them all at once; `tick` starts the next, later and later.
+            self._restart_at = monotonic() + 0.1 * 2 ** min(self._early_deaths - _MOST_EARLY_DEATHS, 6)
+        elif self._accepting or again:
             self._spawn()
         self._dispatch()
         self._watcher.changed()

@@ -48,6 +48,8 @@ class WorkerProcess:
         self.process = process
         self.channel = channel
         self.started = started
+        self.ready = 0.0
+        """When it was ready, by the monotonic clock."""
         self.answered = 0.0
         """When its last result arrived, by the monotonic clock."""
         self.heard = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,11 @@ CODE_SETTINGS = "fuel,cow,speed"
 
 
 def check_version() -> None:
-    """Raise SetupError unless the installed Wasmtime is one that this package may drive."""
+    """Raise SetupError unless Wasmtime and Python are of versions that go together here."""
+    if sys.version_info >= (3, 14):
+        raise SetupError(
+            "Python 3.14 takes a host function on a guest's fiber for a stack overflow; use Python 3.11 to 3.13"
+        )
     try:
         version = tuple(int(part) for part in capi.VERSION.split("."))
     except ValueError:
