@@ -70,12 +70,12 @@ def _check_seconds(name: str, value: object) -> None:
 
 
 DEFAULTS = Limits(
-    # About five seconds of CPU in CPython on the machines we measured (9 M fuel a millisecond): far more than
+    # About five seconds of CPU in CPython on the machines we measured (20 M fuel a millisecond): far more than
     # a tool step needs, and little enough that a loop gone wrong is a hiccup.
-    fuel=50_000_000_000,
+    fuel=100_000_000_000,
     # An agent's user waits this long without giving up; sleeping counts.
     deadline_seconds=10.0,
-    # CPython's own image takes about 25 MiB of it; the rest holds a few million objects.
+    # CPython's own image takes about 16 MiB of it; the rest holds a few million objects.
     memory_bytes=256 * MIB,
     # More text than a model's context wants, and small enough for any transport.
     output_bytes=1 * MIB,

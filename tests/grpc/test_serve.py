@@ -45,7 +45,7 @@ def test_it_announces_what_is_in_force() -> None:
     with process(10) as (server, _):
         text = "".join(lines_until(server, "WITHOUT"))
     assert "runtimes: javascript 1.2, python 1.2\n" in text
-    assert "limits by default: 50,000,000,000 fuel, 10 s, 256 MiB of memory, 1 MiB of each output\n" in text
+    assert "limits by default: 100,000,000,000 fuel, 10 s, 256 MiB of memory, 1 MiB of each output\n" in text
     assert text.endswith("jail: scripted\njail: WITHOUT real: no guest runs here\n")
 
 

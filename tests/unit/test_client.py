@@ -63,7 +63,7 @@ def test_the_service_s_wish_is_the_least() -> None:
 )
 def test_retries_end_within_the_call_s_time(timeout: float, chance: float, error: WasmevalError) -> None:
     delays, timeouts = play(error, timeout, chance)
-    assert sum(delays) < timeout
+    assert sum(delays) <= timeout  # equal only by rounding
     assert timeouts[0] == pytest.approx(timeout)
     assert all(left is not None and 0 <= left <= timeout + 1e-9 for left in timeouts)
 

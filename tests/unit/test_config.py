@@ -56,7 +56,7 @@ BAD = [
     ("[limits.defaults]\nfule = 1", {}, "limits.defaults.fule", "no such setting"),
     ("[limits.default]\nfuel = 1", {}, "limits.default", "no such setting"),
     ("[limits.ceilings]\noutput_bytes = 9000000", {}, "limits.ceilings.output_bytes", "not 9000000"),
-    ("[limits.ceilings]\nfuel = 5", {}, "limits", "defaults.fuel is 50000000000, above its ceiling of 5"),
+    ("[limits.ceilings]\nfuel = 5", {}, "limits", "defaults.fuel is 100000000000, above its ceiling of 5"),
     ("nonsense", {}, "config", "is not TOML"),
 ]
 
