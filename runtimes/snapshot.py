@@ -24,6 +24,8 @@ from typing import Any, Self
 import wasmtime
 from wasmtime import _ffi as ffi
 
+from runtimes.files import Files
+
 ABI_EXPORTS = ("memory", "wasmeval_evaluate", "wasmeval_reserve")
 
 WASM_PAGE_BYTES = 65_536
@@ -368,7 +370,7 @@ def _entropy() -> Iterator[bytes]:
 class Guest:
     """An instance of a raw module under WASI with a clock of its own and a fixed stream for entropy.
 
-    `preopens` maps guest paths to read-only host folders. `wasmeval.host_call` answers that nothing is offered.
+    `root` is the folder that stands for the guest's read-only `/`. `wasmeval.host_call` answers that nothing is there.
     Whatever the guest writes to stdout and stderr is in `output`.
     """
 
@@ -376,7 +378,7 @@ class Guest:
         self,
         wasm: bytes,
         *,
-        preopens: dict[str, Path] | None = None,
+        root: Path | None = None,
         environment: dict[str, str] | None = None,
         max_wasm_stack: int = 4 << 20,
     ) -> None:
@@ -394,9 +396,8 @@ class Guest:
         self.output = bytearray()
         wasi = wasmtime.WasiConfig()
         wasi.env = list((environment or {}).items())
-        for guest_path, host_path in (preopens or {}).items():
-            wasi.preopen_dir(str(host_path), guest_path, False)
         self._store.set_wasi(wasi)
+        self._files = Files(root, self.read, self.write).functions() if root else {}
         self._instance = self._linker().instantiate(self._store, self._module)
         self._exports = self._instance.exports(self._store)
         memory = self._exports["memory"]
@@ -467,6 +468,8 @@ class Guest:
             (_WASI, "poll_oneoff"): self._poll_oneoff,
             (_WASI, "fd_write"): self._fd_write,
         }
+        if self._files and module == _WASI and name in self._files:
+            return self._files[name]
         return ours.get((module, name))
 
     def _clock_time_get(self, clock: int, precision: int, result: int) -> int:

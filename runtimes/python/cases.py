@@ -137,6 +137,10 @@ VALUES: tuple[tuple[str, Any], ...] = (
         1,
     ),
     ("import tracemalloc\n1", 1),
+    (
+        "import time\na = time.process_time()\nsum(range(10**5))\na >= 0 and 0 <= time.process_time() - a < 60",
+        True,
+    ),
     ("hash('wasmeval') == hash('wasmeval') and len({'a', 'b'})", 2),
     ("class A(list):\n    def __init__(self):\n        super().__init__([1])\nA()", [1]),
 )

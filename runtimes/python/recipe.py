@@ -36,7 +36,7 @@ STACK_BYTES = 4 << 20
 MAX_WASM_STACK = 16 << 20
 
 # `while True: pass` under fuel, on the machine that docs/runtimes.md names: for slices and for people.
-FUEL_PER_MILLISECOND = 10_000_000
+FUEL_PER_MILLISECOND = 20_000_000
 
 _INTERPRETER = ("-fno-strict-aliasing", "-fwrapv", "-std=gnu11")
 _EMULATED = ("-lwasi-emulated-signal", "-lwasi-emulated-getpid", "-lwasi-emulated-process-clocks")
@@ -301,7 +301,7 @@ def take_snapshot() -> None:
     """Starts the interpreter and makes its memory the image's."""
     flavour = final_flavour()
     raw = (flavour.folder / "reactor.opt.wasm").read_bytes()
-    with Guest(raw, preopens={"/": prepare_tree(flavour)}, max_wasm_stack=1 << 20) as guest:
+    with Guest(raw, root=prepare_tree(flavour), max_wasm_stack=1 << 20) as guest:
         try:
             guest.call("_initialize")
             guest.call("wasmeval_prepare")
@@ -402,7 +402,8 @@ def stages(*, train: bool = False) -> list[Stage]:
             ),
         ]
     flags = (*final.flags, *final.ceval_flags)
-    guest = (HERE / "guest", HERE / "stubs", HERE / "library.py")
+    shared = (toolchain.RUNTIMES / "snapshot.py", toolchain.RUNTIMES / "files.py")
+    guest = (HERE / "guest", HERE / "stubs", HERE / "library.py", *shared)
     return [
         *common,
         Stage("profile", index_profile, (PROFILE,), (), (ROOT / _profile_name(),)),

@@ -45,7 +45,7 @@ class _Parts:
 
 def train(raw: bytes, library: Path) -> str:
     """The text profile of all snippets run in the instrumented module `raw`, whose library is at `library`."""
-    with Guest(raw, preopens={"/": library}, max_wasm_stack=8 << 20) as guest:
+    with Guest(raw, root=library, max_wasm_stack=8 << 20) as guest:
         guest.call("_initialize")
         guest.call("wasmeval_prepare")
         _forget_start(guest)

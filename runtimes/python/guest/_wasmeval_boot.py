@@ -136,6 +136,11 @@ def _refuse_threads():
     threading._start_new_thread = threading._start_joinable_thread = refused
 
 
+def _measure_process_time():
+    """The C library counts from the moment it was started, which was in the build; the monotonic clock does not."""
+    time.process_time, time.process_time_ns = time.perf_counter, time.perf_counter_ns
+
+
 def _offer_interactive_names():
     """`exit`, `quit` and `help` as scripts have them; the rest of `site` is of no use here."""
     site.setquit()
@@ -215,5 +220,6 @@ def finish():
 _FILTERS = list(warnings.filters)
 _refuse_processes()
 _refuse_threads()
+_measure_process_time()
 _offer_interactive_names()
 stdout.reconfigure(line_buffering=True)
