@@ -53,6 +53,7 @@ class Evaluator:
             **({} if workers is None else {"workers": workers}),
             # Whoever calls waits for his own evaluations; there is nobody else to be fair to.
             queue_size=1 << 30,
+            held_bytes=1 << 62,
             max_memory_bytes=ceilings.memory_bytes,
             require_jail=require_jail,
             cache_dir=cache_dir,

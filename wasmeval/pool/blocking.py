@@ -8,6 +8,7 @@ sockets; both change under `_turn`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -22,6 +23,8 @@ from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.runtimes import Catalogue
 from wasmeval.wasm.cache import Cache, ProgressCallback
+
+_REVIVE_SECONDS = 2.0
 
 
 class BlockingPool:
@@ -66,6 +69,8 @@ class BlockingPool:
         if timeout is not None and not timeout > 0:
             raise InvalidArgument("timeout", f"must be a positive number of seconds, not {timeout!r}")
         pool = self._checked()
+        if pool.failure:
+            self._revive(pool)
         outcomes: list[Result | Exception | None] = [None] * len(jobs)
         tickets: list[Ticket] = []
         left = len(jobs)
@@ -132,6 +137,13 @@ class BlockingPool:
         """See core.Watcher: whoever waits looks again after every round anyway."""
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _revive(self, pool: Pool) -> None:
+        """Workers could not be started some time ago; nobody has driven the pool since. Try once more."""
+        with self._turn:
+            pool.tick()
+        with contextlib.suppress(DeadlineExceeded):
+            self._wait(lambda: pool.failure is None, _REVIVE_SECONDS)
 
     def _checked(self) -> Pool:
         if self._pool is None:

@@ -83,12 +83,14 @@ class PoolStats:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One submitted evaluation. `settle` is called once with its Result, or never after `cancel`."""
+    """One submitted evaluation. `settle` is called once with its Result, or never after `cancel`. `size` counts
+    towards `held_bytes` until it is released."""
 
     number: int
     job: Job
     settle: Callable[[Result | Exception], None] | None
     submitted: float
+    size: int
     worker: WorkerProcess | None = None
     attempts: int = 0
 
@@ -113,6 +115,7 @@ class Pool:
         self._dead: list[WorkerProcess] = []
         self._queue: deque[Ticket] = deque()
         self._last_number = 0
+        self._held_bytes = 0
         self._restarts = 0
         self._failed_starts = 0
         self._early_deaths = 0
@@ -155,11 +158,11 @@ class Pool:
 
     def cancel_all(self) -> None:
         """End everything that is queued or running as `cancelled`, and settle it so."""
-        error = ErrorInfo("Cancelled", "the service is shutting down, and its grace period is over")
+        error = ErrorInfo("Cancelled", "the evaluation was stopped: its pool is closing")
         tickets = [*self._queue, *(ticket for held in self._holding.values() for ticket in held.values())]
         for ticket in tickets:
             self._settle(ticket, Status.CANCELLED, error)
-        self._queue.clear()
+        self._clear_queue()
 
     def close(self) -> None:
         """Kill every worker. What was not settled never is: call `cancel_all` first."""
@@ -182,8 +185,14 @@ class Pool:
             raise Unavailable(f"no worker can be started: {self.failure}")
         if not self._accepting:
             raise Unavailable("the service is shutting down")
+        size = len(job.code) + len(job.inputs)
+        if self._held_bytes and self._held_bytes + size > self._settings.held_bytes:
+            raise ResourceExhausted(
+                f"evaluations that wait or run hold {self._held_bytes} bytes of code and inputs, of "
+                f"{self._settings.held_bytes}; retry later, or send less"
+            )
         self._last_number += 1
-        ticket = Ticket(self._last_number, job, settle, monotonic())
+        ticket = Ticket(self._last_number, job, settle, monotonic(), size)
         worker = None if self._queue else self._free_worker()
         if worker:
             self._send(ticket, worker)
@@ -194,6 +203,7 @@ class Pool:
             )
         else:
             self._queue.append(ticket)
+        self._held_bytes += size
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -203,6 +213,7 @@ class Pool:
             self._tell(ticket.worker, frames.encode_number(Kind.CANCEL, ticket.number))
         elif ticket in self._queue:
             self._queue.remove(ticket)
+            self._release(ticket)
 
     # --- what the driver saw -------------------------------------------------------------------------------------
 
@@ -272,6 +283,7 @@ class Pool:
                 raise frames.MalformedFrame("a result nobody waits for")
             result = frames.decode_result(body, ticket.job)
             del self._holding[worker][number]
+            self._release(ticket)
             worker.answered = worker.heard = monotonic()
             ticket.worker = None
             if ticket.settle:
@@ -334,6 +346,8 @@ class Pool:
         self._tell(worker, frames.encode_job(ticket.number, self._index[ticket.job.runtime], ticket.job))
 
     def _tell(self, worker: WorkerProcess, frame: bytes) -> None:
+        if worker.state is State.GONE:
+            return
         worker.send(frame)
         if worker.wants_write:
             self._watcher.watch_writes(worker, True)
@@ -354,6 +368,8 @@ class Pool:
             elif ticket.settle:
                 ticket.worker = None
                 again.append(ticket)
+            else:
+                self._release(ticket)
         self._queue.extendleft(reversed(again))
         self._early_deaths = self._early_deaths + 1 if monotonic() - worker.ready < _EARLY_SECONDS else 0
         if self._early_deaths > _MOST_EARLY_DEATHS:
@@ -378,8 +394,20 @@ class Pool:
 
     def _settle(self, ticket: Ticket, status: Status, error: ErrorInfo) -> None:
         settle, ticket.settle = ticket.settle, None
+        ticket.worker = None
+        self._release(ticket)
         if settle:
             settle(Result(status, error=error, limits=ticket.job.limits, runtime=ticket.job.runtime))
+
+    def _release(self, ticket: Ticket) -> None:
+        """It is over, or nobody waits for it: it no longer counts."""
+        self._held_bytes -= ticket.size
+        ticket.size = 0
+
+    def _clear_queue(self) -> None:
+        for ticket in self._queue:
+            self._release(ticket)
+        self._queue.clear()
 
     def _start_failed(self, worker: WorkerProcess, why: str) -> None:
         self._remove(worker)
@@ -395,7 +423,7 @@ class Pool:
             for ticket in self._queue:
                 if ticket.settle:
                     ticket.settle(Unavailable(f"no worker can be started: {why}"))
-            self._queue.clear()
+            self._clear_queue()
         self._restart_at = monotonic() + 0.1 * 2 ** min(self._failed_starts, 6)
         self._watcher.changed()
 

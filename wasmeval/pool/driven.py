@@ -94,6 +94,11 @@ class AsyncPool:
         assert self._pool
         return self._pool.stats()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether workers can be started; while they cannot, everything is refused."""
+        return self._pool is not None and self._pool.failure is None
+
     def jail(self) -> list[list[Any]]:
         """The layers of the jail as a worker found them: [name, holds, detail]."""
         assert self._pool

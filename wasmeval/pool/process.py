@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -59,7 +60,7 @@ class WorkerProcess:
         self._page = page
         self._progress = Progress.from_buffer(page)
         self._decoder = frames.Decoder()
-        self._outbox = bytearray()
+        self._outbox: deque[memoryview] = deque()
 
     @classmethod
     def spawn(cls, configuration: dict[str, Any], started: float) -> WorkerProcess:
@@ -124,23 +125,27 @@ class WorkerProcess:
         return now - self._progress.deadline_ns / 1e9 if self._progress.number else -1.0
 
     def send(self, data: bytes) -> None:
-        """Queue `data` and send what the socket takes now. A worker that is gone is noticed by `receive`."""
-        if self._outbox:
-            self._outbox += data
-            return
-        try:
-            sent = self.channel.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            return
-        if sent < len(data):
-            self._outbox += data[sent:]
+        """Send what the socket takes of `data` now, and queue the rest. A worker that is gone is noticed by
+        `receive`."""
+        self._outbox.append(memoryview(data))
+        if len(self._outbox) == 1:
+            self.flush()
 
     def flush(self) -> None:
-        """The socket takes more again."""
-        data, self._outbox = self._outbox, bytearray()
-        self.send(bytes(data))
+        """Send of the outbox what the socket takes."""
+        while self._outbox:
+            first = self._outbox[0]
+            try:
+                sent = self.channel.send(first)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._outbox.clear()
+                return
+            if sent < len(first):
+                self._outbox[0] = first[sent:]
+            else:
+                self._outbox.popleft()
 
     def receive(self) -> Iterator[tuple[int, bytes]]:
         """The frames that have arrived. Raises EOFError when the worker is gone, MalformedFrame when it cannot be

@@ -19,7 +19,8 @@ class PoolSettings:
     """`concurrency`: evaluations inside one worker at once, most of them waiting; `queue_size`: how many more
     may wait outside; `ready`: prepared instances a worker keeps of each runtime; `slice_seconds`: how long one
     guest runs before the next; `worker_memory_bytes`: what a worker's guests together may grow by;
-    `max_memory_bytes`: the most one guest may have; `grace_seconds`: how long past its deadline an evaluation
+    `max_memory_bytes`: the most one guest may have; `held_bytes`: code and inputs of all evaluations that wait or run,
+    together; `grace_seconds`: how long past its deadline an evaluation
     may stay unanswered before its worker is killed; `require_jail`: refuse to start when a layer of the jail is
     missing.
     """
@@ -27,6 +28,7 @@ class PoolSettings:
     workers: int = field(default_factory=available_cpus)
     concurrency: int = 1024
     queue_size: int = 4096
+    held_bytes: int = 512 * MIB
     ready: int = 4
     slice_seconds: float = 0.001
     worker_memory_bytes: int = 2048 * MIB

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+_SLACK_BYTES = 65536
+"""What the tail may be longer than what is kept of it, so that not every write moves all of it."""
+
 
 class Output:
     """Keeps at most `limit` bytes of what is written, whatever is written; over it, the first and the last half.
 
-    Host memory stays below twice the limit.
+    Host memory stays below the limit, 64 KiB, and the largest single write (1 MiB, see wasi.py).
     """
 
     __slots__ = ("_head", "_limit", "_tail", "written")
@@ -17,6 +20,11 @@ class Output:
         self._tail: bytearray | None = None
         self.written = 0
         """Bytes written so far, kept or not."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Host memory that is taken."""
+        return len(self._head) + len(self._tail or b"")
 
     @property
     def truncated(self) -> bool:
@@ -35,7 +43,7 @@ class Output:
             del self._head[half:]
         else:
             self._tail += data
-        if len(self._tail) > self._limit:
+        if len(self._tail) > self._limit - self._limit // 2 + min(self._limit, _SLACK_BYTES):
             self._trim()
 
     def text(self) -> str:

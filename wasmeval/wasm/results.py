@@ -39,9 +39,15 @@ class Ending:
             return self.crashed(f"the interpreter's reply is malformed: {malformed}")
         if reply.outcome is abi.Outcome.VALUE:
             return self._result(Status.OK, None, reply.value, reply.value_is_json)
-        error = ErrorInfo(
-            reply.type, reply.message, reply.traceback, reply.line or None, reply.column or None
-        )
+        message = reply.message
+        if reply.outcome is abi.Outcome.OUT_OF_MEMORY:
+            message = f"{message} ({self.limits.memory_bytes} bytes); raise limits.memory_bytes or use less"
+        elif reply.outcome is abi.Outcome.VALUE_TOO_LARGE:
+            most = self.limits.output_bytes
+            message = (
+                f"the value is larger than output_bytes ({most}); raise limits.output_bytes or return less"
+            )
+        error = ErrorInfo(reply.type, message, reply.traceback, reply.line or None, reply.column or None)
         return self._result(_STATUS[reply.outcome], error)
 
     def trapped(self, trap: Trapped) -> Result:

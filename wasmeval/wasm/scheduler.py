@@ -277,7 +277,9 @@ class Scheduler:
     def _account(self, task: Task) -> None:
         """Keep count of what all guests grew by; over the budget the largest one ends."""
         assert task.instance is not None
-        grown = 1 + task.instance.memory_bytes() - task.image.runtime.initial_memory_bytes
+        instance = task.instance
+        grown = 1 + instance.memory_bytes() - task.image.runtime.initial_memory_bytes
+        grown += instance.wasi.stdout.held_bytes + instance.wasi.stderr.held_bytes
         self._grown_bytes += grown - task.grown_bytes
         task.grown_bytes = grown
         if self._grown_bytes > self._settings.memory_bytes:
