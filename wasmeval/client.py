@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from wasmeval import wire
 from wasmeval.address import resolve, split
 from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable, WasmevalError
 from wasmeval.inputs import encode_inputs
-from wasmeval.limits import Limits
-from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
+from wasmeval.limits import MAX_BATCH, Limits, call_timeout
+from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, checked, evaluation_of
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ RETRY_SECONDS = 10.0
 
 _FIRST_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 2.0
+_SHORTEST_SECONDS = 0.001
 
 _OPTIONS = (
     ("grpc.max_send_message_length", wire.MAX_REQUEST_BYTES),
@@ -87,12 +89,16 @@ class Client:
         `timeout` bounds the whole call in seconds, queueing and retries included; the guest is stopped when
         it passes. Raises InvalidArgument or a ServiceError.
         """
-        return self._run(_evaluate(Evaluation(code, language, inputs or {}, limits or Limits()), timeout))
+        return self._run(_evaluate(evaluation_of(code, language, inputs, limits), timeout))
 
     def evaluate_batch(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
     ) -> list[Result]:
-        """Runs many evaluations, each in its own fresh instance; results in their order. See `evaluate`."""
+        """Runs many evaluations, each in its own fresh instance; results in their order. See `evaluate`.
+
+        More than 1024 are sent as several batches, one after the other: when one is refused, those before have
+        run. None at all need no service.
+        """
         return self._run(_evaluate_batch(evaluations, timeout))
 
     def runtimes(self, *, timeout: float | None = None) -> tuple[RuntimeInfo, ...]:
@@ -100,7 +106,7 @@ class Client:
         return self._run(_runtimes(timeout))
 
     def close(self) -> None:
-        """Ends the connection; calls under way are cancelled, later ones raise Unavailable."""
+        """Ends the connection; calls under way raise Unavailable and their guests are stopped, as do later ones."""
         self._closed = True
         self._channel.close()
 
@@ -112,14 +118,14 @@ class Client:
 
     def _run(self, plan: _Plan[T]) -> T:
         _check_process(self._process)
-        step = next(plan)
+        outcome: bytes | WasmevalError | None = None
         while True:
-            outcome = self._take(step)
             try:
                 step = plan.send(outcome)
             except StopIteration as end:
                 result: T = end.value
                 return result
+            outcome = self._take(step)
 
     def _take(self, step: _Send | float) -> bytes | WasmevalError | None:
         if not isinstance(step, _Send):
@@ -129,7 +135,12 @@ class Client:
             raise Unavailable(_CLOSED)
         try:
             reply: bytes = self._calls[step.method](step.data, timeout=step.timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, ValueError) as error:
+            # gRPC says ValueError when the channel was closed just before.
+            if self._closed:
+                raise Unavailable(_WAS_CLOSED) from error
+            if isinstance(error, ValueError):
+                raise
             return _error(error)
         return reply
 
@@ -155,9 +166,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Result:
         """As `Client.evaluate`."""
-        return await self._run(
-            _evaluate(Evaluation(code, language, inputs or {}, limits or Limits()), timeout)
-        )
+        return await self._run(_evaluate(evaluation_of(code, language, inputs, limits), timeout))
 
     async def evaluate_batch(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
@@ -185,14 +194,14 @@ class AsyncClient:
 
     async def _run(self, plan: _Plan[T]) -> T:
         _check_process(self._process)
-        step = next(plan)
+        outcome: bytes | WasmevalError | None = None
         while True:
-            outcome = await self._take(step)
             try:
                 step = plan.send(outcome)
             except StopIteration as end:
                 result: T = end.value
                 return result
+            outcome = await self._take(step)
 
     async def _take(self, step: _Send | float) -> bytes | WasmevalError | None:
         if not isinstance(step, _Send):
@@ -208,11 +217,22 @@ class AsyncClient:
             reply: bytes = await self._calls[step.method](
                 step.data, timeout=step.timeout, metadata=self._metadata
             )
-        except grpc.RpcError as error:
+        except asyncio.CancelledError as error:
+            # Closing the channel cancels its calls, from within; cancelling a task comes from without.
+            task = asyncio.current_task()
+            if not (task and task.cancelling()) and self._closed:
+                raise Unavailable(_WAS_CLOSED) from error
+            raise
+        except (grpc.RpcError, grpc.aio.UsageError) as error:
+            if self._closed:
+                raise Unavailable(_WAS_CLOSED) from error
+            if isinstance(error, grpc.aio.UsageError):
+                raise
             return _error(error)
         return reply
 
 
+_WAS_CLOSED = "this client was closed during the call; its guest was stopped"
 _CLOSED = "this client is closed; make a new one"
 _METHODS = wire.EVALUATE, wire.EVALUATE_BATCH, wire.LIST_RUNTIMES
 
@@ -223,13 +243,47 @@ def _evaluate(evaluation: Evaluation, timeout: float | None) -> _Plan[Result]:
 
 
 def _evaluate_batch(evaluations: Iterable[Evaluation], timeout: float | None) -> _Plan[list[Result]]:
+    if not isinstance(evaluations, Iterable):
+        raise InvalidArgument("evaluations", f"must be iterable, not {type(evaluations).__name__}")
     requests = []
     for index, evaluation in enumerate(evaluations):
         try:
             requests.append(_request(evaluation))
         except InvalidArgument as error:
             raise wire.at_index(index, error) from None
-    return _call(wire.EVALUATE_BATCH, wire.encode_batch(requests), wire.decode_batch_reply, timeout)
+    return _batches(requests, call_timeout(timeout))
+
+
+def _batches(requests: list[Request], timeout: float | None) -> _Plan[list[Result]]:
+    end = None if timeout is None else time.monotonic() + timeout
+    starts = range(0, len(requests), MAX_BATCH)
+    # All of them before the first is sent: what no message can carry is then refused, and nothing has run.
+    messages = [_batch(requests, start) for start in starts]
+    results: list[Result] = []
+    for start, data in zip(starts, messages, strict=True):
+        # Even with no time left the service is asked: it is gRPC that says DEADLINE_EXCEEDED.
+        left = None if end is None else max(end - time.monotonic(), _SHORTEST_SECONDS)
+        try:
+            results += yield from _call(wire.EVALUATE_BATCH, data, wire.decode_batch_reply, left)
+        except InvalidArgument as error:
+            raise _moved(error, start) from None
+    return results
+
+
+def _batch(requests: list[Request], start: int) -> bytes:
+    try:
+        return wire.encode_batch(requests[start : start + MAX_BATCH])
+    except InvalidArgument as error:
+        raise _moved(error, start) from None
+
+
+def _moved(error: InvalidArgument, start: int) -> InvalidArgument:
+    """The error of one batch, with the evaluation's place among all of them."""
+    match = re.match(r"evaluations\[(\d+)\]", error.field)
+    if not match or not start:
+        return error
+    field = f"evaluations[{start + int(match[1])}]{error.field[match.end() :]}"
+    return InvalidArgument(field, error.description)
 
 
 def _runtimes(timeout: float | None) -> _Plan[tuple[RuntimeInfo, ...]]:
@@ -237,6 +291,7 @@ def _runtimes(timeout: float | None) -> _Plan[tuple[RuntimeInfo, ...]]:
 
 
 def _request(evaluation: Evaluation) -> Request:
+    checked(evaluation)
     limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
     return Request(evaluation.code, evaluation.language, encode_inputs(evaluation.inputs), limits)
 
@@ -253,8 +308,7 @@ def _call(
     chance: Callable[[], float] = random.random,
 ) -> _Plan[T]:
     """The plan of one call: send, and again after a delay, while a retry is safe and there is time for it."""
-    if timeout is not None and not timeout > 0:
-        raise InvalidArgument("timeout", f"must be a positive number of seconds, not {timeout!r}")
+    timeout = call_timeout(timeout)
     end = clock() + (RETRY_SECONDS if timeout is None else timeout)
     attempt = 0
     while True:

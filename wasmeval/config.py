@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,11 @@ from wasmeval.limits import CEILINGS, DEFAULTS, MIB, MOST_MEMORY_BYTES, MOST_OUT
 PREFIX = "WASMEVAL_"
 
 # Variables of ours that are not the server's configuration.
-_ELSEWHERE = frozenset({"WASMEVAL_CONFIG", "WASMEVAL_SERVER", "WASMEVAL_API_KEY"})
+_ELSEWHERE = frozenset({"WASMEVAL_CONFIG", "WASMEVAL_SERVER", "WASMEVAL_API_KEY", "WASMEVAL_BUILD"})
+
+# Kubernetes gives these to every pod near a Service named wasmeval: WASMEVAL_SERVICE_HOST, WASMEVAL_PORT,
+# WASMEVAL_PORT_50051_TCP_ADDR. Source: Kubernetes, "Accessing the Service", environment variables.
+_KUBERNETES = re.compile(r"WASMEVAL_(SERVICE_.*|PORT(_.*)?)")
 
 _Count = Annotated[int, Field(ge=1, strict=False)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -100,10 +105,10 @@ class ServerConfig(_Model):
     """HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one."""
     insecure: bool = False
     """Whether to listen where other machines can reach it, without keys or encryption."""
-    workers: _Count = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    """Worker processes; by default one for each CPU this process may use."""
-    concurrency: _Count = 1024
-    """Evaluations that one worker holds at a time, running, sleeping or waiting for their turn."""
+    workers: Annotated[_Count, Field(le=1024)] = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Worker processes; by default one for each CPU this process may use. At most 1024."""
+    concurrency: Annotated[_Count, Field(le=8192)] = 1024
+    """Evaluations that one worker holds at a time, running, sleeping or waiting for their turn. At most 8192."""
     queue_size: _Count = 1024
     """Evaluations that wait for a worker; more are refused with RESOURCE_EXHAUSTED."""
     grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
@@ -146,7 +151,7 @@ def load(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidArgument("config", f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
@@ -178,7 +183,11 @@ def _keys(model: type[BaseModel] = ServerConfig, prefix: str = "") -> list[str]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
     variables = {PREFIX + key.upper().replace(".", "_"): key for key in _keys()}
     unknown = sorted(
-        name for name in environ if name.startswith(PREFIX) and name not in {*variables, *_ELSEWHERE}
+        name
+        for name in environ
+        if name.startswith(PREFIX)
+        and name not in {*variables, *_ELSEWHERE}
+        and not _KUBERNETES.fullmatch(name)
     )
     if unknown:
         raise InvalidArgument(unknown[0], f"no such setting; known: {', '.join(variables)}")

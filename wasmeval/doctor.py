@@ -101,7 +101,10 @@ def _check_image(runtime: Runtime) -> Check:
 def _check_cache() -> Check:
     from wasmeval.wasm.cache import Cache
 
-    return Check("cache", True, f"{Cache().folder}, writable by this user only")
+    cache = Cache()
+    if not cache.writable:
+        return Check("cache", False, f"{cache.folder} cannot be written: nothing new is kept", needed=False)
+    return Check("cache", True, f"{cache.folder}, writable by this user only")
 
 
 def _check_compiled(runtime: Runtime) -> Check:
@@ -117,16 +120,26 @@ def _check_compiled(runtime: Runtime) -> Check:
 
 
 def _check_evaluations(catalogue: Catalogue) -> Iterator[Check]:
-    """The jail as a worker found it, and `1 + 1` in every runtime."""
+    """The jail as a worker found it, and `1 + 1` in every runtime.
+
+    Where no worker starts, the jail is what this kernel should have for one.
+    """
+    from wasmeval.worker import jail
+
+    started = False
     try:
         from wasmeval.embedded import Evaluator
 
         with Evaluator(workers=1) as evaluator:
+            started = True
             for name, ok, detail in evaluator.jail():
                 yield Check(f"jail {name}", ok, detail, needed=False)
             for runtime in catalogue:
                 yield _guarded(f"evaluate {runtime.name}", partial(_check_evaluation, runtime, evaluator))
     except (WasmevalError, OSError, ImportError) as error:
+        if not started:
+            for layer in jail.report():
+                yield Check(f"jail {layer.name}", layer.ok, layer.detail, needed=False)
         yield Check("evaluate", False, str(error))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from wasmeval.errors import InvalidArgument
 from wasmeval.inputs import encode_inputs
 from wasmeval.limits import CEILINGS, DEFAULTS, Limits
-from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo
+from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, checked, evaluation_of
 from wasmeval.pool import BlockingPool, PoolSettings
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Policy, prepare, runtime_infos
@@ -29,7 +29,7 @@ class Evaluator:
     it refuses to start where the kernel lacks a layer of the workers' jail. Close it, or use it as a context
     manager; it does not survive a fork.
 
-    Raises SetupError when this machine cannot run guests.
+    Raises SetupError when this machine cannot run guests, InvalidArgument for a default above its ceiling.
     """
 
     def __init__(
@@ -45,7 +45,9 @@ class Evaluator:
         if workers is not None and workers < 1:
             raise InvalidArgument("workers", f"must be 1 or more, not {workers}")
         ceilings = (ceilings or Limits()).within(CEILINGS, Limits())
-        self._policy = Policy((defaults or Limits()).within(DEFAULTS, ceilings), ceilings)
+        # Lower ceilings lower what is built in; what the caller asks for above them, the policy refuses.
+        built_in = DEFAULTS.within(Limits(), ceilings)
+        self._policy = Policy((defaults or Limits()).within(built_in, Limits()), ceilings)
         self._catalogue = Catalogue.installed()
         self._policy.check(self._catalogue)
         assert ceilings.memory_bytes
@@ -75,7 +77,7 @@ class Evaluator:
         `timeout` bounds the whole call in seconds, queueing included; the guest is stopped when it passes. Raises
         InvalidArgument, DeadlineExceeded (that time-out) or Unavailable (closed).
         """
-        job = self._prepare(Evaluation(code, language, inputs or {}, limits or Limits()))
+        job = self._prepare(evaluation_of(code, language, inputs, limits))
         return self._pool.evaluate_many([job], timeout)[0]
 
     def evaluate_batch(
@@ -111,6 +113,7 @@ class Evaluator:
         self.close()
 
     def _prepare(self, evaluation: Evaluation) -> Job:
+        checked(evaluation)
         request = Request(
             evaluation.code, evaluation.language, encode_inputs(evaluation.inputs), evaluation.limits
         )

@@ -7,7 +7,7 @@ A snippet's failure is never an exception: it is a `Result`. These are raised fo
     ├── EvaluationError        the snippet's, and only from Result.raise_for_status()
     ├── SetupError             the machine's: an image, a cache, a jail or a library is not as it must be
     └── ServiceError           the service's own failure; no Result was produced
-        ├── Unavailable        not reachable or shutting down; nothing ran, a retry is safe
+        ├── Unavailable        not reachable, shutting down or lost mid-call; a retry is safe
         ├── ResourceExhausted  full; nothing ran, a retry after `retry_after_seconds` is safe
         ├── DeadlineExceeded   the call's own time-out passed before a Result arrived; the guest was stopped
         └── Internal           a bug of ours or of the transport; the pool stays usable
@@ -36,8 +36,8 @@ class InvalidArgument(WasmevalError, ValueError):
         self.field = field
         self.description = description
 
-    def __reduce__(self) -> tuple[type[InvalidArgument], tuple[str, str]]:
-        return type(self), (self.field, self.description)
+    def __reduce__(self) -> tuple[type[InvalidArgument], tuple[str, str], dict[str, object]]:
+        return type(self), (self.field, self.description), vars(self)
 
 
 class EvaluationError(WasmevalError):
@@ -47,6 +47,9 @@ class EvaluationError(WasmevalError):
         detail = f"{result.error.type}: {result.error.message}" if result.error else "no detail"
         super().__init__(f"{result.status.value}: {detail}")
         self.result = result
+
+    def __reduce__(self) -> tuple[type[EvaluationError], tuple[Result], dict[str, object]]:
+        return type(self), (self.result,), vars(self)
 
 
 class SetupError(WasmevalError):
@@ -58,7 +61,10 @@ class ServiceError(WasmevalError):
 
 
 class Unavailable(ServiceError):
-    """The service is not reachable, or is draining. Nothing ran; a retry is safe."""
+    """The service is not reachable, is draining, or was lost in the middle of the call.
+
+    A snippet may have run then, but it has no effect outside its instance: a retry is safe.
+    """
 
 
 class ResourceExhausted(ServiceError):

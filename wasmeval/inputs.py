@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -15,8 +17,16 @@ from wasmeval.errors import InvalidArgument
 MAX_INPUTS_BYTES = 8 << 20
 """Names and values of one evaluation together."""
 
+MAX_INPUTS = 4096
+"""Names of one evaluation; each is checked by itself, while others wait."""
+
+MAX_CONTAINERS = 1 << 18
+"""Arrays and objects of one evaluation together: to build as many takes some 20 ms, while others wait."""
+
 MAX_NESTING = 256
 """Arrays and objects inside each other in one value; deeper ones overflow the stack of some interpreter."""
+
+TOO_MANY_INPUTS = f"more than {MAX_INPUTS} names; pass one object that holds them"
 
 # Longer ones take quadratic time in int.__repr__, which Python therefore refuses (CVE-2020-10735).
 _PLAIN_BITS = 13_000
@@ -53,12 +63,14 @@ def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
     """One JSON object of `inputs`, whose values are JSON text already; empty when there are none.
 
     Raises InvalidArgument for a name that is no variable of the runtime's language, a value that is not JSON
-    or nests too deep, and for more than 8 MiB in all.
+    or nests too deep, and for more in all than MAX_INPUTS, MAX_INPUTS_BYTES or MAX_CONTAINERS.
     """
     if not inputs:
         return b""
+    if len(inputs) > MAX_INPUTS:
+        raise InvalidArgument("inputs", TOO_MANY_INPUTS)
     members = []
-    size = 0
+    size = containers = 0
     for name, text in inputs.items():
         _check_name(runtime, name)
         encoded = name.encode()
@@ -67,7 +79,7 @@ def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
             raise InvalidArgument(
                 "inputs", f"more than {MAX_INPUTS_BYTES} bytes together; pass less, or split the evaluation"
             )
-        _check_json(_field(name), text)
+        containers += _check_json(_field(name), text, MAX_CONTAINERS - containers)
         members.append(b'"%b":%b' % (encoded, text))
     return b"{%b}" % b",".join(members)
 
@@ -106,16 +118,44 @@ def _check_name(runtime: str, name: str) -> None:
         )
 
 
-def _check_json(field: str, text: bytes) -> None:
+def _check_json(field: str, text: bytes, most: int) -> int:
+    """How many arrays and objects are in `text` (or 0 when too few to matter). More than `most` are refused."""
+    count = 0
+    # No text with this few brackets is too deep or too much; all others are looked at before anything is built.
+    if text.count(b"[") + text.count(b"{") > min(MAX_NESTING, most):
+        brackets = _brackets(text)
+        count = brackets.count(_OPEN)
+        if count > most:
+            raise InvalidArgument(
+                "inputs",
+                f"more than {MAX_CONTAINERS} arrays and objects together; pass some as a string to parse",
+            )
+        if any(depth > MAX_NESTING for depth in accumulate(memoryview(brackets).cast("b"))):
+            raise _too_deep(field)
+    with _no_collection() if count else nullcontext():
+        _parse_json(field, text)
+    return count
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Meanwhile the collector does not walk, again and again, through what is only built to be dropped."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _parse_json(field: str, text: bytes) -> None:
     import orjson
 
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
         _check_json_slowly(field, text)
-    # No text with this few brackets is too deep; all others are counted through.
-    if text.count(b"[") + text.count(b"{") > MAX_NESTING and _depth(text) > MAX_NESTING:
-        raise _too_deep(field)
 
 
 def _check_json_slowly(field: str, text: bytes) -> None:
@@ -144,15 +184,21 @@ def _too_deep(field: str) -> InvalidArgument:
     )
 
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
-_FLAT = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else byte for byte in range(256))
+_FLAT = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+_OPEN = b"\1"
 
 
-def _depth(text: bytes) -> int:
-    """How deep valid JSON nests. (On invalid text the search for strings would take quadratic time.)"""
-    brackets = _STRING.sub(b"", text).translate(_STEPS, _FLAT)
-    return max(accumulate(memoryview(brackets).cast("b")), default=0)
+def _brackets(text: bytes) -> bytes:
+    """A step up or down for each bracket that is not in a string, in linear time whatever `text` is.
+
+    Where quotes that are not escaped are all there is between brackets, every other piece is inside a string; a
+    pair of them with nothing between changes that for no other.
+    """
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    text = text.translate(_STEPS, _FLAT).replace(b'""', b"")
+    return b"".join(text.split(b'"')[::2])
 
 
 def _encode(field: str, value: Any) -> bytes:

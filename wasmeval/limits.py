@@ -69,6 +69,19 @@ def _check_seconds(name: str, value: object) -> None:
         raise InvalidArgument(f"limits.{name}", f"must be a positive, finite number of seconds, not {value}")
 
 
+def call_timeout(timeout: object) -> float | None:
+    """The time-out of a call in seconds; None for none, and for one of more than three years.
+
+    Raises InvalidArgument for what is no positive number.
+    """
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise InvalidArgument("timeout", f"must be a positive number of seconds, not {timeout!r}")
+    # Neither gRPC nor a lock waits much longer than that.
+    return None if timeout > 1e8 else float(timeout)
+
+
 DEFAULTS = Limits(
     # About five seconds of CPU in CPython on the machines we measured (20 M fuel a millisecond): far more than
     # a tool step needs, and little enough that a loop gone wrong is a hiccup.
@@ -96,6 +109,10 @@ MOST_MEMORY_BYTES = 4096 * MIB
 
 MOST_OUTPUT_BYTES = 8 * MIB
 """No ceiling is higher: three outputs, some of their bytes threefold, must fit into one reply of 64 MiB."""
+
+
+MAX_BATCH = 1024
+"""Evaluations in one batch; their messages and results must fit into memory together."""
 
 
 @dataclass(frozen=True, slots=True)

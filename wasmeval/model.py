@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from wasmeval.errors import EvaluationError, Internal
+from wasmeval.errors import EvaluationError, Internal, InvalidArgument
 from wasmeval.limits import Limits, Usage
 
 
@@ -39,6 +39,34 @@ class Evaluation:
     language: str = "python"
     inputs: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = Limits()
+
+
+def evaluation_of(
+    code: str, language: str, inputs: Mapping[str, Any] | None, limits: Limits | None
+) -> Evaluation:
+    """The evaluation that the arguments of an `evaluate` mean; only None stands for none."""
+    return Evaluation(
+        code, language, {} if inputs is None else inputs, Limits() if limits is None else limits
+    )
+
+
+def checked(evaluation: object) -> Evaluation:
+    """The evaluation, if its parts have the types they must have; raises InvalidArgument that names the part."""
+    if not isinstance(evaluation, Evaluation):
+        raise InvalidArgument("evaluation", f"must be an Evaluation, not {type(evaluation).__name__}")
+    for name, kind, what in _PARTS:
+        value = getattr(evaluation, name)
+        if not isinstance(value, kind):
+            raise InvalidArgument(name, f"must be {what}, not {type(value).__name__}")
+    return evaluation
+
+
+_PARTS: tuple[tuple[str, type, str], ...] = (
+    ("code", str, "a str"),
+    ("language", str, "a str"),
+    ("inputs", Mapping, "a mapping from names to values"),
+    ("limits", Limits, "wasmeval.Limits"),
+)
 
 
 class Request(NamedTuple):

@@ -42,6 +42,9 @@ _OPTIONS = (
 # For replies that are on their way when everything has been answered; health watchers would stay for ever.
 _FLUSH_SECONDS = 0.5
 
+# Often enough for a load balancer, which asks every few seconds itself.
+_WATCH_SECONDS = 1.0
+
 # Enough to keep a worker busy, few enough for others not to wait long behind them.
 _BATCH_EVALUATIONS_PER_WORKER = 2
 
@@ -70,12 +73,24 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
 
+    async def watch(self, healthy: Callable[[], bool]) -> None:
+        """Health says NOT_SERVING while `healthy()` does not hold, looked at every second; until cancelled."""
+        said = True
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            now = healthy()
+            if now != said:
+                said = now
+                status = health_pb2.HealthCheckResponse
+                await self._set_health(status.SERVING if now else status.NOT_SERVING)
+
     async def drain(self, grace_seconds: float) -> None:
         """Health says NOT_SERVING, new calls are refused, accepted ones end within the grace or are cancelled.
 
         Returns when every accepted call has its answer and nothing listens any more.
         """
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        # For good: a watch that goes on changes nothing any more.
+        await self._health.enter_graceful_shutdown()
         await self._service.drain(grace_seconds)
         await self._grpc.stop(_FLUSH_SECONDS)
 
@@ -184,6 +199,10 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
 class Pool(ServicePool, Protocol):
     """A pool's whole life."""
 
+    @property
+    def healthy(self) -> bool:
+        """False while it cannot start workers."""
+
     async def start(self) -> None:
         """Returns when it can evaluate."""
 
@@ -206,7 +225,8 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains: running evaluations end within `config.grace_seconds`.
 
-    A second signal ends at once. `announce` gets lines for people, the first of them `listening on TARGET`.
+    A second signal ends at once. `announce` gets lines for people, the first of them `listening on TARGET`; that
+    nobody reads them any more is no reason to stop.
     Raises InvalidArgument or SetupError when it cannot start.
     """
     catalogue = catalogue or Catalogue.installed()
@@ -235,11 +255,34 @@ async def serve(
         gc.freeze()
         await server.start()
         for line in _in_force(server.address, config, policy, service.runtimes(), pool.jail()):
-            announce(line)
-        await signals.first.wait()
-        announce(f"draining for at most {config.grace_seconds:g} s; a second signal ends at once")
+            _say(announce, line)
+        await signals.interrupt(server.watch(lambda: pool.healthy), signals.first)
+        _say(announce, f"draining for at most {config.grace_seconds:g} s; a second signal ends at once")
         await signals.interrupt(server.drain(config.grace_seconds), signals.second)
-        announce("stopped")
+        _say(announce, "stopped")
+
+
+def _say(announce: Callable[[str], None], line: str) -> None:
+    """Whoever read the standard output may be gone (OSError), or it may be closed (ValueError)."""
+    with contextlib.suppress(OSError, ValueError):
+        announce(line)
+
+
+class _Observer:
+    """The pool's observer: logs the loss of workers, whether there is telemetry or not."""
+
+    def __init__(self, telemetry: Telemetry | None) -> None:
+        self._telemetry = telemetry
+
+    def queue_wait(self, runtime: str, seconds: float) -> None:
+        if self._telemetry is not None:
+            self._telemetry.queue_wait(runtime, seconds)
+
+    def worker_restarted(self, reason: str) -> None:
+        # One of the pool's closed set: no word of a guest.
+        logger.warning("worker replaced: %s", reason)
+        if self._telemetry is not None:
+            self._telemetry.worker_restarted(reason)
 
 
 class _Signals:
@@ -292,7 +335,7 @@ def _worker_pool(config: ServerConfig, catalogue: Catalogue, telemetry: Telemetr
         cache_dir=config.cache_dir,
         **own,
     )
-    pool = AsyncPool(settings, catalogue, telemetry)
+    pool = AsyncPool(settings, catalogue, _Observer(telemetry))
     if telemetry is not None:
         telemetry.watch_workers(lambda: pool.stats().workers)
     return pool

@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable
 from wasmeval.inputs import compose_inputs
-from wasmeval.limits import CEILINGS, DEFAULTS, MOST_MEMORY_BYTES, MOST_OUTPUT_BYTES, Limits
+from wasmeval.limits import CEILINGS, DEFAULTS, MAX_BATCH, MOST_MEMORY_BYTES, MOST_OUTPUT_BYTES, Limits
 from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
 from wasmeval.runtimes import Catalogue
 from wasmeval.telemetry import Telemetry
 
 MAX_CODE_BYTES = 1 << 20
-MAX_BATCH = 1024
-"""Evaluations in one batch; their messages and results must fit into memory together."""
-
 # Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
 MAX_BATCHES = 64
 
 # When the lanes of a batch take longer than this for one evaluation each, there may be more of them.
 _SLOW_SECONDS = 0.02
+
+# For so long the checks of one batch keep the event loop to themselves.
+_TURN_SECONDS = 0.01
 
 _DRAINING = "the service is shutting down; nothing ran, try again elsewhere or later"
 
@@ -32,7 +32,7 @@ _DRAINING = "the service is shutting down; nothing ran, try again elsewhere or l
 class Policy:
     """What limits apply: `defaults` where the caller sets none, never more than `ceilings`.
 
-    Raises InvalidArgument for a ceiling that nothing could keep.
+    Raises InvalidArgument for a ceiling that nothing could keep, and for a default above its ceiling.
     """
 
     defaults: Limits = DEFAULTS
@@ -45,6 +45,13 @@ class Policy:
             if ceiling is not None and ceiling > most:
                 raise InvalidArgument(
                     f"ceilings.{name}", f"{ceiling} is more than {most}, the most there can be"
+                )
+        for limit in fields(Limits):
+            default, ceiling = getattr(self.defaults, limit.name), getattr(self.ceilings, limit.name)
+            if default is not None and ceiling is not None and default > ceiling:
+                raise InvalidArgument(
+                    f"defaults.{limit.name}",
+                    f"{default} is above its ceiling of {ceiling}; lower it or raise the ceiling",
                 )
         object.__setattr__(self, "_unasked", Limits().within(self.defaults, self.ceilings))
 
@@ -176,7 +183,6 @@ class Service:
             raise InvalidArgument(
                 "evaluations", f"{len(requests)} in one batch; send between 1 and {MAX_BATCH}"
             )
-        jobs = [self._prepare_at(index, request) for index, request in enumerate(requests)]
         if self._batches >= MAX_BATCHES:
             raise ResourceExhausted(
                 f"{MAX_BATCHES} batches are under way; try again, or send evaluations one by one"
@@ -184,7 +190,7 @@ class Service:
         self._enter()
         self._batches += 1
         try:
-            return await _Batch(self, jobs, carrier).run()
+            return await _Batch(self, await self._prepare_all(requests), carrier).run()
         finally:
             self._batches -= 1
             self._leave()
@@ -206,6 +212,18 @@ class Service:
             await asyncio.wait_for(idle.wait(), grace_seconds)
         await self._pool.drain(0.0)
         await idle.wait()
+
+    async def _prepare_all(self, requests: Sequence[Request]) -> list[Job]:
+        """All the jobs; other calls get a turn when the checks take long."""
+        jobs = []
+        clock = asyncio.get_running_loop().time
+        turn = clock()
+        for index, request in enumerate(requests):
+            jobs.append(self._prepare_at(index, request))
+            if clock() - turn > _TURN_SECONDS:
+                await asyncio.sleep(0)
+                turn = clock()
+        return jobs
 
     def _prepare_at(self, index: int, request: Request) -> Job:
         try:

@@ -156,8 +156,10 @@ def set_up(environ: Mapping[str, str]) -> Telemetry | None:
     Exporters: `console`, and `otlp` (gRPC, with `pip install wasmeval[otlp]`, or HTTP by its own package). An
     endpoint means `otlp`. Raises SetupError when the exporter is not there or not known.
     """
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
     traces, metrics = (_exporter(environ, signal) for signal in ("TRACES", "METRICS"))
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or (traces, metrics) == ("none", "none"):
+    if (traces, metrics) == ("none", "none"):
         return None
     try:
         from opentelemetry.sdk.metrics import MeterProvider

@@ -35,6 +35,8 @@ class ScriptedPool:
     ) -> None:
         self.jobs: list[Job] = []
         self.stopped: list[Job] = []
+        self.healthy = True
+        """Whether it says that it can run guests; a test may change it."""
         self._script = script
         self._slots = asyncio.Semaphore(running)
         self._room = running + queue_size

@@ -5,15 +5,14 @@ Both sides read the same tables: `_CODES` for the errors, `_STATUSES` for how a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 from google.rpc import error_details_pb2, status_pb2
 
 from wasmeval.errors import (
@@ -25,7 +24,8 @@ from wasmeval.errors import (
     Unavailable,
     WasmevalError,
 )
-from wasmeval.limits import Limits, Usage
+from wasmeval.inputs import MAX_INPUTS, TOO_MANY_INPUTS
+from wasmeval.limits import MAX_BATCH, Limits, Usage
 from wasmeval.model import ErrorInfo, Request, Result, RuntimeInfo, Status
 from wasmeval.v1 import wasmeval_pb2 as pb
 
@@ -61,6 +61,9 @@ _CODES: dict[type[WasmevalError], grpc.StatusCode] = {
     Internal: grpc.StatusCode.INTERNAL,
 }
 _ERROR_OF = {code: error for error, code in _CODES.items()}
+# A message up to this size holds too few fields to be a burden.
+_SMALL_BYTES = 1 << 16
+
 _DETAILS_KEY = "grpc-status-details-bin"
 
 _M = TypeVar("_M", bound=Message)
@@ -92,6 +95,8 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
 
 def decode_request(data: bytes) -> Request:
     """Raises InvalidArgument for what is no such message, and for fields this version does not know."""
+    if len(data) > _SMALL_BYTES and _has_more_fields(data, MAX_INPUTS + 3):
+        raise _too_many(pb.EvaluateRequest, data, InvalidArgument("inputs", TOO_MANY_INPUTS))
     return _request(_parse(pb.EvaluateRequest, data), "")
 
 
@@ -107,8 +112,13 @@ def encode_batch(requests: Iterable[Request]) -> bytes:
 
 
 def decode_batch(data: bytes) -> list[Request]:
-    """Raises InvalidArgument as `decode_request`, naming the evaluation."""
+    """Raises InvalidArgument as `decode_request`, naming the evaluation, and for none or more than MAX_BATCH."""
+    if _has_more_fields(data, MAX_BATCH):
+        # Not worth parsing: two bytes on the wire are an object here.
+        raise _too_many(pb.EvaluateBatchRequest, data, _wrong_count(f"more than {MAX_BATCH}"))
     batch = _parse(pb.EvaluateBatchRequest, data)
+    if not batch.evaluations:
+        raise _wrong_count("0")
     return [_request(message, f"evaluations[{index}].") for index, message in enumerate(batch.evaluations)]
 
 
@@ -123,11 +133,13 @@ def at_index(index: int, error: InvalidArgument) -> InvalidArgument:
     return InvalidArgument(f"evaluations[{index}].{error.field}", error.description)
 
 
+def _wrong_count(count: str) -> InvalidArgument:
+    return InvalidArgument("evaluations", f"{count} in one batch; send between 1 and {MAX_BATCH}")
+
+
 def _request(message: pb.EvaluateRequest, prefix: str) -> Request:
-    _refuse_unknown(message, prefix)
     limits = None
     if message.HasField("limits"):
-        _refuse_unknown(message.limits, f"{prefix}limits.")
         try:
             limits = _decode_limits(message.limits)
         except InvalidArgument as error:
@@ -140,52 +152,120 @@ def _parse(kind: type[_M], data: bytes) -> _M:
         message = kind.FromString(data)
     except DecodeError:
         raise _malformed(kind, data) from None
-    _refuse_unknown(message, "")
+    # Unknown fields at any depth are part of the size. (As an UnknownFieldSet each of them would become an object.)
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    if message.ByteSize() != size:
+        raise _unknown(kind, data)
     return message
 
 
-def _refuse_unknown(message: Message, prefix: str) -> None:
-    unknown = UnknownFieldSet(message)
-    if len(unknown):
-        number = unknown[0].field_number
-        name = message.DESCRIPTOR.full_name
-        raise InvalidArgument(
-            f"{prefix}{number}",
-            f"{name} has no field {number} of this type in this version; leave it out or update the service",
-        )
+def _too_many(kind: type[Message], data: bytes, error: InvalidArgument) -> InvalidArgument:
+    return _unknown(kind, data) if _find(kind.DESCRIPTOR, data, _is_unknown) else error
+
+
+def _unknown(kind: type[Message], data: bytes) -> InvalidArgument:
+    path, name = _find(kind.DESCRIPTOR, data, _is_unknown) or ("request", kind.DESCRIPTOR.full_name)
+    what = "such field" if path == "request" else f"field {path.rpartition('.')[2]} of this type"
+    return InvalidArgument(path, f"{name} has no {what} in this version; leave it out or update the service")
 
 
 def _malformed(kind: type[Message], data: bytes) -> InvalidArgument:
-    field = _not_unicode(kind.DESCRIPTOR, data, "")
-    if field:
-        return InvalidArgument(field, "not valid UTF-8; send text in UTF-8")
+    found = _find(kind.DESCRIPTOR, data, _is_garbled)
+    if found:
+        return InvalidArgument(found[0], "not valid UTF-8; send text in UTF-8")
     return InvalidArgument("request", f"not a {kind.DESCRIPTOR.full_name} message")
 
 
-def _not_unicode(descriptor: Any, data: bytes, prefix: str) -> str:
-    """The path of the first string in `data` that is not UTF-8; empty when it is malformed otherwise.
+# What is wrong in a message that was refused, found by hand: protobuf only says that something is.
 
-    Read as a message without fields, any message is a list of unknown ones.
-    """
-    try:
-        fields = UnknownFieldSet(Empty.FromString(data))
-    except DecodeError:
-        return ""
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MOST_FIELDS = 10_000
+"""Looked at for the path to what is wrong; a message with more before it gets a vaguer answer."""
+
+# A field's wire type and content, and what its descriptor says, None when there is none of its number.
+_Fault = Callable[[int, memoryview, Any], bool]
+
+
+def _find(descriptor: Any, data: bytes, fault: _Fault) -> tuple[str, str] | None:
+    """The path of the first field with `fault`, and the name of its message."""
+    return _find_in(descriptor, memoryview(data), "", fault, iter(range(_MOST_FIELDS)))
+
+
+def _find_in(
+    descriptor: Any, data: memoryview, prefix: str, fault: _Fault, left: Iterator[int]
+) -> tuple[str, str] | None:
     seen: dict[str, int] = {}
-    for unknown in (fields[position] for position in range(len(fields))):
-        field = descriptor.fields_by_number.get(unknown.field_number)
-        if field is None or not isinstance(unknown.data, bytes):
+    for number, wire_type, content in _fields(data):
+        if next(left, None) is None:
+            return None
+        field = descriptor.fields_by_number.get(number)
+        if fault(wire_type, content, field):
+            return f"{prefix}{field.name if field and fault is _is_garbled else number}", descriptor.full_name
+        if field is None or field.type != FieldDescriptor.TYPE_MESSAGE or wire_type != _BYTES:
             continue
         path = f"{prefix}{field.name}"
-        if field.type == FieldDescriptor.TYPE_STRING and not _is_unicode(unknown.data):
-            return path
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            is_map = field.message_type.GetOptions().map_entry
-            index = seen[path] = seen.get(path, -1) + 1
-            found = _not_unicode(field.message_type, unknown.data, "" if is_map else f"{path}[{index}].")
-            if found:
-                return path if is_map else found
-    return ""
+        index = seen[path] = seen.get(path, -1) + 1
+        is_map = field.message_type.GetOptions().map_entry
+        if is_map and fault is _is_unknown:
+            # Parsing drops them.
+            continue
+        inside = f"{path}[{index}]." if field.is_repeated else f"{path}."
+        found = _find_in(field.message_type, content, inside, fault, left)
+        if found:
+            return (path, descriptor.full_name) if is_map else found
+    return None
+
+
+def _is_unknown(wire_type: int, _: memoryview, field: Any) -> bool:
+    if field is None:
+        return True
+    if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE):
+        return wire_type != _BYTES
+    return wire_type != (_FIXED64 if field.type == FieldDescriptor.TYPE_DOUBLE else _VARINT)
+
+
+def _is_garbled(wire_type: int, content: memoryview, field: Any) -> bool:
+    is_text = field is not None and field.type == FieldDescriptor.TYPE_STRING
+    return is_text and wire_type == _BYTES and not _is_unicode(bytes(content))
+
+
+def _has_more_fields(data: bytes, most: int) -> bool:
+    return next(islice(_fields(memoryview(data)), most, None), None) is not None
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Number, wire type and content of each field in turn, as far as they are well-formed.
+
+    Source: protobuf.dev/programming-guides/encoding. Groups have no content here: what is in them follows.
+    """
+    position, end = 0, len(data)
+    while position < end:
+        tag, position = _varint(data, position)
+        wire_type = tag & 7
+        start = position
+        if wire_type == _VARINT:
+            _, position = _varint(data, position)
+        elif wire_type == _BYTES:
+            length, start = _varint(data, position)
+            position = start + length
+        elif wire_type in (_FIXED64, _FIXED32):
+            position += 8 if wire_type == _FIXED64 else 4
+        if position > end:
+            return
+        yield tag >> 3, wire_type, data[start:position]
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """The number at `position` and where it ends; beyond the data when it does not end."""
+    value = shift = 0
+    for byte in data[position : position + 10]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        position += 1
+        if byte < 0x80:
+            return value, position
+    return value, len(data) + 1
 
 
 def _is_unicode(text: str | bytes) -> bool:

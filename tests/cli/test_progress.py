@@ -43,6 +43,25 @@ def test_a_log_gets_whole_lines_a_few_seconds_apart() -> None:
     ]
 
 
+def test_waiting_for_another_process_is_said() -> None:
+    stream = io.StringIO()
+    terminal = Terminal()
+    for each in (stream, terminal):
+        with shown(each) as show:
+            for tenth in range(50):
+                show(CompileProgress("python", 0, 1000, tenth / 10, waiting=True))
+            show(CompileProgress("python", 0, 1000, 0.0))
+    assert stream.getvalue().splitlines() == [
+        "waiting for another process that compiles python: 0 s",
+        "waiting for another process that compiles python: 3 s",
+        "compiling python: 0 %, 0 s",
+    ]
+    drawn = terminal.getvalue().split("\r")
+    assert drawn[1] == "waiting for another process that compiles python: 0 s"
+    # The longer line is wiped before the bar is drawn.
+    assert drawn[-2:] == [" " * len(drawn[1]), f"compiling python       [{'.' * 30}]   0 %  0 s\n"]
+
+
 def test_nothing_to_compile_shows_nothing() -> None:
     for stream in (io.StringIO(), Terminal()):
         with shown(stream):

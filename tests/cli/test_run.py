@@ -99,6 +99,57 @@ def test_a_file_that_is_not_text_is_refused(wasmeval: Command, tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("content", [b"#" * (4 << 20) + b"#", b"#" + "ä".encode() * (2 << 20)])
+def test_a_file_that_is_too_large_is_refused_as_such(
+    wasmeval: Command, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "a.py").write_bytes(content)
+    for name in ("a.py", "-"):
+        done = wasmeval("run", name, cwd=tmp_path, stdin=content)
+        message = f"wasmeval: code: {name} is larger than 4 MiB; pass data as inputs\n"
+        assert (done.returncode, done.stderr.decode()) == (2, message)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [
+        (">/dev/full", "wasmeval: cannot write the output: No space left on device\n"),
+        (">&-", "wasmeval: standard output is closed\n"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["run -c 1", "run --json -c 1", "runtimes", "doctor"])
+def test_an_output_that_takes_nothing_exits_with_4(redirection: str, message: str, arguments: str) -> None:
+    command = f"{sys.executable} -m wasmeval {arguments} {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.decode()) == (4, message)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"), [("2>&-", 1), ("<&-", 1), ("<&- 2>&-", 1), ("2>/dev/full", 4)]
+)
+def test_other_closed_streams_harm_nothing(redirection: str, code: int) -> None:
+    command = f"{sys.executable} -m wasmeval run -c 'print(1)\n1 / 0' {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", command.replace("\n", "; ")], capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (code, b"1\n")
+
+
+def test_ctrl_c_is_not_what_a_stopping_service_is() -> None:
+    with running_service() as service:
+        command = [sys.executable, "-m", "wasmeval", "run", "--server", service.target, "--deadline", "60"]
+        command += ["-c", "import time\ntime.sleep(60)"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            time.sleep(1.5)
+            # The second one ends what still runs.
+            service.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            service.process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert err.startswith(b"wasmeval: ")
+
+
 def test_json_is_the_result(wasmeval: Command) -> None:
     done = wasmeval("run", "--json", "--deadline", "3", "-c", "print('x'); 2 ** 70")
     result = json.loads(done.stdout)

@@ -83,7 +83,7 @@ def test_an_error_without_a_traceback_still_says_what_it_was(answer: Any, capfd:
         (Status.MEMORY_EXCEEDED, 3),
         (Status.OUTPUT_EXCEEDED, 3),
         (Status.CRASHED, 4),
-        (Status.CANCELLED, 130),
+        (Status.CANCELLED, 4),
     ],
 )
 def test_the_exit_code_tells_the_status(answer: Any, capfd: Captured, status: Status, code: int) -> None:
@@ -130,6 +130,35 @@ def test_json_is_the_whole_result_in_one_line(answer: Any, capfd: Captured) -> N
     assert decoded["limits"]["deadline_seconds"] == 2.0
     assert decoded["stdout"] == '"\\u0000value"'
     assert list(decoded) == ["value" if f.name == "value_json" else f.name for f in fields(Result)]
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"{", b"[" * 100_000, b"1\x00", b"1, 2"])
+def test_a_value_that_is_not_json_exits_with_4(answer: Any, capfd: Captured, value: bytes) -> None:
+    answer(Result(Status.OK, value_json=value))
+    assert main(["run", "--json", "-c", "..."]) == 4
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("wasmeval: the value is not JSON: its guest broke")
+    # As text it is shown as far as it is text.
+    assert main(["run", "-c", "..."]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_json_stays_one_line_whatever_the_value(answer: Any, capfd: Captured) -> None:
+    answer(Result(Status.OK, value_json=b'[1,\n\r"\\n"]'))
+    assert main(["run", "--json", "-c", "..."]) == 0
+    printed = capfd.readouterr().out
+    assert printed.count("\n") == 1
+    assert json.loads(printed)["value"] == [1, "\n"]
+
+
+def test_what_the_machine_refuses_exits_with_4(answer: Any, capfd: Captured) -> None:
+    answer(OSError(11, "Resource temporarily unavailable"))
+    assert main(["run", "-c", "..."]) == 4
+    assert capfd.readouterr() == ("", "wasmeval: [Errno 11] Resource temporarily unavailable\n")
+    answer(PermissionError(13, "Permission denied", "/dev/shm"))
+    assert main(["run", "-c", "..."]) == 4
+    assert capfd.readouterr() == ("", "wasmeval: /dev/shm: Permission denied\n")
 
 
 def test_json_of_a_failure_has_a_null_value(answer: Any, capfd: Captured) -> None:

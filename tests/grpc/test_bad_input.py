@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.grpc.conftest import WAIT_SECONDS, Running, serve_scripted
-from wasmeval import Client, Evaluation, InvalidArgument, Limits, wire
+from wasmeval import AsyncClient, Client, Evaluation, InvalidArgument, Limits, wire
 from wasmeval.v1 import wasmeval_pb2 as pb
 
 MIB = 1 << 20
@@ -117,9 +118,9 @@ def test_one_wrong_evaluation_refuses_its_batch(
     assert words in description
 
 
-@pytest.mark.parametrize("count", [0, 1025])
-def test_a_batch_is_neither_empty_nor_too_long(shared: Running, count: int) -> None:
-    batch = pb.EvaluateBatchRequest(evaluations=[request()] * count)
+@pytest.mark.parametrize(("number", "count"), [(0, "0"), (1025, "more than 1024")])
+def test_a_batch_is_neither_empty_nor_too_long(shared: Running, number: int, count: str) -> None:
+    batch = pb.EvaluateBatchRequest(evaluations=[request()] * number)
     assert refuse(shared, wire.EVALUATE_BATCH, batch.SerializeToString()) == (
         "evaluations",
         f"{count} in one batch; send between 1 and 1024",
@@ -203,6 +204,15 @@ def test_the_client_raises_what_the_service_says(shared: Running) -> None:
         ({"code": "1", "inputs": {"x": {1: 1}}}, "inputs.x"),
         ({"code": "1", "timeout": 0}, "timeout"),
         ({"code": "1", "timeout": math.nan}, "timeout"),
+        ({"code": "1", "timeout": "5"}, "timeout"),
+        ({"code": "1", "timeout": True}, "timeout"),
+        ({"code": 5}, "code"),
+        ({"code": None}, "code"),
+        ({"code": "1", "language": None}, "language"),
+        ({"code": "1", "inputs": []}, "inputs"),
+        ({"code": "1", "inputs": [("x", 1)]}, "inputs"),
+        ({"code": "1", "limits": {}}, "limits"),
+        ({"code": "1", "limits": {"fuel": 1}}, "limits"),
     ],
 )
 def test_what_cannot_be_sent_is_named_by_the_client(
@@ -213,6 +223,36 @@ def test_what_cannot_be_sent_is_named_by_the_client(
             client.evaluate(**arguments)
         assert caught.value.field == field
         assert client.evaluate("1").ok
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "field"),
+    [
+        (5, "evaluations"),
+        ("1", "evaluations[0].evaluation"),
+        ([Evaluation("1"), None], "evaluations[1].evaluation"),
+        ([Evaluation("1"), Evaluation(5)], "evaluations[1].code"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_evaluation_is_named_by_the_client(shared: Running, evaluations: Any, field: str) -> None:
+    with Client(shared.target) as client:
+        with pytest.raises(InvalidArgument) as caught:
+            client.evaluate_batch(evaluations)
+        assert caught.value.field == field
+        assert client.evaluate("1").ok
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12, 10**400, 1e8, 99_999_999])
+def test_any_time_is_a_time_out(shared: Running, timeout: float) -> None:
+    async def main() -> bool:
+        async with AsyncClient(shared.target) as client:
+            return (await client.evaluate("1", timeout=timeout)).ok
+
+    with Client(shared.target) as client:
+        assert client.evaluate("1", timeout=timeout).ok
+        assert client.evaluate_batch([Evaluation("1")], timeout=timeout)[0].ok
+        assert client.runtimes(timeout=timeout)
+    assert asyncio.run(main())
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "1", math.nan])

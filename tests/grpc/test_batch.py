@@ -7,8 +7,18 @@ import threading
 
 import pytest
 
-from tests.grpc.conftest import Serving
-from wasmeval import Client, Evaluation, ResourceExhausted, Result, Status, Unavailable
+from tests.grpc.conftest import WAIT_SECONDS, Serving
+from wasmeval import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    Evaluation,
+    InvalidArgument,
+    ResourceExhausted,
+    Result,
+    Status,
+    Unavailable,
+)
 from wasmeval.model import Job
 from wasmeval.testing import hang, succeed
 
@@ -155,3 +165,50 @@ def test_an_error_of_the_pool_fails_the_batch_and_stops_the_rest(serving: Servin
 def test_the_double_succeeds_by_default() -> None:
     job = Job("python", b"1", b"", Evaluation("1").limits)
     assert succeed(job).ok
+
+
+def test_a_batch_of_none_needs_no_service() -> None:
+    async def main() -> list[Result]:
+        async with AsyncClient("127.0.0.1:1") as client:
+            return await client.evaluate_batch([])
+
+    with Client("127.0.0.1:1") as client:
+        assert client.evaluate_batch([]) == []
+    assert asyncio.run(main()) == []
+
+
+def test_more_than_one_batch_holds_are_several(serving: Serving) -> None:
+    with serving(number) as server, Client(server.target) as client:
+        results = client.evaluate_batch([Evaluation(str(index)) for index in range(2500)])
+        assert [result.value for result in results] == list(range(2500))
+
+        async def main() -> list[Result]:
+            async with AsyncClient(server.target) as client:
+                return await client.evaluate_batch([Evaluation("1")] * 1025, timeout=WAIT_SECONDS)
+
+        assert len(asyncio.run(main())) == 1025
+
+
+def test_what_is_wrong_in_a_later_batch_has_its_place_among_all(serving: Serving) -> None:
+    evaluations = [Evaluation("1")] * 1030
+    with serving() as server, Client(server.target) as client:
+        with pytest.raises(InvalidArgument) as caught:
+            client.evaluate_batch([*evaluations, Evaluation("")])
+        assert caught.value.field == "evaluations[1030].code"
+        ran = len(server.pool.jobs)
+        with pytest.raises(InvalidArgument) as caught:
+            client.evaluate_batch([*evaluations, Evaluation("\ud800")])
+        assert caught.value.field == "evaluations[1030].code"
+        assert len(server.pool.jobs) == ran
+
+
+def test_the_time_of_several_batches_is_one(serving: Serving) -> None:
+    async def slow(job: Job) -> Result:
+        await asyncio.sleep(0.4 if job.code == b"slow" else 0)
+        return succeed(job)
+
+    with serving(slow) as server, Client(server.target) as client:
+        evaluations = [*[Evaluation("1")] * 1023, Evaluation("slow")] * 5
+        with pytest.raises(DeadlineExceeded):
+            client.evaluate_batch(evaluations, timeout=1.0)
+        assert client.evaluate("1").ok

@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tests.grpc.conftest import WAIT_SECONDS
+from tests.grpc.test_stopping import health_of
 from wasmeval import Client, ServiceError, Status
 
 
@@ -83,3 +86,27 @@ def test_a_second_signal_ends_at_once() -> None:
         assert server.wait(WAIT_SECONDS) == 0
         client.close()
         assert isinstance(call.exception(WAIT_SECONDS), ServiceError)
+
+
+def test_whoever_read_its_output_may_go_away() -> None:
+    with process(WAIT_SECONDS) as (server, target), Client(target) as client:
+        assert server.stdout is not None
+        server.stdout.close()
+        assert client.evaluate("0").ok
+        with ThreadPoolExecutor() as executor:
+            call = executor.submit(client.evaluate, "0.5")
+            time.sleep(0.2)
+            server.send_signal(signal.SIGTERM)
+            assert call.result(WAIT_SECONDS).status is Status.OK
+        # 120 is Python's own word for output that nobody took.
+        assert server.wait(WAIT_SECONDS) in (0, 120)
+
+
+def test_health_says_when_no_worker_can_be_started_and_when_one_can_again() -> None:
+    with process(0.1) as (_, target), Client(target) as client:
+        for code, status in (("sick", "NOT_SERVING"), ("well", "SERVING")):
+            assert client.evaluate(code).ok
+            end = time.monotonic() + WAIT_SECONDS
+            while health_of(target) != HealthCheckResponse.ServingStatus.Value(status):
+                assert time.monotonic() < end
+                time.sleep(0.05)

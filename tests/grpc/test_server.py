@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -14,14 +15,57 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.grpc.conftest import WAIT_SECONDS, Running, Serving
 from tests.grpc.test_stopping import health_of
 from wasmeval import Client, Internal, InvalidArgument, SetupError, wire
-from wasmeval.server import allowed
+from wasmeval.server import _Observer, allowed
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.mark.parametrize("service", ["", "wasmeval.v1.Evaluator"])
 def test_health_is_served(running: Running, service: str) -> None:
     assert health_of(running.target, service) == SERVING
+
+
+def test_health_follows_the_pool(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def until(status: int) -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while await asyncio.to_thread(health_of, running.target) != status:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("wasmeval.server._WATCH_SECONDS", 0.01)
+    watch = asyncio.run_coroutine_threadsafe(running.server.watch(lambda: running.pool.healthy), running.loop)
+    running.pool.healthy = False
+    asyncio.run(until(NOT_SERVING))
+    assert health_of(running.target, wire.SERVICE) == NOT_SERVING
+    running.pool.healthy = True
+    asyncio.run(until(SERVING))
+    # A pool that comes back while the service stops makes it serve no more.
+    running.pool.healthy = False
+    asyncio.run(until(NOT_SERVING))
+    running.call(running.server._health.enter_graceful_shutdown())
+    running.pool.healthy = True
+    running.call(asyncio.sleep(0.1))
+    assert health_of(running.target) == NOT_SERVING
+    watch.cancel()
+
+
+def test_a_worker_that_is_replaced_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Told:
+        reasons: ClassVar[list[str]] = []
+
+        def worker_restarted(self, reason: str) -> None:
+            self.reasons.append(reason)
+
+        def queue_wait(self, runtime: str, seconds: float) -> None:
+            self.reasons.append(f"{runtime} {seconds}")
+
+    for telemetry in (None, Told()):
+        observer = _Observer(telemetry)  # type: ignore[arg-type]
+        observer.worker_restarted("crashed")
+        observer.queue_wait("python", 0.5)
+    assert Told.reasons == ["crashed", "python 0.5"]
+    assert [record.getMessage() for record in caplog.records] == ["worker replaced: crashed"] * 2
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
 def test_reflection_is_served(running: Running) -> None:

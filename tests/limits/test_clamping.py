@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ def test_more_than_the_ceiling_is_lowered(evaluator: Evaluator) -> None:
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Evaluator]:
     ceilings = Limits(fuel=80_000_000, deadline_seconds=20.0, memory_bytes=64 * MIB, output_bytes=100)
-    with Evaluator(workers=1, defaults=Limits(fuel=10**12, output_bytes=50), ceilings=ceilings) as evaluator:
+    with Evaluator(workers=1, defaults=Limits(output_bytes=50), ceilings=ceilings) as evaluator:
         yield evaluator
 
 
@@ -73,3 +74,22 @@ def test_within(asked: Limits, defaults: Limits, ceilings: Limits) -> None:
         else:
             assert got == (wanted if ceiling is None else min(wanted, ceiling))
     assert applied.within(defaults, ceilings) == applied
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"code": 5}, "code"),
+        ({"code": "1", "language": None}, "language"),
+        ({"code": "1", "inputs": []}, "inputs"),
+        ({"code": "1", "limits": {}}, "limits"),
+    ],
+)
+def test_arguments_of_another_type_are_named(
+    strict: Evaluator, arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        strict.evaluate(**arguments)
+    assert refused.value.field == field
+    assert strict.evaluate_batch([], timeout=float("inf")) == []
+    assert strict.evaluate("1", timeout=1e12).ok

@@ -169,13 +169,13 @@ def test_closing_during_an_evaluation_ends_it_as_cancelled() -> None:
         assert result.error
         assert (result.status, result.error.message) == (
             Status.CANCELLED,
-            "the service is shutting down, and its grace period is over",
+            "the evaluation was stopped: its pool is closing",
         )
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     evaluator.close()
-    with pytest.raises(Unavailable, match="the service is shutting down"):
+    with pytest.raises(Unavailable, match="the pool is closing or closed"):
         evaluator.evaluate("1")
 
 

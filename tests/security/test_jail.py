@@ -284,3 +284,19 @@ def test_a_missing_layer_is_said_and_refused_on_demand(monkeypatch: pytest.Monke
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert [layer.ok for layer in jail.report()] == [True, True, True, False]
     assert jail.report()[3].detail == "no filter for this kernel or machine (riscv64)"
+
+
+@pytest.mark.parametrize(
+    ("version", "detail"),
+    [
+        (1, "ABI 1: no file"),
+        (3, "ABI 3: no file"),
+        (4, "ABI 4: no file, no TCP port"),
+        (6, "ABI 6: no file, no TCP port, no signal outside"),
+    ],
+)
+def test_landlock_claims_no_more_than_its_version_has(
+    monkeypatch: pytest.MonkeyPatch, version: int, detail: str
+) -> None:
+    monkeypatch.setattr(jail, "_landlock_version", lambda: version)
+    assert jail.report()[2] == jail.Layer("landlock", True, detail)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,10 @@ BAD = [
     ("wrokers = 2", {}, "wrokers", "no such setting (from wasmeval.toml); known: listen, "),
     ("", {"WASMEVAL_WORKERS": "two"}, "workers", "not 'two' (from the environment)"),
     ("", {"WASMEVAL_WROKERS": "2"}, "WASMEVAL_WROKERS", "no such setting; known: WASMEVAL_LISTEN, "),
+    ("workers = 1025", {}, "workers", "less than or equal to 1024, not 1025"),
+    ("", {"WASMEVAL_CONCURRENCY": "8193"}, "concurrency", "less than or equal to 8192, not '8193'"),
+    ("", {"WASMEVAL_PORTS": "1"}, "WASMEVAL_PORTS", "no such setting"),
+    ("", {"WASMEVAL_SERVICES": "1"}, "WASMEVAL_SERVICES", "no such setting"),
     ("grace_seconds = -1", {}, "grace_seconds", "not -1"),
     ("grace_seconds = inf", {}, "grace_seconds", "not inf"),
     ("worker_memory_bytes = 1", {}, "worker_memory_bytes", "not 1"),
@@ -90,3 +96,37 @@ def test_the_client_s_own_variables_are_not_settings() -> None:
         load(environ={"WASMEVAL_API_KEY": "x", "WASMEVAL_SERVER": "y", "WASMEVAL_CONFIG": "z"})
         == ServerConfig()
     )
+
+
+def test_what_kubernetes_says_of_a_service_named_wasmeval_is_no_setting() -> None:
+    environ = {
+        "WASMEVAL_SERVICE_HOST": "10.0.0.1",
+        "WASMEVAL_SERVICE_PORT": "50051",
+        "WASMEVAL_SERVICE_PORT_GRPC": "50051",
+        "WASMEVAL_PORT": "tcp://10.0.0.1:50051",
+        "WASMEVAL_PORT_50051_TCP_ADDR": "10.0.0.1",
+        "WASMEVAL_BUILD": "1",
+    }
+    assert load(environ=environ) == ServerConfig()
+
+
+def test_the_most_workers_and_the_most_in_each_are_allowed() -> None:
+    config = load(environ={"WASMEVAL_WORKERS": "1024", "WASMEVAL_CONCURRENCY": "8192"})
+    assert (config.workers, config.concurrency) == (1024, 8192)
+
+
+def test_a_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    file = tmp_path / "wasmeval.toml"
+    file.write_bytes('listen = "unix:/tmp/\N{SNOWMAN}"\n'.encode())
+    script = (
+        "import sys, pathlib, wasmeval.config\n"
+        "print(ascii(wasmeval.config.load(pathlib.Path(sys.argv[1]), {}).listen))"
+    )
+    environ = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(file)], env=environ, check=True, capture_output=True, text=True
+    )
+    assert found.stdout == "'unix:/tmp/\\u2603'\n"
+    file.write_bytes(b'listen = "\xff"')
+    with pytest.raises(InvalidArgument, match="is not TOML"):
+        load(file, {})

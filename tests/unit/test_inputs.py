@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import json
 import math
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmeval import InvalidArgument
-from wasmeval.inputs import MAX_INPUTS_BYTES, MAX_NESTING, compose_inputs, encode_inputs, shorten
+from wasmeval.inputs import (
+    MAX_CONTAINERS,
+    MAX_INPUTS,
+    MAX_INPUTS_BYTES,
+    MAX_NESTING,
+    _brackets,
+    compose_inputs,
+    encode_inputs,
+    shorten,
+)
 from wasmeval.model import decode_value
 
 surrogates = st.text(st.characters(categories=None))
@@ -153,3 +164,66 @@ def test_shortened_text_is_printable_and_short(text: str) -> None:
     assert len(short) <= 43
     assert short.isprintable()
     short.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "containers"),
+    [
+        (b"[" * 300 + b"]" * 300, 300),
+        (b'["' + b"[" * 300 + b'"]', 1),
+        (b'["\\"' + b"[" * 300 + b'\\\\",[]]', 2),
+        (b'["a","[","]","",{"[":"\\\\"},"' + b"[" * 300 + b'"]', 2),
+        (b'"' + b"[" * 300, 0),
+    ],
+)
+def test_brackets_in_strings_are_none(text: bytes, containers: int) -> None:
+    assert _brackets(text).count(b"\1") == containers
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.text(st.sampled_from('[]{}"\\ab\n')),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.sampled_from('[]{}"\\ab')), inner),
+)
+
+
+@given(json_values)
+def test_every_array_and_object_is_counted(value: Any) -> None:
+    def containers(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+        return 0 if inner is None else 1 + sum(map(containers, inner))
+
+    steps = _brackets(json.dumps(value).encode())
+    assert steps.count(b"\1") == containers(value) == steps.count(b"\xff")
+
+
+def test_as_many_arrays_and_objects_as_there_may_be() -> None:
+    most = b"[" + b"{}," * (MAX_CONTAINERS - 2) + b"[]]"
+    assert compose_inputs("python", {"x": most})
+    for inputs in (
+        {"x": most, "y": b"[" * 257},
+        {"x": b"[" + most + b"]"},
+        {"x": b"[" * (MAX_CONTAINERS + 1)},
+    ):
+        with pytest.raises(InvalidArgument, match=r"^inputs: more than 262144 arrays and objects together"):
+            compose_inputs("python", inputs)
+
+
+def test_as_many_names_as_there_may_be() -> None:
+    names = {f"x{number}": b"1" for number in range(MAX_INPUTS)}
+    assert compose_inputs("python", names)
+    with pytest.raises(InvalidArgument, match=r"^inputs: more than 4096 names; pass one object"):
+        compose_inputs("python", {**names, "y": b"1"})
+
+
+def test_the_collector_stays_as_it_was() -> None:
+    large = {"x": b"[" + b"[]," * 1000 + b"0]"}
+    for text in (large, {"x": large["x"][:-1]}):
+        with contextlib.suppress(InvalidArgument):
+            compose_inputs("python", text)
+        assert gc.isenabled()
+    gc.disable()
+    try:
+        compose_inputs("python", large)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from tests.grpc.conftest import CATALOGUE
-from wasmeval import InvalidArgument, Limits, SetupError
+from wasmeval import Evaluator, InvalidArgument, Limits, SetupError
 from wasmeval.limits import CEILINGS, DEFAULTS
 from wasmeval.model import Job, Request
 from wasmeval.service import MAX_CODE_BYTES, Policy, Service, prepare
@@ -53,11 +54,43 @@ def test_too_little_memory_for_the_runtime_names_the_least() -> None:
 
 
 def test_a_policy_that_no_runtime_can_live_with_is_refused() -> None:
-    for policy in (Policy(ceilings=Limits(memory_bytes=1 << 20)), Policy(defaults=Limits(memory_bytes=1))):
+    small = Limits(memory_bytes=1 << 20)
+    for policy in (Policy(small, small), Policy(defaults=Limits(memory_bytes=1))):
         with pytest.raises(SetupError, match="javascript needs 25165824; raise the default and the ceiling"):
             Service(ScriptedPool(), CATALOGUE, policy)
 
 
 def test_a_policy_without_requests_applies_its_defaults_within_its_ceilings() -> None:
-    policy = Policy(DEFAULTS, Limits(fuel=7))
-    assert policy.apply(None) == policy.apply(Limits()) == Limits(fuel=7).within(DEFAULTS, CEILINGS)
+    policy = Policy(Limits(fuel=5).within(DEFAULTS, CEILINGS), Limits(fuel=7))
+    assert policy.apply(None) == policy.apply(Limits()) == Limits(fuel=5).within(DEFAULTS, CEILINGS)
+    assert policy.apply(Limits(fuel=9)).fuel == 7
+
+
+def test_a_default_above_its_ceiling_is_refused() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Policy(DEFAULTS, Limits(fuel=7))
+    assert caught.value.field == "defaults.fuel"
+    assert caught.value.description == (
+        "100000000000 is above its ceiling of 7; lower it or raise the ceiling"
+    )
+
+
+def test_an_evaluator_takes_no_default_above_its_ceiling() -> None:
+    with pytest.raises(InvalidArgument, match=r"^defaults\.fuel: 8 is above its ceiling of 7"):
+        Evaluator(defaults=Limits(fuel=8), ceilings=Limits(fuel=7))
+
+
+def test_the_checks_of_a_long_batch_give_other_calls_a_turn() -> None:
+    heavy = Request("1", "python", {"x": b"[" + b"{}," * 100_000 + b"0]"})
+
+    async def main() -> int:
+        service = Service(ScriptedPool(), CATALOGUE)
+        batch = asyncio.ensure_future(service.evaluate_batch([heavy] * 10))
+        turns = 0
+        while not service._pool.jobs:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+            turns += 1
+        assert len(await batch) == 10
+        return turns
+
+    assert asyncio.run(main()) >= 4

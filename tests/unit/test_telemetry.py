@@ -199,3 +199,7 @@ def test_the_trace_context_comes_with_the_call() -> None:
         server.wait_until(recorded._spans.get_finished_spans)
     assert recorded.span.parent is not None
     assert recorded.span.parent.span_id == int("2" * 16, 16)
+
+
+def test_disabled_wins_over_an_exporter_that_is_not_known() -> None:
+    assert set_up({"OTEL_SDK_DISABLED": "True", "OTEL_TRACES_EXPORTER": "zipkin"}) is None

@@ -57,7 +57,7 @@ def test_a_request_arrives_as_it_was_sent(request: Request) -> None:
     assert plain(wire.decode_request(wire.encode_request(request).SerializeToString())) == request
 
 
-@given(st.lists(requests, max_size=4))
+@given(st.lists(requests, min_size=1, max_size=4))
 def test_a_batch_arrives_as_it_was_sent(batch: list[Request]) -> None:
     assert list(map(plain, wire.decode_batch(wire.encode_batch(batch)))) == batch
 

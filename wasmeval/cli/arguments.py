@@ -18,7 +18,8 @@ examples:
   wasmeval serve --listen 127.0.0.1:50051
 
 exit codes:
-  0 all is well, 1 the snippet failed, 2 wrong usage, 3 a limit was reached, 4 the service failed
+  0 all is well, 1 the snippet failed, 2 wrong usage, 3 a limit was reached,
+  4 the service or this machine failed, 130 stopped by Ctrl-C
 """
 
 
@@ -134,7 +135,7 @@ def fuel(text: str) -> int:
     number = _number(text)
     if not number.is_integer():
         raise argparse.ArgumentTypeError(f"{_short(text)} is not a whole number")
-    return int(number)
+    return _bounded(number, text)
 
 
 def seconds(text: str) -> float:
@@ -144,7 +145,7 @@ def seconds(text: str) -> float:
 
 def mebibytes(text: str) -> int:
     """A number of MiB, in bytes."""
-    return int(_number(text) * (1 << 20))
+    return _bounded(_number(text) * (1 << 20), text)
 
 
 def positive(text: str) -> int:
@@ -163,6 +164,13 @@ def _number(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{_short(text)} is not a number")
     return number
+
+
+def _bounded(number: float, text: str) -> int:
+    """`number` without its fraction; no message names one of 300 digits."""
+    if abs(number) >= 1 << 63:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is too large")
+    return int(number)
 
 
 def _short(text: str) -> str:

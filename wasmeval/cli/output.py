@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from wasmeval.errors import Internal
 from wasmeval.model import Result
 
 _PLACE_OF_VALUE = '"\\u0000value"'
@@ -16,7 +17,8 @@ def result_json(result: Result) -> str:
     """`result` as one line of JSON, with the fields of `Result` in their order and `value` decoded.
 
     The value is embedded as the guest's runtime wrote it, so its numbers have all their digits, and may be the
-    tokens NaN, Infinity and -Infinity, which Python's json reads.
+    tokens NaN, Infinity and -Infinity, which Python's json reads. Raises Internal when what the guest sent is not
+    JSON.
     """
     fields: dict[str, Any] = {
         "status": result.status.value,
@@ -32,7 +34,19 @@ def result_json(result: Result) -> str:
         "tier": result.tier,
         "runtime": result.runtime,
     }
-    return json.dumps(fields).replace(_PLACE_OF_VALUE, result.value_json.decode() or "null", 1)
+    return json.dumps(fields).replace(_PLACE_OF_VALUE, _checked(result.value_json) or "null", 1)
+
+
+def _checked(value_json: bytes) -> str:
+    """A value as text, once it is known to be JSON: a guest that broke its interpreter may send anything."""
+    try:
+        text = value_json.decode()
+        if text:
+            json.loads(text, parse_int=str)
+    except (ValueError, RecursionError) as error:
+        raise Internal("the value is not JSON: its guest broke the interpreter it ran in") from error
+    # Between tokens; inside a string JSON has none.
+    return text.replace("\n", " ").replace("\r", " ")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -41,15 +41,23 @@ class _Bar:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._runtime = ""
+        self._covered = 0
 
     def show(self, progress: CompileProgress) -> None:
         if self._runtime not in {"", progress.runtime}:
             self._stream.write("\n")
         self._runtime = progress.runtime
+        if progress.waiting:
+            self._stream.write(f"\r{_waiting(progress)}")
+            self._stream.flush()
+            self._covered = len(_waiting(progress))
+            return
         filled = _BAR_WIDTH * progress.done // max(progress.total, 1)
         bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+        self._stream.write(f"\r{' ' * self._covered}\r" if self._covered else "\r")
+        self._covered = 0
         self._stream.write(
-            f"\rcompiling {progress.runtime:<12} [{bar}] {_percent(progress):3d} %  {progress.seconds:.0f} s"
+            f"compiling {progress.runtime:<12} [{bar}] {_percent(progress):3d} %  {progress.seconds:.0f} s"
         )
         self._stream.flush()
 
@@ -65,21 +73,25 @@ class _Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._runtime = ""
+        self._waited = False
         self._shown_at = 0.0
 
     def show(self, progress: CompileProgress) -> None:
-        started = progress.runtime != self._runtime
+        started = progress.runtime != self._runtime or progress.waiting != self._waited
         ended = progress.done >= progress.total
         if not started and not ended and progress.seconds - self._shown_at < _SECONDS_BETWEEN_LINES:
             return
-        self._runtime, self._shown_at = progress.runtime, progress.seconds
-        self._stream.write(
-            f"compiling {progress.runtime}: {_percent(progress)} %, {progress.seconds:.0f} s\n"
-        )
+        self._runtime, self._waited, self._shown_at = progress.runtime, progress.waiting, progress.seconds
+        line = f"compiling {progress.runtime}: {_percent(progress)} %, {progress.seconds:.0f} s"
+        self._stream.write((_waiting(progress) if progress.waiting else line) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
         """Nothing: every line is whole."""
+
+
+def _waiting(progress: CompileProgress) -> str:
+    return f"waiting for another process that compiles {progress.runtime}: {progress.seconds:.0f} s"
 
 
 def _percent(progress: CompileProgress) -> int:

@@ -22,7 +22,8 @@ _EXIT_CODES = {
     Status.MEMORY_EXCEEDED: codes.LIMIT_REACHED,
     Status.OUTPUT_EXCEEDED: codes.LIMIT_REACHED,
     Status.CRASHED: codes.SERVICE_FAILED,
-    Status.CANCELLED: codes.INTERRUPTED,
+    # By the service, which stops; Ctrl-C here is a KeyboardInterrupt.
+    Status.CANCELLED: codes.SERVICE_FAILED,
 }
 
 # Longer code is refused anyway; this only keeps `wasmeval run /dev/zero` from filling the memory.
@@ -64,10 +65,14 @@ def _read(path: str) -> str:
     """The snippet in the file at `path`, or on standard input for `-`."""
     try:
         if path == "-":
-            data = sys.stdin.buffer.read(_MOST_CODE_BYTES)
+            data = sys.stdin.buffer.read(_MOST_CODE_BYTES + 1)
         else:
             with Path(path).open("rb") as file:
-                data = file.read(_MOST_CODE_BYTES)
+                data = file.read(_MOST_CODE_BYTES + 1)
+        if len(data) > _MOST_CODE_BYTES:
+            raise InvalidArgument(
+                "code", f"{path} is larger than {_MOST_CODE_BYTES >> 20} MiB; pass data as inputs"
+            )
         return data.decode("utf-8-sig")
     except OSError as error:
         raise InvalidArgument("code", f"cannot read {path}: {error.strerror or error}") from None
@@ -90,7 +95,7 @@ def _print(result: Result) -> None:
     _write(sys.stderr, result.stderr)
     if result.value_json not in {b"", b"null"}:
         separator = "" if result.stdout.endswith("\n") or not result.stdout else "\n"
-        _write(sys.stdout, separator + result.value_json.decode() + "\n")
+        _write(sys.stdout, separator + result.value_json.decode("utf-8", "replace") + "\n")
     sys.stdout.flush()
     if result.error is None:
         return

@@ -38,6 +38,8 @@ def describe() -> list[dict[str, Any]]:
             "interpreter": runtime.interpreter,
             "languages": list(runtime.languages),
             "image_sha256": runtime.image_sha256,
+            "initial_memory_bytes": runtime.initial_memory_bytes,
+            "minimum_memory_bytes": runtime.minimum_memory_bytes,
             "compiled": cache.find(runtime) is not None,
         }
         for runtime in Catalogue.installed()

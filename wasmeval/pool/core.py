@@ -25,8 +25,8 @@ from wasmeval.worker import frames
 from wasmeval.worker.frames import Kind
 
 TICK_SECONDS = 0.1
-REST_SECONDS = 0.0004
-"""What a worker needs to drop an instance and prepare the next. Measured: 0.15 to 0.3 ms."""
+REST_SECONDS = 0.003
+"""After so long without work a worker has prepared all the instances it keeps; see wasm/scheduler.py."""
 _MISSED_SECONDS = 5 * TICK_SECONDS
 _MOST_ATTEMPTS = 3
 _MOST_FAILED_STARTS = 3
@@ -184,7 +184,7 @@ class Pool:
         if self.failure:
             raise Unavailable(f"no worker can be started: {self.failure}")
         if not self._accepting:
-            raise Unavailable("the service is shutting down")
+            raise Unavailable("nothing new is accepted: the pool is closing or closed")
         size = len(job.code) + len(job.inputs)
         if self._held_bytes and self._held_bytes + size > self._settings.held_bytes:
             raise ResourceExhausted(
@@ -310,21 +310,26 @@ class Pool:
     def _free_worker(self) -> WorkerProcess | None:
         """The ready worker that holds least, if one has room.
 
-        Among equals the last one used, whose code and data are still in the CPU's caches, once it had the time to
-        prepare its next instance; before that the one left alone longest. `_workers` is kept in order of use.
+        Among equals the last one used, whose code and data are still in the CPU's caches, as long as its stock of
+        prepared instances lasts; then the one left alone longest. `_workers` is kept in order of use.
         """
-        rested = monotonic() - REST_SECONDS
         best = None
         least = self._settings.concurrency
         for worker in self._workers:
             held = len(self._holding[worker])
             if worker.state is State.READY and (
-                held < least or (held == least and best is not None and worker.answered < rested)
+                held < least or (held == least and best is not None and worker.streak < self._settings.ready - 1)
             ):
                 best, least = worker, held
-        if best is not None and best is not self._workers[-1]:
+        if best is None:
+            return None
+        if best is not self._workers[-1]:
             self._workers.remove(best)
             self._workers.append(best)
+            best.streak = 0
+        elif monotonic() - best.answered > REST_SECONDS:
+            best.streak = 0
+        best.streak += 1
         return best
 
     def _dispatch(self) -> None:

@@ -53,6 +53,8 @@ class WorkerProcess:
         """When it was ready, by the monotonic clock."""
         self.answered = 0.0
         """When its last result arrived, by the monotonic clock."""
+        self.streak = 0
+        """How many evaluations it was given in a row, without a rest."""
         self.heard = 0.0
         """The same, or when it was given something to do after it had nothing."""
         self.state = State.STARTING

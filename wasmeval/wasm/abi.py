@@ -12,7 +12,6 @@ MEMORY, RESERVE, EVALUATE = b"memory", b"wasmeval_reserve", b"wasmeval_evaluate"
 _REQUEST = struct.Struct("<HHIII")
 _REPLY = struct.Struct("<8I")
 REPLY_HEADER_BYTES = _REPLY.size
-REQUEST_HEADER_BYTES = _REQUEST.size
 
 TYPE_BYTES, MESSAGE_BYTES, TRACEBACK_BYTES = 256, 8192, 32768
 _NOT_JSON = 1

@@ -133,10 +133,6 @@ config_consume_fuel_set = _function("wasmtime_config_consume_fuel_set", None, c_
 config_memory_init_cow_set = _function("wasmtime_config_memory_init_cow_set", None, c_void_p, c_bool)
 config_max_wasm_stack_set = _function("wasmtime_config_max_wasm_stack_set", None, c_void_p, c_size_t)
 config_async_stack_size_set = _function("wasmtime_config_async_stack_size_set", None, c_void_p, c_size_t)
-config_cranelift_opt_level_set = _function("wasmtime_config_cranelift_opt_level_set", None, c_void_p, c_uint8)
-config_parallel_compilation_set = _function(
-    "wasmtime_config_parallel_compilation_set", None, c_void_p, c_bool
-)
 pooling_config_new = _function("wasmtime_pooling_allocation_config_new", c_void_p)
 pooling_config_delete = _function("wasmtime_pooling_allocation_config_delete", None, c_void_p)
 pooling_strategy_set = _function("wasmtime_pooling_allocation_strategy_set", None, c_void_p, c_void_p)
@@ -160,7 +156,6 @@ byte_vec_delete = _function("wasm_byte_vec_delete", None, c_void_p)
 # --- linking -------------------------------------------------------------------------------------------------------
 
 linker_new = _function("wasmtime_linker_new", c_void_p, c_void_p)
-linker_delete = _function("wasmtime_linker_delete", None, c_void_p)
 linker_define_sync = _function(
     "wasmtime_linker_define_func_unchecked",
     c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, c_void_p, c_void_p, c_void_p,
@@ -170,7 +165,6 @@ linker_define_async = _function(
     c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, c_void_p, c_void_p, c_void_p,
 )  # fmt: skip
 linker_instantiate_pre = _function("wasmtime_linker_instantiate_pre", c_void_p, c_void_p, c_void_p, c_void_p)
-instance_pre_delete = _function("wasmtime_instance_pre_delete", None, c_void_p)
 _valtype_new = _function("wasm_valtype_new", c_void_p, c_uint8)
 _valtype_vec_new = _function("wasm_valtype_vec_new", None, c_void_p, c_size_t, c_void_p)
 _functype_new = _function("wasm_functype_new", c_void_p, c_void_p, c_void_p)

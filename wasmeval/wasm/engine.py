@@ -90,7 +90,11 @@ class Engine:
     def load(self, path: Path) -> Module:
         """The compiled module at `path`, mapped. The file is trusted as code: see cache.py for why it may be."""
         module = ctypes.c_void_p()
-        capi.check(capi.module_deserialize_file(self.address, bytes(path), ctypes.addressof(module)))
+        error = capi.module_deserialize_file(self.address, bytes(path), ctypes.addressof(module))
+        try:
+            capi.check(error)
+        except SetupError as refused:
+            raise SetupError(f"{refused}; remove {path}, it is made anew") from None
         return Module(module.value or 0)
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """The jail: what a worker gives up for good before the first guest byte reaches it.
 
 Four layers, each applied when the kernel has it and reported either way: resource limits, no new privileges,
-Landlock (no file can be opened, no TCP port reached, no process outside signalled), seccomp (a short list of
-system calls; no new executable memory). A guest that broke out of Wasm would find a process that can compute,
-sleep, and answer on one socket.
+Landlock (no file can be opened; since its ABI 4 no TCP port reached, since 6 no process outside signalled),
+seccomp (a short list of system calls, none that connects or signals others; no new executable memory). A guest that
+broke out of Wasm would find a process that can compute, sleep, and answer on one socket.
 
 Sources: landlock(7), seccomp(2), bpf classic in linux/filter.h.
 """
@@ -77,7 +77,7 @@ def report() -> list[Layer]:
         Layer(
             "landlock",
             version > 0,
-            f"ABI {version}" if version > 0 else "not in this kernel (5.13 or newer has it)",
+            _landlock_detail(version) if version > 0 else "not in this kernel (5.13 or newer has it)",
         ),
         Layer(
             "seccomp",
@@ -135,7 +135,17 @@ def _landlock() -> Layer:
     os.close(ruleset)
     if failed:
         return Layer("landlock", False, os.strerror(code))
-    return Layer("landlock", True, f"ABI {version}: no file, no TCP port")
+    return Layer("landlock", True, _landlock_detail(version))
+
+
+def _landlock_detail(version: int) -> str:
+    """What a ruleset of this version withholds; seccomp withholds sockets and signals on every kernel."""
+    withheld = ["no file"]
+    if version >= 4:
+        withheld.append("no TCP port")
+    if version >= 6:
+        withheld.append("no signal outside")
+    return f"ABI {version}: {', '.join(withheld)}"
 
 
 def _seccomp() -> Layer:
