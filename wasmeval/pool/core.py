@@ -318,7 +318,8 @@ class Pool:
         for worker in self._workers:
             held = len(self._holding[worker])
             if worker.state is State.READY and (
-                held < least or (held == least and best is not None and worker.streak < self._settings.ready - 1)
+                held < least
+                or (held == least and best is not None and worker.streak < self._settings.ready - 1)
             ):
                 best, least = worker, held
         if best is None:
