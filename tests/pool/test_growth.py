@@ -68,7 +68,9 @@ def test_nothing_grows(make_pool: MakePool) -> None:
     after = anonymous_bytes(pid), anonymous_bytes(me), descriptors(me), children()
     assert after[0] < before[0] + 12 * MIB, "the worker grew"
     assert after[1] < before[1] + 12 * MIB, "the parent grew"
-    assert after[2:] == before[2:]
+    # What earlier tests left to the garbage collector may go meanwhile.
+    assert after[2] <= before[2], "descriptors grew"
+    assert after[3] == before[3], "processes grew"
     assert pool.stats().restarts == 0
     assert workers(pool)[0].process.pid == pid
 

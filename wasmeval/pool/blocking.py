@@ -105,6 +105,8 @@ class BlockingPool:
         with self._turn:
             self._pool.cancel_all()
             self._pool.close()
+            if not self._leading:
+                self._poll.close()
             self._turn.notify_all()
 
     def stats(self) -> PoolStats:
