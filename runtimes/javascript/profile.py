@@ -7,12 +7,11 @@ Source: llvm/include/llvm/ProfileData/InstrProfData.inc (version 10 of the raw f
 
 from __future__ import annotations
 
-import hashlib
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from runtimes.llvm import function_names
 from runtimes.snapshot import Guest
 
 # struct __llvm_profile_data on wasm32: name hash, function hash, counters, bitmap, function and values pointers,
@@ -65,7 +64,7 @@ class Profile:
         return b"\n".join(lines) + b"\n"
 
     def _functions(self) -> Iterator[_Function]:
-        names = self._name_table()
+        names = function_names(self._read(self._names))
         records = self._read(self._records)
         counters = self._read(self._counters)
         for offset in range(0, len(records), _RECORD.size):
@@ -74,20 +73,6 @@ class Profile:
             first = (self._records[0] + offset + relative & 0xFFFFFFFF) - self._counters[0]
             counts = struct.unpack_from(f"<{count}Q", counters, first)
             yield _Function(names[key], hash_, counts, (calls, sizes), offset // _RECORD.size, address)
-
-    def _name_table(self) -> dict[int, bytes]:
-        """Function names by the first eight bytes of their MD5, which is how the records name them."""
-        data, names, at = self._read(self._names), {}, 0
-        while at < len(data):
-            plain, at = _leb(data, at)
-            packed, at = _leb(data, at)
-            chunk = zlib.decompress(data[at : at + packed]) if packed else data[at : at + plain]
-            at += packed or plain
-            for name in chunk.split(b"\1"):
-                names[int.from_bytes(hashlib.md5(name).digest()[:8], "little")] = name
-            while at < len(data) and data[at] == 0:
-                at += 1
-        return names
 
     def _observed(self) -> dict[tuple[int, int], list[tuple[int, int]]]:
         """(record, site) -> [(count, value)], the most frequent first."""
@@ -124,14 +109,3 @@ def _value_lines(
             lines += [b"%d" % len(shown), *shown]
         first += count
     return lines
-
-
-def _leb(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at

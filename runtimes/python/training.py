@@ -6,15 +6,14 @@ format. Source: llvm/include/llvm/ProfileData/InstrProfData.inc, llvm/docs/Comma
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtimes.llvm import function_names
 from runtimes.snapshot import Guest
 
 SNIPPETS = Path(__file__).parent / "guest" / "training"
@@ -88,33 +87,6 @@ def _read(guest: Guest) -> _Parts:
     return _Parts(counters, at[0], data, at[2], names, values)
 
 
-def _function_names(packed: bytes) -> dict[int, bytes]:
-    """Names by their hash, from the (perhaps compressed) blocks of the names section."""
-    names: dict[int, bytes] = {}
-    at = 0
-    while at < len(packed):
-        plain, at = _leb(packed, at)
-        compressed, at = _leb(packed, at)
-        block = zlib.decompress(packed[at : at + compressed]) if compressed else packed[at : at + plain]
-        at += compressed or plain
-        for name in block.split(b"\x01"):
-            names[struct.unpack("<Q", hashlib.md5(name, usedforsecurity=False).digest()[:8])[0]] = name
-        while at < len(packed) and packed[at] == 0:
-            at += 1
-    return names
-
-
-def _leb(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-
-
 def _values_by_site(parts: _Parts) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """(record, site) -> (count, value), most frequent first."""
     sites: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
@@ -128,7 +100,7 @@ def _values_by_site(parts: _Parts) -> dict[tuple[int, int], list[tuple[int, int]
 
 def _text_profile(parts: _Parts) -> Iterator[str]:
     """Functions that never ran are told as well: they are cold, and are kept out of the others."""
-    names = _function_names(parts.names)
+    names = function_names(parts.names)
     sites = _values_by_site(parts)
     records = list(_DATA.iter_unpack(parts.data))
     by_address = {record[4]: names[record[0]] for record in records if record[4] and record[0] in names}

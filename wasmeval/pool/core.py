@@ -161,8 +161,8 @@ class Pool:
         error = ErrorInfo("Cancelled", "the evaluation was stopped: its pool is closing")
         tickets = [*self._queue, *(ticket for held in self._holding.values() for ticket in held.values())]
         for ticket in tickets:
-            self._settle(ticket, Status.CANCELLED, error)
-        self._clear_queue()
+            self._end(ticket, Status.CANCELLED, error)
+        self._queue.clear()
 
     def close(self) -> None:
         """Kill every worker. What was not settled never is: call `cancel_all` first."""
@@ -283,11 +283,8 @@ class Pool:
                 raise frames.MalformedFrame("a result nobody waits for")
             result = frames.decode_result(body, ticket.job)
             del self._holding[worker][number]
-            self._release(ticket)
             worker.answered = worker.heard = monotonic()
-            ticket.worker = None
-            if ticket.settle:
-                ticket.settle(result)
+            self._settle(ticket, result)
             if self._queue:
                 self._dispatch()
             elif not self._accepting and self.is_idle:
@@ -389,31 +386,33 @@ class Pool:
     def _fail(self, ticket: Ticket, reason: str, at_fault: bool) -> None:
         if not at_fault:
             text = f"{ticket.attempts} workers were lost while they held this evaluation; it was not at fault"
-            self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
+            self._end(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
         elif reason == "hung":
             deadline = ticket.job.limits.deadline_seconds
             text = f"the deadline of {deadline:g} s passed, and the guest was killed with its worker"
-            self._settle(ticket, Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
+            self._end(ticket, Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
         else:
             text = f"the worker was lost ({reason}) while it ran this evaluation"
-            self._settle(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
+            self._end(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
 
-    def _settle(self, ticket: Ticket, status: Status, error: ErrorInfo) -> None:
+    def _end(self, ticket: Ticket, status: Status, error: ErrorInfo) -> None:
+        """Settle it with a Result of ours, which no guest gave."""
+        self._settle(
+            ticket, Result(status, error=error, limits=ticket.job.limits, runtime=ticket.job.runtime)
+        )
+
+    def _settle(self, ticket: Ticket, outcome: Result | Exception) -> None:
+        """It is over: tell whoever waits for it, if anyone does. A second time does nothing."""
         settle, ticket.settle = ticket.settle, None
         ticket.worker = None
         self._release(ticket)
         if settle:
-            settle(Result(status, error=error, limits=ticket.job.limits, runtime=ticket.job.runtime))
+            settle(outcome)
 
     def _release(self, ticket: Ticket) -> None:
         """It is over, or nobody waits for it: it no longer counts."""
         self._held_bytes -= ticket.size
         ticket.size = 0
-
-    def _clear_queue(self) -> None:
-        for ticket in self._queue:
-            self._release(ticket)
-        self._queue.clear()
 
     def _start_failed(self, worker: WorkerProcess, why: str) -> None:
         self._remove(worker)
@@ -427,9 +426,8 @@ class Pool:
         ):
             self.failure = SetupError(f"workers cannot be started: {why}")
             for ticket in self._queue:
-                if ticket.settle:
-                    ticket.settle(Unavailable(f"no worker can be started: {why}"))
-            self._clear_queue()
+                self._settle(ticket, Unavailable(f"no worker can be started: {why}"))
+            self._queue.clear()
         self._restart_at = monotonic() + 0.1 * 2 ** min(self._failed_starts, 6)
         self._watcher.changed()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 
 from wasmeval.limits import MIB, Limits
@@ -61,7 +61,8 @@ class Task:
     deadline: float = 0.0
     parked: float = 0.0
     grown_bytes: int = 0
-    over: bool = field(default=False)
+    timed: bool = False
+    over: bool = False
 
 
 Deliver = Callable[[int, Result], None]
@@ -221,16 +222,14 @@ class Scheduler:
         if done:
             self._end(task, self._ending(task).replied())
             return
-        if not task.grown_bytes:
+        if not task.timed:
             # Its first slice was not enough: from now on its deadline has a timer.
-            task.grown_bytes = 1
-            self._grown_bytes += 1
+            task.timed = True
             self._at(task.deadline, task)
         if instance.wake is None:
             self._again(task)
-        else:
-            if instance.wake < task.deadline * 1e9:
-                self._at(instance.wake / 1e9, task)
+        elif instance.wake < task.deadline * 1e9:
+            self._at(instance.wake / 1e9, task)
         self._account(task)
 
     def _again(self, task: Task) -> None:
@@ -278,7 +277,7 @@ class Scheduler:
         """Keep count of what all guests grew by; over the budget the largest one ends."""
         assert task.instance is not None
         instance = task.instance
-        grown = 1 + instance.memory_bytes() - task.image.runtime.initial_memory_bytes
+        grown = instance.memory_bytes() - task.image.runtime.initial_memory_bytes
         grown += instance.wasi.stdout.held_bytes + instance.wasi.stderr.held_bytes
         self._grown_bytes += grown - task.grown_bytes
         task.grown_bytes = grown
