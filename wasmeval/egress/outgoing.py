@@ -1,0 +1,79 @@
+"""Outgoing requests: the headers that go over the wire, the credential among them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+from wasmeval import __version__
+from wasmeval.egress.ceiling import Credential
+from wasmeval.egress.decoding import ACCEPTED
+from wasmeval.egress.order import Headers, Order
+from wasmeval.egress.target import Target
+
+_DEFAULTS = ((b"Accept", b"*/*"), (b"User-Agent", f"wasmeval/{__version__}".encode("ascii")))
+
+_RANGES = frozenset([b"range", b"if-range"])
+
+# These say how long their body is even when it is empty. Source: RFC 9110, 8.6.
+_WITH_BODY = frozenset(["POST", "PUT", "PATCH"])
+
+
+def outgoing(order: Order, target: Target, credential: Credential | None) -> tuple[Target, Headers]:
+    """Where to send `order` and with which headers, once `credential` is added.
+
+    A request with a credential asks for no range: a server that echoes what it was sent could be asked for the secret
+    in pieces, none of which is the secret.
+    """
+    if credential is None:
+        return target, _headers(order, target)
+    order = order.without(_RANGES)
+    if credential.kind == "query":
+        return target.with_parameter(credential.name, credential.secret), _headers(order, target)
+    name, value = _header_of(credential)
+    order = order.without(frozenset([name.lower()]))
+    return target, (*_headers(order, target), (name, value))
+
+
+def size(order: Order, target: Target) -> int:
+    """Bytes that count as sent: what the guest decides, no matter what is added to it."""
+    return len(order.method) + len(target.full_path) + _size(order.headers) + len(order.body)
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def _headers(order: Order, target: Target) -> Headers:
+    return (
+        (b"Host", target.authority.encode("ascii")),
+        *order.headers,
+        *_missing(order),
+        (b"Accept-Encoding", _accepted(order)),
+        *_length(order),
+    )
+
+
+def _missing(order: Order) -> Iterator[tuple[bytes, bytes]]:
+    present = {name.lower() for name, _ in order.headers}
+    return (default for default in _DEFAULTS if default[0].lower() not in present)
+
+
+def _accepted(order: Order) -> bytes:
+    # A part of a compressed body cannot be decoded.
+    return b"identity" if any(name.lower() == b"range" for name, _ in order.headers) else ACCEPTED
+
+
+def _length(order: Order) -> Headers:
+    if order.body or order.method in _WITH_BODY:
+        return ((b"Content-Length", str(len(order.body)).encode("ascii")),)
+    return ()
+
+
+def _header_of(credential: Credential) -> tuple[bytes, bytes]:
+    secret = credential.secret.encode("ascii")
+    if credential.kind == "bearer":
+        return b"Authorization", b"Bearer " + secret
+    if credential.kind == "basic":
+        return b"Authorization", b"Basic " + base64.b64encode(secret)
+    return credential.name.encode("ascii"), secret
