@@ -65,10 +65,11 @@ class Server:
                     if isinstance(part, bytes):
                         writer.write(part)
                         await writer.drain()
+                    elif part is None:
+                        await reader.read()  # until the client goes
+                        return
                     else:
-                        await asyncio.sleep(1e6 if part is None else part)
-                if b"connection: close" in b"".join(p for p in [parts, b""] if isinstance(p, bytes)).lower():
-                    return
+                        await asyncio.sleep(part)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.egress.conftest import Open, Server, answer, chunk, chunked
-from wasmeval.egress import HttpFailure
-from wasmeval.grants import HttpUse
+from tests.egress.conftest import ANY, LOOPBACK, Guest, Open, Server, answer, chunk, chunked
+from wasmeval.egress import Egress, HttpCeiling, HttpFailure
+from wasmeval.grants import HttpPolicy, HttpUse
 
 FOR_EVER = None
 
@@ -214,13 +214,12 @@ async def test_closing_aborts_everything_and_may_be_done_twice(server: Server, o
     assert [use.status for use in guest.exchange.uses] == [200, 0]
 
 
-async def test_nothing_remains_of_a_thousand_exchanges(server: Server, open_guest: Open) -> None:
+async def test_nothing_remains_of_a_thousand_exchanges(server: Server) -> None:
     server.answers.update({"/": answer(b"x"), "/slow": [FOR_EVER]})
-    guest = open_guest()
-    egress_exchanges = guest.exchange._on_close.__self__  # type: ignore[attr-defined]
+    egress = Egress(HttpCeiling((ANY,), private_networks=LOOPBACK))
     tasks = len(asyncio.all_tasks())
-    for _ in range(50):
-        guests = [open_guest() for _ in range(4)]
+    for _ in range(250):
+        guests = [Guest(egress.open(HttpPolicy((ANY,)))) for _ in range(4)]
         await asyncio.gather(*[one.fetch(server.url()) for one in guests[:2]])
         waiting = [asyncio.ensure_future(one.fetch(server.url("/slow"))) for one in guests[2:]]
         await asyncio.sleep(0.005)
@@ -228,13 +227,14 @@ async def test_nothing_remains_of_a_thousand_exchanges(server: Server, open_gues
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         await asyncio.gather(*[one.exchange.aclose() for one in guests])
-    assert egress_exchanges == {guest.exchange}
+    assert not egress._exchanges
     for _ in range(100):
         if server.open == 0:
             break
         await asyncio.sleep(0.05)
     assert server.open == 0
-    assert len(asyncio.all_tasks()) <= tasks + 1
+    assert len(asyncio.all_tasks()) == tasks
+    await egress.aclose()
 
 
 async def test_a_refused_connection_is_a_failure_without_addresses(open_guest: Open) -> None:

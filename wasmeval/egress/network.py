@@ -101,7 +101,7 @@ def explain(error: Exception, where: str) -> HttpFailure:
 
     Its own text is not handed on: it may name an address behind the host, or a header that we added.
     """
-    cause = error.__cause__
+    cause = _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return failed("tls", f"the certificate of {where} does not verify: {cause.verify_message}")
     if isinstance(cause, ssl.SSLError):
@@ -122,5 +122,10 @@ def _reason(cause: BaseException | None) -> str:
         for error in errors:
             if isinstance(error, OSError) and error.errno:
                 return f": {os.strerror(error.errno)}"
-        cause = cause.__cause__
+        cause = _cause(cause)
     return ""
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    # The pool raises again `from None`, which forgets the cause; the context is the same exception.
+    return error.__cause__ or error.__context__
