@@ -6,6 +6,7 @@ import base64
 import html
 import re
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from wasmeval.egress.ceiling import LEAST_SECRET, Credential
 
@@ -79,6 +80,10 @@ class ScrubbedStream:
 
 def _needles(credential: Credential) -> Iterable[str]:
     yield credential.secret
+    if credential.kind == "query":
+        yield quote(
+            credential.secret, safe=""
+        )  # as it was sent, to be found also when that is escaped once more
     if credential.kind == "basic":
         yield base64.b64encode(credential.secret.encode("ascii")).decode("ascii").rstrip("=")
         yield from (part for part in credential.secret.partition(":")[::2] if len(part) >= LEAST_SECRET)
