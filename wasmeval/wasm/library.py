@@ -4,23 +4,9 @@ from __future__ import annotations
 
 import mmap
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
-
-@dataclass(slots=True)
-class Node:
-    """A file or folder of the tree; `names` is None for a file. `number` is its inode."""
-
-    number: int
-    offset: int = 0
-    size: int = 0
-    names: dict[bytes, Node] | None = field(default=None)
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether this is a folder."""
-        return self.names is not None
+from wasmeval.wasm.nodes import FILE, Folder, Node
 
 
 class Library:
@@ -28,41 +14,12 @@ class Library:
 
     def __init__(self, archive: Path | None = None, mount: str = "/") -> None:
         self._count = 1
-        self.root = Node(1, names={})
+        self.root = Folder(1)
         self._data: mmap.mmap | bytes = b""
         if archive is not None:
             with open(archive, "rb") as file:
                 self._data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
             self._index(archive, mount)
-
-    def read(self, node: Node, position: int, length: int) -> bytes:
-        """At most `length` bytes of the file `node` from `position`."""
-        start = node.offset + min(position, node.size)
-        return self._data[start : min(start + length, node.offset + node.size)]
-
-    def find(self, start: Node, path: bytes) -> Node | None:
-        """The node at `path` from `start`; None when there is none. `..` goes no higher than `start`.
-
-        Raises NotADirectoryError when a file stands where the path goes on.
-        """
-        trail = [start]
-        for part in path.split(b"/"):
-            if part in (b"", b"."):
-                continue
-            names = trail[-1].names
-            if names is None:
-                raise NotADirectoryError
-            if part == b"..":
-                if len(trail) > 1:
-                    trail.pop()
-                continue
-            node = names.get(part)
-            if node is None:
-                return None
-            trail.append(node)
-        if path.endswith(b"/") and not trail[-1].is_folder:
-            raise NotADirectoryError
-        return trail[-1]
 
     def _index(self, archive: Path, mount: str) -> None:
         base = self._folder(self.root, mount)
@@ -74,23 +31,48 @@ class Library:
                 if info.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"{info.filename} is not stored")
                 folder, _, name = info.filename.rpartition("/")
-                names = self._folder(base, folder).names
-                assert names is not None
-                names[name.encode()] = Node(self._next(), self._start(info.header_offset), info.file_size)
+                start = self._start(info.header_offset)
+                file = LibraryFile(self._next(), self._data, start, info.file_size)
+                self._folder(base, folder).names[name.encode()] = file
 
     def _start(self, header: int) -> int:
         """Where an entry's bytes begin: behind its local header, its name and its extra field."""
         name, extra = (int.from_bytes(self._data[header + at : header + at + 2], "little") for at in (26, 28))
         return header + 30 + name + extra
 
-    def _folder(self, base: Node, path: str) -> Node:
-        node = base
+    def _folder(self, base: Folder, path: str) -> Folder:
+        folder = base
         for part in path.encode().split(b"/"):
             if part:
-                assert node.names is not None
-                node = node.names.setdefault(part, Node(self._next(), names={}))
-        return node
+                child = folder.names.setdefault(part, Folder(self._next(), depth=folder.depth + 1))
+                if not isinstance(child, Folder):
+                    raise ValueError(f"{path} goes through a file")
+                folder = child
+        return folder
 
     def _next(self) -> int:
         self._count += 1
         return self._count
+
+
+class LibraryFile(Node):
+    """A file of a library: `size` bytes of its archive from `start`."""
+
+    __slots__ = ("_archive", "_size", "_start")
+    kind = FILE
+
+    def __init__(self, number: int, archive: mmap.mmap | bytes, start: int, size: int) -> None:
+        super().__init__(number)
+        self._archive = archive
+        self._start = start
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """See Node."""
+        return self._size
+
+    def read(self, position: int, length: int) -> bytes:
+        """At most `length` bytes from `position`."""
+        start = self._start + min(position, self._size)
+        return self._archive[start : min(start + length, self._start + self._size)]
