@@ -10,7 +10,6 @@ buffer_start(buffer *self, char *storage, size_t room, size_t length, size_t lim
     *self = (buffer){.bytes = storage, .room = room, .length = length, .limit = limit};
 }
 
-/* The old storage is not freed: it may be static, and the instance lives for one evaluation. */
 static bool
 buffer_grow(buffer *self, size_t needed)
 {
@@ -18,15 +17,24 @@ buffer_grow(buffer *self, size_t needed)
     while (room < needed) {
         room *= 2;
     }
-    char *bytes = malloc(room);
+    char *bytes = realloc(self->heap, room);
     if (bytes == NULL) {
         self->failed = true;
         return false;
     }
-    memcpy(bytes, self->bytes, self->length);
-    self->bytes = bytes;
+    if (self->heap == NULL) {
+        memcpy(bytes, self->bytes, self->length);
+    }
+    self->bytes = self->heap = bytes;
     self->room = room;
     return true;
+}
+
+void
+buffer_end(buffer *self)
+{
+    free(self->heap);
+    *self = (buffer){0};
 }
 
 bool

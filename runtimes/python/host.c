@@ -4,12 +4,14 @@
 __attribute__((import_module("wasmeval"), import_name("host_call"))) extern int32_t host_call(const char *, int32_t);
 __attribute__((import_module("wasmeval"), import_name("host_read"))) extern void host_read(char *);
 
+enum { NOTHING_UNDER_WAY = -2 };
+
 const char *snippet_source = "";
 size_t snippet_source_length;
 
-PyDoc_STRVAR(call_host_doc, "call_host(request: bytes) -> bytes\n\n"
-                            "Suspends the evaluation until the host has answered.\n"
-                            "NotImplementedError when the host offers no such operation.");
+PyDoc_STRVAR(call_host_doc, "call_host(request: bytes) -> bytes or None\n\n"
+                            "Asks for an operation of the guest ABI. None when nothing is under way that could end;\n"
+                            "NotImplementedError when the host offers no such operation to this evaluation.");
 
 static PyObject *
 call_host(PyObject *module, PyObject *request)
@@ -21,6 +23,9 @@ call_host(PyObject *module, PyObject *request)
     }
     int32_t length = host_call(bytes.buf, (int32_t)bytes.len);
     PyBuffer_Release(&bytes);
+    if (length == NOTHING_UNDER_WAY) {
+        Py_RETURN_NONE;
+    }
     if (length < 0) {
         PyErr_SetString(PyExc_NotImplementedError, "the host offers no such operation");
         return NULL;
@@ -108,8 +113,46 @@ source(PyObject *module, PyObject *unused)
     return PyUnicode_DecodeUTF8(snippet_source, (Py_ssize_t)snippet_source_length, "replace");
 }
 
+PyDoc_STRVAR(encode_doc, "encode(value) -> bytes or None\n\n"
+                         "`value` as JSON by the rules of an evaluation's value; None when it is not JSON.");
+
+static PyObject *
+encode_json(PyObject *module, PyObject *value)
+{
+    (void)module;
+    char storage[512];
+    buffer out;
+    buffer_start(&out, storage, sizeof storage, 0, INT32_MAX);
+    encoding result = encode_value(&out, value);
+    PyObject *bytes = NULL;
+    if (result == ENCODED) {
+        bytes = PyBytes_FromStringAndSize(out.bytes, (Py_ssize_t)out.length);
+    } else {
+        bytes = result == NOT_JSON ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    }
+    buffer_end(&out);
+    return bytes;
+}
+
+PyDoc_STRVAR(decode_doc, "decode(text: bytes) -> object\n\nThe value of a JSON text, as an evaluation's inputs are read.");
+
+static PyObject *
+decode_json(PyObject *module, PyObject *text)
+{
+    (void)module;
+    Py_buffer bytes;
+    if (PyObject_GetBuffer(text, &bytes, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *value = decode_value(bytes.buf, (size_t)bytes.len);
+    PyBuffer_Release(&bytes);
+    return value;
+}
+
 static PyMethodDef methods[] = {
     {"call_host", call_host, METH_O, call_host_doc},
+    {"encode", encode_json, METH_O, encode_doc},
+    {"decode", decode_json, METH_O, decode_doc},
     {"absence", absence, METH_VARARGS, absence_doc},
     {"refusal", refusal, METH_VARARGS, refusal_doc},
     {"source", source, METH_NOARGS, source_doc},
@@ -123,5 +166,9 @@ static struct PyModuleDef definition = {
 PyObject *
 init_wasmeval_module(void)
 {
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddFunctions(module, tool_methods) < 0) {
+        Py_CLEAR(module);
+    }
+    return module;
 }

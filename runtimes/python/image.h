@@ -22,11 +22,11 @@ enum {
     VALUE_DEPTH = 256,
 };
 
-/* ---- buffer.c: bytes of one reply ---- */
+/* ---- buffer.c: bytes of one reply or one request ---- */
 
-/* A growing run of bytes. It starts in a static page and moves to the heap only when it must. */
+/* A growing run of bytes. It starts in storage of the caller's and moves to the heap only when it must. */
 typedef struct {
-    char *bytes;
+    char *bytes, *heap;
     size_t length, room;
     size_t limit;   /* the most bytes it may hold; appending beyond sets `over` */
     bool over, failed;
@@ -35,6 +35,8 @@ typedef struct {
 void buffer_start(buffer *self, char *storage, size_t room, size_t length, size_t limit);
 /* False when the limit is passed (`over`) or memory is short (`failed`); the buffer stays as it was. */
 bool buffer_append(buffer *self, const char *bytes, size_t length);
+/* Gives the heap back. The reply's buffer is not ended: the instance lives for one evaluation. */
+void buffer_end(buffer *self);
 
 /* ---- values.c: Python values as JSON ---- */
 
@@ -45,11 +47,20 @@ encoding encode_value(buffer *out, PyObject *value);
 /* Appends `{"repr": ..., "type": ...}`; an exception of the value's own __repr__ becomes part of the text. */
 encoding encode_repr(buffer *out, PyObject *value);
 
+/* ---- reactor.c ---- */
+
+/* A new reference to the value of a JSON text, whose numbers have any length; NULL with an exception. */
+PyObject *decode_value(const char *bytes, size_t length);
+
 /* ---- host.c: the module _wasmeval ---- */
 
 extern const char *snippet_source;
 extern size_t snippet_source_length;
 PyObject *init_wasmeval_module(void);
+
+/* ---- tools.c: functions without frames ---- */
+
+extern PyMethodDef tool_methods[];
 
 /* ---- heap.c: malloc ---- */
 

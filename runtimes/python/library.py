@@ -10,7 +10,10 @@ import os
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from runtimes.python import packages
 
 PYTHON = "3.13"
 MOUNT = f"/usr/lib/python{PYTHON}"
@@ -68,15 +71,26 @@ for line in sys.stdin:
 
 
 def build_tree(
-    root: Path, *, source: Path, stubs: Path, tzdata: Path, sysconfig: Path, python: Path, build: Path
+    root: Path,
+    *,
+    source: Path,
+    wheels: Sequence[Path],
+    own: Sequence[Path],
+    tzdata: Path,
+    sysconfig: Path,
+    python: Path,
+    build: Path,
 ) -> None:
-    """Fills `root` (made anew) with the library: CPython's own, our stubs over it, time zones, bytecode.
+    """Fills `root` (made anew) with the library: CPython's own, packages, our folders over it, time zones, bytecode.
 
     `build` is the folder whose name must not stand in it.
     """
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(source, root, ignore=_ignored)
-    shutil.copytree(stubs, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for wheel in wheels:
+        packages.add(wheel, root)
+    for folder in own:
+        packages.copy(folder, root)
     with zipfile.ZipFile(tzdata) as wheel:
         for name in wheel.namelist():
             if name.startswith("tzdata/"):

@@ -19,6 +19,7 @@
 
 enum {
     REQUEST_HEADER_BYTES = 16,
+    REQUEST_HAS_CONTEXT = 1,
     STATIC_REQUEST_BYTES = 6 << 10,
     STATIC_REPLY_BYTES = 2 << 10,
     /* freed when memory ran out, so that the failure can still be told */
@@ -26,7 +27,7 @@ enum {
 };
 
 typedef struct {
-    uint32_t value_limit, code_length, inputs_length;
+    uint32_t flags, value_limit, code_length, inputs_length;
     char *code;
     const char *inputs;
 } request;
@@ -42,7 +43,7 @@ static char *memory_reserve;
 
 /* made once, in the snapshot */
 static PyObject *file_name, *main_name, *value_name, *flush_name, *builtins_name, *builtins;
-static PyObject *inputs_loader, *report, *first_stdout, *first_stderr;
+static PyObject *inputs_loader, *offer, *report, *first_stdout, *first_stderr;
 
 /* ---- request and reply ---- */
 
@@ -62,6 +63,7 @@ read_request(request *self, uint32_t length)
     if (length < REQUEST_HEADER_BYTES || length >= request_room || frame[0] != 1 || frame[1] != 0) {
         return false;
     }
+    self->flags = (uint8_t)frame[2];
     self->value_limit = load_u32(frame + 4);
     self->code_length = load_u32(frame + 8);
     self->inputs_length = load_u32(frame + 12);
@@ -122,23 +124,43 @@ fresh_globals(void)
     return failed ? NULL : globals;
 }
 
-/* Puts the inputs, one JSON object, into `globals`. Numbers have any length here, whatever the snippet's limit is. */
+/* Numbers have any length here, whatever the snippet's limit is. */
+PyObject *
+decode_value(const char *bytes, size_t length)
+{
+    PyObject *text = PyUnicode_DecodeUTF8(bytes, (Py_ssize_t)length, NULL);
+    if (text == NULL) {
+        return NULL;
+    }
+    PyInterpreterState *interp = _PyInterpreterState_GET();
+    int digits = interp->long_state.max_str_digits;
+    interp->long_state.max_str_digits = 0;
+    PyObject *value = PyObject_CallOneArg(inputs_loader, text);
+    interp->long_state.max_str_digits = digits;
+    Py_DECREF(text);
+    return value;
+}
+
+/* Asks the host what the evaluation was given beside its inputs, and puts the tools among it into `globals`. */
+static bool
+add_context(PyObject *globals, const request *self)
+{
+    if ((self->flags & REQUEST_HAS_CONTEXT) == 0) {
+        return true;
+    }
+    PyObject *done = PyObject_CallOneArg(offer, globals);
+    Py_XDECREF(done);
+    return done != NULL;
+}
+
+/* Puts the inputs, one JSON object, into `globals`. */
 static bool
 add_inputs(PyObject *globals, const request *self)
 {
     if (self->inputs_length == 0) {
         return true;
     }
-    PyObject *text = PyUnicode_DecodeUTF8(self->inputs, (Py_ssize_t)self->inputs_length, NULL);
-    if (text == NULL) {
-        return false;
-    }
-    PyInterpreterState *interp = _PyInterpreterState_GET();
-    int digits = interp->long_state.max_str_digits;
-    interp->long_state.max_str_digits = 0;
-    PyObject *inputs = PyObject_CallOneArg(inputs_loader, text);
-    interp->long_state.max_str_digits = digits;
-    Py_DECREF(text);
+    PyObject *inputs = decode_value(self->inputs, self->inputs_length);
     bool added = inputs != NULL && PyDict_Update(globals, inputs) == 0;
     Py_XDECREF(inputs);
     return added;
@@ -202,7 +224,7 @@ static PyObject *
 run_snippet(const request *self)
 {
     PyObject *globals = fresh_globals(), *kept = NULL;
-    if (globals == NULL || !add_inputs(globals, self)) {
+    if (globals == NULL || !add_context(globals, self) || !add_inputs(globals, self)) {
         return NULL;
     }
     self->code[self->code_length] = '\0';  /* the inputs began here; they have been read */
@@ -469,6 +491,7 @@ wasmeval_prepare(void)
         fail("boot.py");
     }
     inputs_loader = boot_attribute(boot, "load_inputs");
+    offer = boot_attribute(boot, "offer");
     report = boot_attribute(boot, "report");
     first_stdout = boot_attribute(boot, "stdout");
     first_stderr = boot_attribute(boot, "stderr");

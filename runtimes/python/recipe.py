@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes import toolchain
-from runtimes.python import library, packing
+from runtimes.python import library, packages, packing
 from runtimes.snapshot import Guest, bake, check_copy_on_write
 from runtimes.stages import Stage, digest
 from runtimes.toolchain import BUILD, Zig
@@ -28,7 +28,7 @@ PROFILE = HERE / "profile.proftext.xz"
 
 SOURCES = ("python3.13", "zlib", "bzip2", "xz-utils", "sqlite3", "tzdata")
 TOOLS = ("ziglang", "binaryen")
-GLUE = ("reactor.c", "buffer.c", "values.c", "host.c", "snapshot.c")
+GLUE = ("reactor.c", "buffer.c", "values.c", "host.c", "tools.c", "files.c", "snapshot.c")
 
 # The C stack in linear memory. Deep recursion ends at Py_C_RECURSION_LIMIT (patches/02) well before it is full.
 STACK_BYTES = 4 << 20
@@ -276,12 +276,16 @@ def prepare_tree(flavour: Flavour) -> Path:
     shutil.rmtree(root, ignore_errors=True)
     tree = root / library.MOUNT.strip("/")
     tree.parent.mkdir(parents=True)
+    for name in ("workspace", "tmp"):
+        (root / name).mkdir()
+    lock = toolchain.load_lock()
     sysconfig = next((flavour.folder / "build" / "build").glob("lib*/_sysconfigdata*.py"))
     library.build_tree(
         tree,
         source=ROOT / "src" / "python3.13" / "Lib",
-        stubs=HERE / "stubs",
-        tzdata=toolchain.fetch(toolchain.load_lock()["tzdata"])[0],
+        wheels=[packages.fetch(lock[name]) for name in packages.PACKAGES],
+        own=(HERE / "stubs", HERE / "modules"),
+        tzdata=toolchain.fetch(lock["tzdata"])[0],
         sysconfig=sysconfig,
         python=ROOT / "native" / "python",
         build=BUILD,
@@ -332,7 +336,7 @@ def pack_image() -> None:
         version=_version(),
         max_wasm_stack=MAX_WASM_STACK,
         fuel_per_millisecond=FUEL_PER_MILLISECOND,
-        sources=[lock[name].manifest_entry() for name in SOURCES],
+        sources=[lock[name].manifest_entry() for name in (*SOURCES, *packages.PACKAGES)],
         toolchain=[lock[name].manifest_entry() for name in TOOLS],
         licences=_licences(),
     )
@@ -361,10 +365,16 @@ def _licences() -> list[tuple[str, Path]]:
         ("liblzma", source / "xz-utils" / "COPYING.0BSD"),
         ("SQLite", source / "sqlite3" / "LICENSE.md"),
         ("tzdata", ROOT / "tzdata-LICENSE"),
+        *((name, _package_licence(name)) for name in packages.PACKAGES),
         ("wasi-libc", zig / "libc" / "wasi" / "LICENSE"),
         ("musl", zig / "libc" / "musl" / "COPYRIGHT"),
         ("zig's compiler-rt and libc", zig.parent / "LICENSE"),
     ]
+
+
+def _package_licence(name: str) -> Path:
+    wheel = packages.fetch(toolchain.load_lock()[name])
+    return packages.write_licence(wheel, ROOT / f"{name}-LICENSE")
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------
@@ -374,20 +384,25 @@ def _glue() -> tuple[Path, ...]:
     return tuple(sorted([*HERE.glob("*.c"), *HERE.glob("*.h")]))
 
 
+def _pinned(*names: str) -> str:
+    """What the lock file says of these alone: other entries are other images'."""
+    lock = toolchain.load_lock()
+    return repr([lock[name] for name in names])
+
+
 def stages(*, train: bool = False) -> list[Stage]:
     """All stages in order; `train` takes the profile anew before the final build."""
-    lock = [toolchain.LOCK.read_text()]
     final = final_flavour()
     common = [
-        Stage("sources", fetch_sources, (*lock, HERE / "patches")),
+        Stage("sources", fetch_sources, (_pinned(*SOURCES, *TOOLS), HERE / "patches")),
         Stage("native", build_native, (), ("sources",), (ROOT / "native" / "python",)),
         Stage("sqlite", amalgamate_sqlite, (), ("sources",), (ROOT / "sqlite" / "sqlite3.c",)),
     ]
-    own = (HERE / "xz", HERE / "sqlite_vfs.c")
+    libraries = (HERE / "xz", HERE / "sqlite_vfs.c")
     if train:
         return [
             *common,
-            Stage("train-libraries", lambda: build_libraries(TRAIN), own, ("sources", "sqlite")),
+            Stage("train-libraries", lambda: build_libraries(TRAIN), libraries, ("sources", "sqlite")),
             Stage(
                 "train-interpreter",
                 lambda: build_interpreter(TRAIN),
@@ -403,11 +418,12 @@ def stages(*, train: bool = False) -> list[Stage]:
         ]
     flags = (*final.flags, *final.ceval_flags)
     shared = (toolchain.RUNTIMES / "snapshot.py", toolchain.RUNTIMES / "files.py")
-    guest = (HERE / "guest", HERE / "stubs", HERE / "library.py", *shared)
+    own = (HERE / "guest", HERE / "stubs", HERE / "modules", HERE / "library.py", HERE / "packages.py")
+    guest = (*own, _pinned(*packages.PACKAGES), *shared)
     return [
         *common,
         Stage("profile", index_profile, (PROFILE,), (), (ROOT / _profile_name(),)),
-        Stage("libraries", lambda: build_libraries(final_flavour()), own, ("sources", "sqlite")),
+        Stage("libraries", lambda: build_libraries(final_flavour()), libraries, ("sources", "sqlite")),
         Stage(
             "interpreter",
             lambda: build_interpreter(final_flavour()),

@@ -27,6 +27,7 @@ from wasmtime import _ffi as ffi
 
 from runtimes.python import cases
 from runtimes.python.library import MOUNT, TIMESTAMP
+from runtimes.python.scripted import ScriptedHost
 from runtimes.snapshot import ABI_EXPORTS, check_copy_on_write
 
 IMAGES = Path(__file__).resolve().parents[2] / "wasmeval" / "images" / "python"
@@ -63,11 +64,22 @@ class Reply:
 class Instance:
     """One fresh instance of the image."""
 
-    def __init__(self, image: Image, memory_bytes: int = MEMORY_BYTES, fuel: int = FUEL) -> None:
+    def __init__(
+        self,
+        image: Image,
+        memory_bytes: int = MEMORY_BYTES,
+        fuel: int = FUEL,
+        host: ScriptedHost | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """`host` answers host operations; `folder` is the guest's `/workspace` and `/tmp`."""
+        self.host, self.answer = host, b""
         self.output = {1: bytearray(), 2: bytearray()}
         self.store = wasmtime.Store(image.engine)
         wasi = wasmtime.WasiConfig()
         wasi.preopen_dir(str(image.root), "/", False)
+        for name in ("/workspace", "/tmp") if folder else ():
+            wasi.preopen_dir(str(folder), name, True)
         self.store.set_wasi(wasi)
         self.store.set_fuel(fuel)
         self.store.set_limits(memory_size=memory_bytes, memories=1)
@@ -77,8 +89,8 @@ class Instance:
         i32 = wasmtime.ValType.i32
         for module, name, inputs, results, function in (
             ("wasi_snapshot_preview1", "fd_write", 4, 1, self._fd_write),
-            ("wasmeval", "host_call", 2, 1, lambda pointer, length: -1),
-            ("wasmeval", "host_read", 1, 0, lambda pointer: None),
+            ("wasmeval", "host_call", 2, 1, self._host_call),
+            ("wasmeval", "host_read", 1, 0, self._host_read),
         ):
             kind = wasmtime.FuncType([i32()] * inputs, [i32()] * results)
             linker.define_func(module, name, kind, function)
@@ -105,7 +117,8 @@ class Instance:
             stream.clear()
         source = code.encode() if isinstance(code, str) else code
         given = (inputs if isinstance(inputs, str) else json.dumps(inputs) if inputs else "").encode()
-        frame = struct.pack("<HHIII", 1, 0, value_limit, len(source), len(given)) + source + given
+        flags = int(self.host is not None)
+        frame = struct.pack("<HHIII", 1, flags, value_limit, len(source), len(given)) + source + given
         address = self.call("wasmeval_reserve", len(frame)) & 0xFFFF_FFFF
         self.memory.write(self.store, frame, address)
         before = self.store.get_fuel()
@@ -126,6 +139,16 @@ class Instance:
         out, err = (bytes(self.output[n]).decode() for n in (1, 2))
         kind, message, traceback = parts[1:]
         return Reply(outcome, flags, value, kind, message, traceback, line, column, out, err, fuel)
+
+    def _host_call(self, pointer: int, length: int) -> int:
+        answer = self.host.answer(self.read(pointer, length)) if self.host else -1
+        if isinstance(answer, int):
+            return answer
+        self.answer = answer
+        return len(answer)
+
+    def _host_read(self, pointer: int) -> None:
+        self.memory.write(self.store, self.answer, pointer)
 
     def _fd_write(self, descriptor: int, vectors: int, count: int, result: int) -> int:
         total = 0
@@ -377,6 +400,8 @@ def _mounted(library: bytes) -> Iterator[Path]:
         archive.write_bytes(library)
         with zipfile.ZipFile(archive) as content:
             content.extractall(root / MOUNT.strip("/"))
+        for name in ("workspace", "tmp"):
+            (root / name).mkdir()
         for path in [root, *root.rglob("*")]:
             os.utime(path, (TIMESTAMP, TIMESTAMP))
         yield root

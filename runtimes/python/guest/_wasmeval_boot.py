@@ -54,6 +54,7 @@ import heapq
 import hmac
 import html
 import html.parser
+import http.client
 import importlib.resources
 import inspect
 import io
@@ -74,6 +75,8 @@ import re
 import secrets
 import shlex
 import shutil
+import socket
+import ssl
 import statistics
 import string
 import tempfile
@@ -87,6 +90,7 @@ import types
 import typing
 import unicodedata
 import urllib.parse
+import urllib.request
 import uuid
 import warnings
 import weakref
@@ -94,8 +98,12 @@ import zlib
 import zoneinfo
 
 import _strptime
+import wasmeval
+
+import _wasmeval_tools
 
 from _wasmeval_report import report as report
+from _wasmeval_tools import offer as offer
 
 stdout, stderr = sys.stdout, sys.stderr
 
@@ -148,6 +156,20 @@ def _offer_interactive_names():
     site.sethelper()
 
 
+def _name_folders_plainly():
+    """The C library keeps the `..` of a folder that was changed to; `os.getcwd` is to say where it is."""
+    change = os.chdir
+
+    def chdir(path):
+        try:
+            change(os.path.realpath(path))
+        except OSError as error:
+            error.filename = path
+            raise
+
+    os.chdir = _wasmeval.hide(chdir)
+
+
 # ---- the warm-up ------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +219,17 @@ WARM_UP = [_frame("a + len(b)", {"a": 1, "b": [1.5, "two", None, {"k": False}]})
 WARM_UP += [_frame(code) for code in SNIPPETS * 12 + FAILING * 4] + [_frame("1+1")] * 200
 
 
+def _warm_up_tools():
+    """The way of a tool up to its call, for which there is no host yet."""
+    signatures = ("(query: str, limit: int = 10) -> list", "(*, name: str = 'x', tags: list[str] | None = None)", "")
+    for signature in signatures * 20:
+        tool = _wasmeval_tools._make("tool", signature, "What it does.", {})
+        try:
+            tool("x", limit=3)
+        except Exception:
+            pass
+
+
 def finish():
     """Forgets what the warm-up left: nothing of it may be seen by a snippet."""
     sys.modules.pop("_wasmeval_boot", None)
@@ -209,7 +242,9 @@ def finish():
     __import__("atexit")._clear()
     stdout.flush()
     stderr.flush()
-    sys.path[:] = ["/usr/lib/python3.13"]
+    # A script's folder comes first.
+    sys.path[:] = ["/workspace", "/usr/lib/python3.13"]
+    os.chdir("/workspace")
     for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         sys.__dict__.pop(name, None)
     random.seed = random._inst.seed
@@ -222,4 +257,6 @@ _refuse_processes()
 _refuse_threads()
 _measure_process_time()
 _offer_interactive_names()
+_name_folders_plainly()
+_warm_up_tools()
 stdout.reconfigure(line_buffering=True)

@@ -6,6 +6,7 @@ exception's own `__str__`, memory that is short) leaves a plainer text, never no
 
 import sys
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 
 RAISED, UNSUPPORTED, MEMORY = 1, 3, 4
@@ -20,6 +21,9 @@ TRACEBACK_BYTES = 32768
 # the text anyway, and a million frames cost more fuel to tell than they did to make.
 MOST_FRAMES = 1100
 FRAMES_EACH_END = 100
+
+# How many errors behind one another are looked at for what is lacking.
+MOST_BEHIND = 8
 
 # Modules of the standard library, or below it, that this runtime cannot have, and what they would need.
 ABSENT_MODULES = {
@@ -69,9 +73,10 @@ def report(error: BaseException) -> tuple[int, bytes, bytes, bytes, int, int]:
     message, need = _message(error), _need(error)
     outcome = RAISED
     if need is not None:
-        outcome, message = UNSUPPORTED, f"needs {need}: {message}" if message else f"needs {need}"
-        if isinstance(error, ModuleNotFoundError):
-            message = f"needs {need}"
+        outcome = UNSUPPORTED
+        # A need that gives its own reason is all there is to say.
+        alone = not message or ": " in need or isinstance(error, ModuleNotFoundError)
+        message = f"needs {need}" if alone else f"needs {need}: {message}"
     elif isinstance(error, MemoryError) and not message.startswith("Parser stack overflowed"):
         outcome = MEMORY
         message = message or "memory ran out"
@@ -115,8 +120,7 @@ def _message(error: BaseException) -> str:
 
 def _need(error: BaseException) -> str | None:
     """What `error` shows this runtime to lack, if it does."""
-    # An error that stands for another one (urllib's URLError) lacks what that one lacked.
-    for each in (error, getattr(error, "reason", None), error.__cause__):
+    for each in _behind(error):
         need = getattr(each, "_wasmeval_need", None)
         if isinstance(need, str):
             return need
@@ -130,6 +134,17 @@ def _need(error: BaseException) -> str | None:
         if getattr(error, "name_from", None) in PROCESS_NAMES:
             return "processes"
     return None
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """`error` and those that it stands for, as `URLError` and the errors of `requests` do: what they lacked, it lacks."""
+    waiting, seen = [error], 0
+    while waiting and seen < MOST_BEHIND:
+        each = waiting.pop(0)
+        seen += 1
+        yield each
+        others = (getattr(each, "reason", None), each.__cause__, *BaseException.args.__get__(each)[:1])
+        waiting += [other for other in others if isinstance(other, BaseException)]
 
 
 def _place(error: BaseException) -> tuple[int, int]:

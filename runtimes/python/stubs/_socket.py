@@ -1,8 +1,13 @@
-"""Stands for the extension module `_socket`, so that what merely imports `socket` works; any use needs sockets."""
+"""Stands for the extension module `_socket`: sockets that carry HTTP requests to the host, where the evaluation may send any.
+
+What merely imports `socket` always works. Any other use of one needs sockets, which this runtime does not have.
+"""
 
 import errno as _errno
 
 import _wasmeval
+import _wasmeval_calls as _calls
+import _wasmeval_http as _http
 
 AF_UNSPEC, AF_UNIX, AF_INET, AF_INET6 = 0, 1, 2, 10
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW = 1, 2, 3
@@ -35,22 +40,99 @@ _default_timeout = None
 
 
 _refuse = _wasmeval.refusal(OSError, (_errno.ENOTSUP, "this runtime has no sockets"), "sockets")
+_refuse_http = _wasmeval.refusal(OSError, (_errno.EACCES, _http.NOT_ALLOWED), _http.NEED)
 
 
 class socket:
-    """Cannot be made here."""
+    """A connection that carries one HTTP request, where the evaluation may send any; nothing else can be made."""
 
-    __slots__ = ()
-    __init__ = _refuse
+    __slots__ = ("_exchange", "family", "proto", "timeout", "type")
+
+    def __init__(self, family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None):
+        self._exchange = None
+        if not _calls.allows_http() or fileno is not None or (family, type) != (AF_INET, SOCK_STREAM):
+            _refuse()
+        self.family, self.type, self.proto, self.timeout = family, type, proto, _default_timeout
+
+    def connect(self, address):
+        """Nothing is connected yet: the host does that with the request."""
+        self._exchange = _http.Exchange(*address[:2])
+
+    def connect_ex(self, address):
+        self.connect(address)
+        return 0
+
+    def send(self, data, flags=0):
+        exchange = self._connected()
+        exchange.seconds = self.timeout
+        view = memoryview(data).cast("B")
+        exchange.send(view)
+        return len(view)
+
+    def sendall(self, data, flags=0):
+        self.send(data)
+
+    def recv(self, most, flags=0):
+        return self._connected().receive(most)
+
+    def recv_into(self, buffer, most=0, flags=0):
+        view = memoryview(buffer).cast("B")
+        part = self._connected().receive(most or len(view))
+        view[: len(part)] = part
+        return len(part)
+
+    def _connected(self):
+        if self._exchange is None:
+            raise OSError(_errno.ENOTCONN, "the socket is not connected")
+        return self._exchange
+
+    def close(self):
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
 
     def __del__(self):
+        try:
+            exchange = self._exchange
+        except AttributeError:
+            return
+        if exchange is not None:
+            exchange.close()
+
+    def settimeout(self, seconds):
+        if seconds is not None and seconds < 0:
+            raise ValueError("Timeout value out of range")
+        self.timeout = seconds
+
+    def gettimeout(self):
+        return self.timeout
+
+    def setblocking(self, blocking):
+        self.timeout = None if blocking else 0.0
+
+    def getblocking(self):
+        return self.timeout != 0.0
+
+    def getpeername(self):
+        return self._connected().host, self._connected().port
+
+    def getsockname(self):
+        return "0.0.0.0", 0
+
+    def fileno(self):
+        return -1
+
+    def setsockopt(self, *option):
         pass
 
-    family = type = proto = timeout = None
-    accept = _accept = bind = close = connect = connect_ex = detach = fileno = getpeername = _refuse
-    getsockname = getsockopt = listen = recv = recv_into = recvfrom = recvfrom_into = recvmsg = recvmsg_into = _refuse
-    send = sendall = sendmsg = sendto = setblocking = getblocking = setsockopt = settimeout = gettimeout = _refuse
-    shutdown = _refuse
+    def getsockopt(self, *option):
+        return 0
+
+    def shutdown(self, how):
+        pass
+
+    accept = _accept = bind = detach = listen = recvfrom = recvfrom_into = recvmsg = recvmsg_into = _refuse
+    sendmsg = sendto = _refuse
 
 
 SocketType = socket
@@ -113,5 +195,19 @@ def inet_ntop(family, packed):
     return str(ipaddress.ip_address(packed))
 
 
-getaddrinfo = gethostbyname = gethostbyname_ex = gethostbyaddr = getnameinfo = getservbyname = getservbyport = _refuse
+_PORTS = {"http": 80, "https": 443}
+
+
+def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
+    """The name itself: it is resolved, and its address checked, by the host that connects to it."""
+    if not _calls.allows_http():
+        _refuse_http()
+    if type not in (0, SOCK_STREAM) or family not in (AF_UNSPEC, AF_INET) or host is None:
+        _refuse()
+    name = host.decode("ascii") if isinstance(host, bytes) else host
+    number = _PORTS.get(port) or int(port or 0)
+    return [(AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (name, number))]
+
+
+gethostbyname = gethostbyname_ex = gethostbyaddr = getnameinfo = getservbyname = getservbyport = _refuse
 getprotobyname = socketpair = dup = close = sethostname = if_nameindex = if_nametoindex = if_indextoname = _refuse

@@ -1,13 +1,14 @@
-"""The event loop of this runtime: timers and tasks, no sockets, no processes, no signals.
+"""The event loop of this runtime: timers, tasks and calls of tools, no sockets, no processes, no signals.
 
-Takes the place of asyncio's own `unix_events`. A loop that waits sleeps in the host; as nothing outside the loop can
-wake it, waiting for ever is an error here rather than a hang.
+Takes the place of asyncio's own `unix_events`. A loop that waits sleeps in the host, which wakes it when a call has
+ended; as nothing else outside the loop can, waiting for ever without a call is an error here rather than a hang.
 """
 
 import errno
 import time
 
 import _wasmeval
+import _wasmeval_calls
 
 from . import base_events, events
 
@@ -22,6 +23,9 @@ class _Sleeper:
     """What a selector is to a loop that has no files to wait for."""
 
     def select(self, timeout=None):
+        if _wasmeval_calls.pending:
+            _wasmeval_calls.settle_one(timeout if timeout is None else max(timeout, 0))
+            return ()
         if timeout is None:
             raise RuntimeError("the event loop would wait for ever: nothing that is awaited can still happen")
         if timeout > 0:
