@@ -30,7 +30,8 @@ from wasmeval.service import Policy, Service, prepare
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.results import Ending
 from wasmeval.wasm.scheduler import Scheduler
-from wasmeval.worker import frames
+from wasmeval.wasm.task import Order
+from wasmeval.worker import frames, orders
 
 _CODE = "1+1"
 
@@ -85,14 +86,14 @@ def _front(stages: Stages, runtime: str, count: int) -> None:
 
 
 def _frames(stages: Stages, job: Job, result: Result, count: int) -> None:
-    sent, received = frames.encode_job(1, 0, job), frames.encode_result(1, result)
+    sent, received = orders.encode_order(1, 0, None, job), frames.encode_result(1, result)
     head = len(frames.encode(frames.Kind.RESULT))
     decoder = frames.Decoder()
-    stages.add("front: frames.encode_job", partial(frames.encode_job, 1, 0, job), count)
+    stages.add("front: orders.encode_order", partial(orders.encode_order, 1, 0, None, job), count)
     stages.add("front: Decoder.feed", lambda: list(decoder.feed(received)), count)
     stages.add("front: frames.decode_result", partial(frames.decode_result, received[head:], job), count)
     stages.add("worker: Decoder.feed", lambda: list(decoder.feed(sent)), count)
-    stages.add("worker: frames.decode_job", partial(frames.decode_job, sent[head:]), count)
+    stages.add("worker: orders.decode_order", partial(orders.decode_order, sent[head:], [job.runtime]), count)
     stages.add("worker: frames.encode_result", partial(frames.encode_result, 1, result), count)
 
 
@@ -123,13 +124,13 @@ def _guest(stages: Stages, image: Image, count: int) -> tuple[Job, Result]:
     assert result is not None
     for name, taken in steps.items():
         stages.steps[name] = 1e6 * quantile(taken, 0.5)
-    scheduler = Scheduler({runtime: image}, lambda _number, _result: None)
+    scheduler = Scheduler({runtime: image}, _Nowhere())
     whole = []
     for number_ in range(1, count + 1):
         while scheduler.timeout() == 0.0:
             scheduler.step()
         start = time.perf_counter()
-        scheduler.submit(number_, runtime, job.code, job.inputs, job.limits)
+        scheduler.submit(Order(number_, runtime, job.code, job.inputs, job.limits))
         scheduler.step()
         whole.append(time.perf_counter() - start)
     scheduler.close()
@@ -139,6 +140,22 @@ def _guest(stages: Stages, image: Image, count: int) -> tuple[Job, Result]:
     )
     stages.steps["worker: Scheduler, the rest"] = max(0.0, 1e6 * quantile(whole, 0.5) - inside)
     return job, result
+
+
+class _Nowhere:
+    """An outlet for results that nobody wants."""
+
+    def result(self, number: int, result: Result) -> None:
+        """Nothing."""
+
+    def call(self, number: int, call: int, operation: int, body: bytes) -> None:
+        """Nothing."""
+
+    def output(self, number: int, stream: int, data: bytes) -> None:
+        """Nothing."""
+
+    def file(self, number: int, path: str, data: bytes, is_last: bool) -> None:
+        """Nothing."""
 
 
 def _wake(count: int) -> float:

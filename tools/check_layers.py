@@ -23,30 +23,43 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
-    ("wire", "service"),
-    ("pool",),
+    ("dialogue", "streams", "backstage"),
+    ("wire", "service", "conversation"),
+    ("attendant",),
+    ("offer",),
+    ("pool", "egress", "preopens"),
     ("worker",),
     ("wasm",),
     ("runtimes", "config", "telemetry"),
+    ("requests",),
+    ("tools", "events"),
     ("model", "inputs", "address"),
-    ("limits",),
+    ("grants",),
+    ("limits", "paths"),
     ("errors", "v1"),
 )
 
 # Tighter than the layer: a client works where none of the rest could.
 ONLY = {
-    "client": {"wire", "address", "inputs", "model", "limits", "errors", "v1"},
-    "wire": {"inputs", "model", "limits", "errors", "v1"},
-    "service": {"pool", "runtimes", "config", "telemetry", "inputs", "model", "limits", "errors"},
+    "client": {
+        "streams", "conversation", "wire", "requests", "tools", "events", "address", "inputs", "model", "grants", "limits", "paths", "errors", "v1",
+    },
+    "streams": {"conversation", "wire", "tools", "events", "inputs", "model", "grants", "limits", "errors", "v1"},
+    "wire": {"events", "inputs", "model", "grants", "limits", "errors", "v1"},
+    "service": {
+        "attendant", "offer", "pool", "runtimes", "config", "telemetry", "inputs", "model", "grants", "limits", "paths", "errors",
+    },
 }
 
 # Who may import a package that is not ours.
 HOMES = {
     "wasmtime": {"wasm"},
-    "grpc": {"wire", "client", "server", "testing", "v1"},
+    "grpc": {"wire", "client", "streams", "server", "testing", "v1"},
     "google": {"wire", "client", "server", "testing", "v1"},
     "pydantic": {"config"},
     "opentelemetry": {"telemetry"},
+    "httpx": {"egress"},
+    "httpcore": {"egress"},
 }
 
 

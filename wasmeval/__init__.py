@@ -17,10 +17,13 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from wasmeval.client import AsyncClient, Client
+    from wasmeval.conversation import Conversation, InputWanted, Output, ToolCall, ToolCallCancelled
+    from wasmeval.egress import Credential, HttpCeiling
     from wasmeval.embedded import Evaluator, evaluate
     from wasmeval.errors import (
         DeadlineExceeded,
         EvaluationError,
+        FailedPrecondition,
         Internal,
         InvalidArgument,
         ResourceExhausted,
@@ -29,28 +32,45 @@ if TYPE_CHECKING:
         Unavailable,
         WasmevalError,
     )
+    from wasmeval.grants import Folder, HttpPolicy, HttpRule, HttpUse, Tool
     from wasmeval.limits import Limits, Usage
-    from wasmeval.model import ErrorInfo, Evaluation, Result, RuntimeInfo, Status
+    from wasmeval.model import ErrorInfo, Evaluation, OutputFile, Result, RuntimeInfo, Status
+    from wasmeval.streams import AsyncConversation
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
+    "AsyncConversation",
     "Client",
+    "Conversation",
+    "Credential",
     "DeadlineExceeded",
     "ErrorInfo",
     "Evaluation",
     "EvaluationError",
     "Evaluator",
+    "FailedPrecondition",
+    "Folder",
+    "HttpCeiling",
+    "HttpPolicy",
+    "HttpRule",
+    "HttpUse",
+    "InputWanted",
     "Internal",
     "InvalidArgument",
     "Limits",
+    "Output",
+    "OutputFile",
     "ResourceExhausted",
     "Result",
     "RuntimeInfo",
     "ServiceError",
     "SetupError",
     "Status",
+    "Tool",
+    "ToolCall",
+    "ToolCallCancelled",
     "Unavailable",
     "Usage",
     "WasmevalError",
@@ -60,10 +80,13 @@ __all__ = [
 
 _HOMES = {
     "client": ("AsyncClient", "Client"),
+    "conversation": ("Conversation", "InputWanted", "Output", "ToolCall", "ToolCallCancelled"),
+    "egress": ("Credential", "HttpCeiling"),
     "embedded": ("Evaluator", "evaluate"),
     "errors": (
         "DeadlineExceeded",
         "EvaluationError",
+        "FailedPrecondition",
         "Internal",
         "InvalidArgument",
         "ResourceExhausted",
@@ -72,8 +95,10 @@ _HOMES = {
         "Unavailable",
         "WasmevalError",
     ),
+    "grants": ("Folder", "HttpPolicy", "HttpRule", "HttpUse", "Tool"),
     "limits": ("Limits", "Usage"),
-    "model": ("ErrorInfo", "Evaluation", "Result", "RuntimeInfo", "Status"),
+    "model": ("ErrorInfo", "Evaluation", "OutputFile", "Result", "RuntimeInfo", "Status"),
+    "streams": ("AsyncConversation",),
 }
 _MODULE_OF = {name: f"wasmeval.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,10 +20,21 @@ import grpc
 
 from wasmeval import wire
 from wasmeval.address import resolve, split
-from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable, WasmevalError
-from wasmeval.inputs import encode_inputs
+from wasmeval.conversation import Conversation, OnOutput, Stdin, drive
+from wasmeval.errors import (
+    InvalidArgument,
+    ResourceExhausted,
+    ServiceError,
+    SetupError,
+    Unavailable,
+    WasmevalError,
+)
+from wasmeval.grants import HttpPolicy, Tool
 from wasmeval.limits import MAX_BATCH, Limits, call_timeout
-from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, checked, evaluation_of
+from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, evaluation_of
+from wasmeval.requests import converses, request_of
+from wasmeval.streams import AsyncConversation, ServiceConversation, drive_async
+from wasmeval.tools import Function, Toolbox
 
 T = TypeVar("T")
 
@@ -53,8 +64,29 @@ class _Send:
     timeout: float | None
 
 
-# A plan yields what to do next: a message to send, or the seconds to sleep.
-_Plan = Generator[_Send | float, bytes | WasmevalError | None, T]
+@dataclass(frozen=True, slots=True)
+class _Converse:
+    """A step of a plan: hold the conversation and come back with its Result or the error."""
+
+    request: Request
+    toolbox: Toolbox
+    on_output: OnOutput | None
+    stdin: Stdin | None
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A conversation that failed, and whether the service had said anything by then."""
+
+    error: WasmevalError
+    heard: bool
+
+
+# A plan yields what to do next: a message to send, a conversation to hold, or the seconds to sleep.
+_Step = _Send | _Converse | float
+_Outcome = bytes | Result | WasmevalError | _Failed | None
+_Plan = Generator[_Step, _Outcome, T]
 
 
 class Client:
@@ -82,14 +114,61 @@ class Client:
         language: str = "python",
         inputs: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Mapping[str, Function] | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        tool_time_counts: bool = True,
         timeout: float | None = None,
     ) -> Result:
         """Runs `code` with `inputs` as its variables. The snippet's own failures are in the Result.
 
+        `files`, `outputs`, `mounts` and `http`: see `Evaluation`. `tools` are plain or async functions that the snippet
+        may call by their names; each call runs in a thread of its own here. `on_output(stream, text)` is called with
+        what the snippet prints, while it runs, in this thread. `stdin` is text, bytes, a file or an iterable of bytes.
+        With `tool_time_counts=False` the deadline's clock stands still while the snippet waits for tools alone.
         `timeout` bounds the whole call in seconds, queueing and retries included; the guest is stopped when
         it passes. Raises InvalidArgument or a ServiceError.
         """
-        return self._run(_evaluate(evaluation_of(code, language, inputs, limits), timeout))
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        if not converses(evaluation, tools, on_output, stdin):
+            return self._run(_evaluate(evaluation, timeout))
+        toolbox = Toolbox(tools or {})
+        request = request_of(
+            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
+            tool_time_counts=tool_time_counts,
+        )  # fmt: skip
+        return self._run(_converse(request, toolbox, on_output, stdin, timeout))
+
+    def converse(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Begins what `evaluate` does, for those who want the events: `Output`, `ToolCall` (to be answered by whoever
+        gets it, whatever `tools` are), `ToolCallCancelled`, and last the Result. Use it as a context manager.
+
+        `stdin`: whether `send_input` and `end_input` will be called. Nothing is retried. The iteration raises as
+        `evaluate` does.
+        """
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        _check_process(self._process)
+        return self._open(request, call_timeout(timeout))
 
     def evaluate_batch(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
@@ -118,7 +197,7 @@ class Client:
 
     def _run(self, plan: _Plan[T]) -> T:
         _check_process(self._process)
-        outcome: bytes | WasmevalError | None = None
+        outcome: _Outcome = None
         while True:
             try:
                 step = plan.send(outcome)
@@ -127,7 +206,27 @@ class Client:
                 return result
             outcome = self._take(step)
 
-    def _take(self, step: _Send | float) -> bytes | WasmevalError | None:
+    def _open(self, request: Request, timeout: float | None) -> ServiceConversation:
+        if self._closed:
+            raise Unavailable(_CLOSED)
+        call: Any = self._channel.stream_stream(wire.CONVERSE)
+        return ServiceConversation(
+            lambda messages: call(messages, timeout=timeout, metadata=self._metadata), self._explain, request
+        )
+
+    def _explain(self, error: Exception) -> WasmevalError:
+        return Unavailable(_WAS_CLOSED) if self._closed else _error(error)
+
+    def _hold(self, step: _Converse) -> Result | _Failed:
+        conversation = self._open(step.request, step.timeout)
+        try:
+            return drive(conversation, step.toolbox, step.on_output, step.stdin)
+        except ServiceError as error:
+            return _Failed(error, conversation.heard)
+
+    def _take(self, step: _Step) -> _Outcome:
+        if isinstance(step, _Converse):
+            return self._hold(step)
         if not isinstance(step, _Send):
             time.sleep(step)
             return None
@@ -163,10 +262,48 @@ class AsyncClient:
         language: str = "python",
         inputs: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Mapping[str, Function] | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        tool_time_counts: bool = True,
         timeout: float | None = None,
     ) -> Result:
-        """As `Client.evaluate`."""
-        return await self._run(_evaluate(evaluation_of(code, language, inputs, limits), timeout))
+        """As `Client.evaluate`; async tools run on this event loop, others in threads."""
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        if not converses(evaluation, tools, on_output, stdin):
+            return await self._run(_evaluate(evaluation, timeout))
+        toolbox = Toolbox(tools or {})
+        request = request_of(
+            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
+            tool_time_counts=tool_time_counts,
+        )  # fmt: skip
+        return await self._run(_converse(request, toolbox, on_output, stdin, timeout))
+
+    def converse(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncConversation:
+        """As `Client.converse`: `async for event in client.converse(...)`, best inside `async with`."""
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        _check_process(self._process)
+        return self._open(request, call_timeout(timeout))
 
     async def evaluate_batch(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
@@ -194,7 +331,7 @@ class AsyncClient:
 
     async def _run(self, plan: _Plan[T]) -> T:
         _check_process(self._process)
-        outcome: bytes | WasmevalError | None = None
+        outcome: _Outcome = None
         while True:
             try:
                 step = plan.send(outcome)
@@ -203,16 +340,38 @@ class AsyncClient:
                 return result
             outcome = await self._take(step)
 
-    async def _take(self, step: _Send | float) -> bytes | WasmevalError | None:
-        if not isinstance(step, _Send):
-            await asyncio.sleep(step)
-            return None
+    def _connect(self) -> grpc.aio.Channel:
         if self._closed:
             raise Unavailable(_CLOSED)
         if self._channel is None:
             # Not before: a channel belongs to the event loop that it is made in.
             self._channel = grpc.aio.insecure_channel(self._target, self._options)
             self._calls = {method: self._channel.unary_unary(method) for method in _METHODS}
+        return self._channel
+
+    def _open(self, request: Request, timeout: float | None) -> AsyncConversation:
+        call: Any = self._connect().stream_stream(wire.CONVERSE)
+        return AsyncConversation(
+            lambda messages: call(messages, timeout=timeout, metadata=self._metadata), self._explain, request
+        )
+
+    def _explain(self, error: Exception) -> WasmevalError:
+        return Unavailable(_WAS_CLOSED) if self._closed else _error(error)
+
+    async def _hold(self, step: _Converse) -> Result | _Failed:
+        conversation = self._open(step.request, step.timeout)
+        try:
+            return await drive_async(conversation, step.toolbox, step.on_output, step.stdin)
+        except ServiceError as error:
+            return _Failed(error, conversation.heard)
+
+    async def _take(self, step: _Step) -> _Outcome:
+        if isinstance(step, _Converse):
+            return await self._hold(step)
+        if not isinstance(step, _Send):
+            await asyncio.sleep(step)
+            return None
+        self._connect()
         try:
             reply: bytes = await self._calls[step.method](
                 step.data, timeout=step.timeout, metadata=self._metadata
@@ -238,7 +397,7 @@ _METHODS = wire.EVALUATE, wire.EVALUATE_BATCH, wire.LIST_RUNTIMES
 
 
 def _evaluate(evaluation: Evaluation, timeout: float | None) -> _Plan[Result]:
-    message = wire.encode_request(_request(evaluation))
+    message = wire.encode_request(request_of(evaluation))
     return _call(wire.EVALUATE, message.SerializeToString(), wire.decode_reply, timeout)
 
 
@@ -248,7 +407,7 @@ def _evaluate_batch(evaluations: Iterable[Evaluation], timeout: float | None) ->
     requests = []
     for index, evaluation in enumerate(evaluations):
         try:
-            requests.append(_request(evaluation))
+            requests.append(request_of(evaluation))
         except InvalidArgument as error:
             raise wire.at_index(index, error) from None
     return _batches(requests, call_timeout(timeout))
@@ -290,13 +449,25 @@ def _runtimes(timeout: float | None) -> _Plan[tuple[RuntimeInfo, ...]]:
     return _call(wire.LIST_RUNTIMES, b"", wire.decode_runtimes, timeout)
 
 
-def _request(evaluation: Evaluation) -> Request:
-    checked(evaluation)
-    limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
-    return Request(evaluation.code, evaluation.language, encode_inputs(evaluation.inputs), limits)
-
-
-_NO_LIMITS = Limits()
+def _converse(
+    request: Request, toolbox: Toolbox, on_output: OnOutput | None, stdin: Stdin | None, timeout: float | None
+) -> _Plan[Result]:
+    """A conversation is begun again only if the service has not said a word, and nothing was read from a file."""
+    timeout = call_timeout(timeout)
+    end = time.monotonic() + (RETRY_SECONDS if timeout is None else timeout)
+    again = stdin is None or isinstance(stdin, str | bytes)
+    attempt = 0
+    while True:
+        left = None if timeout is None else max(end - time.monotonic(), _SHORTEST_SECONDS)
+        outcome = yield _Converse(request, toolbox, on_output, stdin, left)
+        if isinstance(outcome, Result):
+            return outcome
+        assert isinstance(outcome, _Failed)
+        delay = _delay(outcome.error, attempt, random.random())
+        if delay is None or outcome.heard or not again or time.monotonic() + delay >= end:
+            raise outcome.error
+        yield delay
+        attempt += 1
 
 
 def _call(
@@ -315,7 +486,7 @@ def _call(
         outcome = yield _Send(method, data, None if timeout is None else max(end - clock(), 0.0))
         if isinstance(outcome, bytes):
             return decode(outcome)
-        assert outcome is not None
+        assert isinstance(outcome, WasmevalError)
         delay = _delay(outcome, attempt, chance())
         if delay is None or clock() + delay >= end:
             raise outcome
@@ -336,7 +507,7 @@ def _delay(error: WasmevalError, attempt: int, chance: float) -> float | None:
     return max(jittered, error.retry_after_seconds) if isinstance(error, ResourceExhausted) else jittered
 
 
-def _error(error: grpc.RpcError) -> WasmevalError:
+def _error(error: Exception) -> WasmevalError:
     # Both kinds of RpcError are also a Call, which the type does not say.
     call: Any = error
     return wire.decode_error(call.code(), call.details() or "", call.trailing_metadata() or ())

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import (
     BaseModel,
@@ -21,7 +21,15 @@ from pydantic import (
 )
 
 from wasmeval.errors import InvalidArgument
-from wasmeval.limits import CEILINGS, DEFAULTS, MIB, MOST_MEMORY_BYTES, MOST_OUTPUT_BYTES, Limits
+from wasmeval.limits import (
+    CEILINGS,
+    DEFAULTS,
+    MIB,
+    MOST_MEMORY_BYTES,
+    MOST_OUTPUT_BYTES,
+    MOST_TOOL_CALL_BYTES,
+    Limits,
+)
 
 PREFIX = "WASMEVAL_"
 
@@ -34,6 +42,7 @@ _KUBERNETES = re.compile(r"WASMEVAL_(SERVICE_.*|PORT(_.*)?)")
 
 _Count = Annotated[int, Field(ge=1, strict=False)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
 class _Model(BaseModel):
@@ -58,9 +67,18 @@ class LimitsConfig(_Model):
     output_bytes: Annotated[int, Field(ge=1, le=MOST_OUTPUT_BYTES)]
     """At most 8 MiB: three of them, some bytes threefold, must fit into one reply of 64 MiB."""
 
+    workspace_bytes: Annotated[int, Field(ge=1, le=MOST_MEMORY_BYTES)]
+    workspace_files: Annotated[int, Field(ge=1, lt=1 << 31)]
+    tool_calls: Annotated[int, Field(ge=1, lt=1 << 31)]
+    tool_calls_in_flight: Annotated[int, Field(ge=1, le=65_536)]
+    tool_call_bytes: Annotated[int, Field(ge=1, le=MOST_TOOL_CALL_BYTES)]
+    """At most 8 MiB: a call or its answer must fit into one message of 16 MiB."""
+    tool_bytes: Annotated[int, Field(ge=1, lt=1 << 40)]
+    tool_seconds: _Seconds
+
     def limits(self) -> Limits:
         """The same as a value of the model."""
-        return Limits(self.fuel, self.deadline_seconds, self.memory_bytes, self.output_bytes)
+        return Limits(**self.model_dump())
 
 
 def _built_in(limits: Limits) -> LimitsConfig:
@@ -96,6 +114,74 @@ class PolicyConfig(_Model):
         return self
 
 
+class PreopenConfig(_Model):
+    """A folder of the service's machine that evaluations may mount by the name of its table."""
+
+    path: Path
+    read_only: bool = True
+    max_bytes: Annotated[int, Field(ge=1, lt=1 << 63)] = 64 * MIB
+    """What one evaluation may add to it; for a folder that is not read-only."""
+    max_files: Annotated[int, Field(ge=1, lt=1 << 31)] = 1024
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: Path) -> Path:
+        if not path.is_dir():
+            raise ValueError("is no folder")
+        return path.resolve()
+
+
+class HttpRuleConfig(_Model):
+    """See `wasmeval.HttpRule`; credentials are named by the callers' rules alone."""
+
+    host: str
+    methods: tuple[str, ...] = ()
+    path_prefix: str = "/"
+    schemes: tuple[str, ...] = ("https",)
+
+
+class CredentialConfig(_Model):
+    """A secret that callers' rules may name, and that guests never see. It is read when the service starts, from a variable or a
+    file, never from the configuration itself."""
+
+    kind: Literal["bearer", "basic", "header", "query"]
+    secret_env: str = ""
+    secret_file: Path | None = None
+    name: str = ""
+    hosts: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CredentialConfig:
+        if bool(self.secret_env) == bool(self.secret_file):
+            raise ValueError("give secret_env, the name of a variable, or secret_file, one of them")
+        return self
+
+    def secret(self, environ: Mapping[str, str]) -> str:
+        """The secret itself. Raises InvalidArgument when it is not where the configuration says."""
+        if self.secret_env:
+            if not environ.get(self.secret_env):
+                raise InvalidArgument("secret_env", f"the variable {self.secret_env} is not set")
+            return environ[self.secret_env]
+        assert self.secret_file is not None
+        try:
+            return self.secret_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidArgument("secret_file", f"cannot read {self.secret_file}: {error}") from None
+
+
+class HttpConfig(_Model):
+    """What HTTP any evaluation can be allowed at most; without rules there is none."""
+
+    rules: tuple[HttpRuleConfig, ...] = ()
+    requests: _Count = 256
+    request_bytes: _Count = 16 * MIB
+    response_bytes: _Count = 128 * MIB
+    seconds: _Seconds = 120.0
+    redirects: Annotated[int, Field(ge=0)] = 10
+    private_networks: tuple[str, ...] = ()
+    credentials: dict[_Name, CredentialConfig] = {}
+
+
 class ServerConfig(_Model):
     """All that `wasmeval serve` can be told. Every key has a variable: `limits.defaults.fuel` is
     `WASMEVAL_LIMITS_DEFAULTS_FUEL`.
@@ -120,6 +206,10 @@ class ServerConfig(_Model):
     worker_memory_bytes: Annotated[int, Field(ge=64 * MIB)] | None = None
     """What the guests of one worker may grow by together; None takes the pool's own, 2 GiB."""
     limits: PolicyConfig = PolicyConfig()
+    preopen: dict[_Name, PreopenConfig] = {}
+    """Folders that evaluations may mount, by name."""
+    http: HttpConfig = HttpConfig()
+    """Where evaluations may be allowed to send HTTP requests."""
 
 
 def load(
@@ -169,8 +259,11 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _keys(model: type[BaseModel] = ServerConfig, prefix: str = "") -> list[str]:
+    """Settings that are one value each; tables and lists of tables stand in files alone."""
     keys = []
     for name, info in model.model_fields.items():
+        if get_origin(info.annotation) in (dict, tuple):
+            continue
         nested = (
             info.annotation
             if isinstance(info.annotation, type) and issubclass(info.annotation, _Model)

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wasmeval.backstage import Backstage, EmbeddedConversation
+from wasmeval.conversation import Conversation, OnOutput, Stdin, drive
+from wasmeval.egress import Credential, Egress, HttpCeiling
 from wasmeval.errors import InvalidArgument
-from wasmeval.inputs import encode_inputs
-from wasmeval.limits import CEILINGS, DEFAULTS, Limits
-from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, checked, evaluation_of
+from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
+from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
+from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evaluation_of
+from wasmeval.offer import Offer
 from wasmeval.pool import BlockingPool, PoolSettings
+from wasmeval.requests import request_of
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Policy, prepare, runtime_infos
+from wasmeval.tools import Function, Toolbox
 from wasmeval.wasm.cache import CompileProgress
+
+Mounts = Sequence[str] | Mapping[str, Folder | str | Path]
+"""Names that the evaluator was given folders for, or names with folders of this machine; a bare path is read-only."""
 
 
 class Evaluator:
@@ -26,8 +38,9 @@ class Evaluator:
     Making one starts `workers` processes (one for each CPU by default), which takes about 0.2 s; the very first
     one on a machine compiles the runtimes, which takes about 15 s and is told to `progress`. `defaults` and
     `ceilings` are the limits that apply where a call sets none, and that no call gets past. With `require_jail`
-    it refuses to start where the kernel lacks a layer of the workers' jail. Close it, or use it as a context
-    manager; it does not survive a fork.
+    it refuses to start where the kernel lacks a layer of the workers' jail. `folders` may be mounted by name in every
+    call; `http` is the most that any call's policy can allow, all public hosts by default, and `credentials` are what
+    its rules may name. Close it, or use it as a context manager; it does not survive a fork.
 
     Raises SetupError when this machine cannot run guests, InvalidArgument for a default above its ceiling.
     """
@@ -38,6 +51,9 @@ class Evaluator:
         *,
         defaults: Limits | None = None,
         ceilings: Limits | None = None,
+        folders: Mapping[str, Folder | str | Path] | None = None,
+        http: HttpCeiling = HttpCeiling.ANY_PUBLIC,
+        credentials: Mapping[str, Credential] | None = None,
         require_jail: bool = False,
         cache_dir: Path | None = None,
         progress: Callable[[CompileProgress], None] | None = None,
@@ -60,6 +76,9 @@ class Evaluator:
             require_jail=require_jail,
             cache_dir=cache_dir,
         )
+        self._egress = Egress(http, credentials or {})
+        self._offer = Offer(self._egress, _folders(folders or {}))
+        self._backstage = Backstage()
         self._pool = BlockingPool(settings, self._catalogue)
         self._pool.start(progress)
 
@@ -70,15 +89,57 @@ class Evaluator:
         language: str = "python",
         inputs: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Mounts = (),
+        http: HttpPolicy | None = None,
+        tools: Mapping[str, Function] | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        tool_time_counts: bool = True,
         timeout: float | None = None,
     ) -> Result:
         """Runs `code` with `inputs` as its variables. The snippet's own failures are in the Result.
 
-        `timeout` bounds the whole call in seconds, queueing included; the guest is stopped when it passes. Raises
-        InvalidArgument, DeadlineExceeded (that time-out) or Unavailable (closed).
+        As `Client.evaluate`; `mounts` may name folders of this machine as well. `timeout` bounds the whole call in
+        seconds, queueing included; the guest is stopped when it passes. Raises InvalidArgument, DeadlineExceeded
+        (that time-out) or Unavailable (closed).
         """
-        job = self._prepare(evaluation_of(code, language, inputs, limits))
-        return self._pool.evaluate_many([job], timeout)[0]
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, tuple(mounts), http)
+        toolbox = Toolbox(tools or {})
+        request = request_of(
+            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
+            tool_time_counts=tool_time_counts,
+        )  # fmt: skip
+        offer = self._offered(mounts)
+        job = self._prepare(request, offer)
+        if job.grants is None:
+            return self._pool.evaluate_many([job], timeout)[0]
+        conversation = EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
+        return drive(conversation, toolbox, on_output, stdin)
+
+    def converse(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Mounts = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Begins what `evaluate` does, for those who want the events; see `Client.converse`."""
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, tuple(mounts), http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        offer = self._offered(mounts)
+        job = self._prepare(request, offer)
+        return EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
 
     def evaluate_batch(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
@@ -87,10 +148,12 @@ class Evaluator:
         jobs = []
         for index, evaluation in enumerate(evaluations):
             try:
-                jobs.append(self._prepare(evaluation))
+                jobs.append(self._prepare(request_of(evaluation), self._offer))
             except InvalidArgument as error:
                 raise InvalidArgument(f"evaluations[{index}].{error.field}", error.description) from None
-        return self._pool.evaluate_many(jobs, timeout)
+        if not any(job.grants for job in jobs):
+            return self._pool.evaluate_many(jobs, timeout)
+        return self._converse_all(jobs, call_timeout(timeout))
 
     def runtimes(self) -> tuple[RuntimeInfo, ...]:
         """What is installed."""
@@ -103,6 +166,7 @@ class Evaluator:
     def close(self) -> None:
         """Ends the workers; evaluations that other threads wait for end as `cancelled`."""
         self._pool.close()
+        self._backstage.close()
 
     def __enter__(self) -> Evaluator:
         return self
@@ -112,13 +176,42 @@ class Evaluator:
     ) -> None:
         self.close()
 
-    def _prepare(self, evaluation: Evaluation) -> Job:
-        checked(evaluation)
-        request = Request(
-            evaluation.code, evaluation.language, encode_inputs(evaluation.inputs), evaluation.limits
-        )
-        return prepare(request, self._catalogue, self._policy)
+    def _prepare(self, request: Request, offer: Offer) -> Job:
+        return prepare(request, self._catalogue, self._policy, offer)
 
+    def _offered(self, mounts: Mounts) -> Offer:
+        if not isinstance(mounts, Mapping):
+            return self._offer
+        return replace(self._offer, folders={**self._offer.folders, **_folders(mounts)})
+
+    def _converse_all(self, jobs: Sequence[Job], timeout: float | None) -> list[Result]:
+        """Those that were granted something answer their guests' calls meanwhile; all run at once."""
+        granted = Grants()
+        with ExitStack() as stack:
+            conversations = []
+            for job in jobs:
+                job = replace(job, grants=job.grants or granted)
+                conversation = EmbeddedConversation(self._pool, self._backstage, self._offer, job, timeout)
+                conversations.append(stack.enter_context(conversation))
+            return [drive(conversation, Toolbox({}), None, None) for conversation in conversations]
+
+
+def _folders(folders: Mapping[str, Folder | str | Path]) -> dict[str, Folder]:
+    """Raises InvalidArgument for a name that can be no folder's, and for a path that is none."""
+    found = {}
+    for name, folder in folders.items():
+        field = f"mounts.{name}"
+        if not _FOLDER_NAME.fullmatch(name):
+            raise InvalidArgument(
+                field, "a name has letters, digits, '-', '_' and '.', and begins with a letter or digit"
+            )
+        found[name] = folder if isinstance(folder, Folder) else Folder(Path(folder))
+        if not found[name].path.is_dir():
+            raise InvalidArgument(field, f"{found[name].path} is no folder")
+    return found
+
+
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 _shared: tuple[int, Evaluator] | None = None
 _starting = threading.Lock()
@@ -130,11 +223,22 @@ def evaluate(
     language: str = "python",
     inputs: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
+    files: Mapping[str, bytes] | None = None,
+    outputs: Sequence[str] = (),
+    mounts: Mounts = (),
+    http: HttpPolicy | None = None,
+    tools: Mapping[str, Function] | None = None,
+    on_output: OnOutput | None = None,
+    stdin: Stdin | None = None,
+    tool_time_counts: bool = True,
     timeout: float | None = None,
 ) -> Result:
     """Runs one snippet as `Evaluator.evaluate`, on an evaluator that is started at first use and shared by this
     process."""
-    return _evaluator().evaluate(code, language=language, inputs=inputs, limits=limits, timeout=timeout)
+    return _evaluator().evaluate(
+        code, language=language, inputs=inputs, limits=limits, files=files, outputs=outputs, mounts=mounts, http=http,
+        tools=tools, on_output=on_output, stdin=stdin, tool_time_counts=tool_time_counts, timeout=timeout,
+    )  # fmt: skip
 
 
 def _evaluator() -> Evaluator:

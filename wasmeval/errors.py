@@ -4,6 +4,7 @@ A snippet's failure is never an exception: it is a `Result`. These are raised fo
 
     WasmevalError
     ├── InvalidArgument        the caller's: a request that can never work; also a ValueError
+    ├── FailedPrecondition     the caller's: a message of a conversation that came out of order
     ├── EvaluationError        the snippet's, and only from Result.raise_for_status()
     ├── SetupError             the machine's: an image, a cache, a jail or a library is not as it must be
     └── ServiceError           the service's own failure; no Result was produced
@@ -38,6 +39,10 @@ class InvalidArgument(WasmevalError, ValueError):
 
     def __reduce__(self) -> tuple[type[InvalidArgument], tuple[str, str], dict[str, object]]:
         return type(self), (self.field, self.description), vars(self)
+
+
+class FailedPrecondition(WasmevalError):
+    """A message of a conversation came when another was expected; the conversation is over, the service is not."""
 
 
 class EvaluationError(WasmevalError):

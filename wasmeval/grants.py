@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wasmeval.errors import InvalidArgument
-
-MIB = 1 << 20
+from wasmeval.limits import MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,14 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder, by its name, as one evaluation has it at `/mnt/NAME`."""
+
+    name: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """A function of the caller's that the snippet may call by `name`.
 
@@ -93,7 +100,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """All that one evaluation is given. `mounts` are names of folders that the operator, or the embedding program, has named.
+    """All that one evaluation is given. `mounts` are folders that the operator, or the embedding program, has named.
 
     `files` are put below `/workspace` before the snippet starts; `outputs` are glob patterns of what is to come back.
     `live`: output is sent while the snippet runs. `stdin`: the snippet's standard input stays open for more.
@@ -101,7 +108,7 @@ class Grants:
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
-    mounts: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     tools: tuple[Tool, ...] = ()
     http: HttpPolicy | None = None
     live: bool = False
@@ -111,5 +118,10 @@ class Grants:
 
 def check_seconds(field_name: str, value: float) -> None:
     """Raises InvalidArgument unless `value` is a positive, finite number of seconds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
         raise InvalidArgument(field_name, f"must be a positive, finite number of seconds, not {value!r}")

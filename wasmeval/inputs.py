@@ -59,6 +59,16 @@ def encode_inputs(inputs: Mapping[str, Any]) -> dict[str, bytes]:
     return encoded
 
 
+def encode_value(field: str, value: Any) -> bytes:
+    """One value as JSON text, by the rules of `encode_inputs`. Raises InvalidArgument for `field`."""
+    return _encode(field, value)
+
+
+def check_json(field: str, text: bytes) -> None:
+    """Raises InvalidArgument for `field` unless `text` is JSON as `compose_inputs` takes it."""
+    _check_json(field, text, MAX_CONTAINERS)
+
+
 def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
     """One JSON object of `inputs`, whose values are JSON text already; empty when there are none.
 
@@ -72,7 +82,7 @@ def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
     members = []
     size = containers = 0
     for name, text in inputs.items():
-        _check_name(runtime, name)
+        check_name(_field(name), runtime, name)
         encoded = name.encode()
         size += len(encoded) + len(text)
         if size > MAX_INPUTS_BYTES:
@@ -96,7 +106,8 @@ def shorten(text: str, length: int = 40) -> str:
     return printable if len(text) <= length else printable + "..."
 
 
-def _check_name(runtime: str, name: str) -> None:
+def check_name(field: str, runtime: str, name: str) -> None:
+    """Raises InvalidArgument for `field` unless `name` can be a variable in the runtime's language."""
     if runtime == "python":
         fits = name.isidentifier() and (name.isascii() or unicodedata.normalize("NFKC", name) == name)
         reserved = keyword.iskeyword(name)
@@ -107,15 +118,11 @@ def _check_name(runtime: str, name: str) -> None:
         fits = _IDENTIFIER.fullmatch(name) is not None
         reserved = False
     if not fits:
-        raise InvalidArgument(
-            _field(name), f"{shorten(name)!r} is not an identifier of {runtime}; rename the input"
-        )
+        raise InvalidArgument(field, f"{shorten(name)!r} is not an identifier of {runtime}; rename it")
     if reserved:
-        raise InvalidArgument(_field(name), f"{name!r} is a reserved word of {runtime}; rename the input")
+        raise InvalidArgument(field, f"{name!r} is a reserved word of {runtime}; rename it")
     if name.startswith("__") and name.endswith("__"):
-        raise InvalidArgument(
-            _field(name), "names that begin and end with '__' are the interpreter's; rename the input"
-        )
+        raise InvalidArgument(field, "names that begin and end with '__' are the interpreter's; rename it")
 
 
 def _check_json(field: str, text: bytes, most: int) -> int:

@@ -1,6 +1,6 @@
 """Limits and usage: what an evaluation may spend, and what it spent.
 
-Four limits, each with a unit, a default, a ceiling and a status that says it was reached:
+Each limit has a unit, a default, a ceiling and a way to be told that it was reached:
 
 | limit | unit | reached: status | what the guest sees |
 |---|---|---|---|
@@ -8,6 +8,10 @@ Four limits, each with a unit, a default, a ceiling and a status that says it wa
 | `deadline_seconds` | wall clock from its start | `deadline_exceeded` | nothing: it ends, asleep or not |
 | `memory_bytes` | linear memory, interpreter included | `memory_exceeded` | `MemoryError`, out of memory |
 | `output_bytes` | each of stdout, stderr, value | `output_exceeded` (value) | nothing; streams keep head and tail |
+| `workspace_bytes`, `workspace_files` | `/workspace` and `/tmp` together | the snippet's own error | `OSError`, `ENOSPC` |
+| `tool_calls`, `tool_calls_in_flight` | calls in total, at a time | the snippet's own error | `ToolLimitError` |
+| `tool_call_bytes`, `tool_bytes` | JSON each way of one call, of all | the snippet's own error | `ToolLimitError` |
+| `tool_seconds` | wall clock of one call | the snippet's own error | `ToolLimitError` |
 """
 
 from __future__ import annotations
@@ -31,11 +35,21 @@ class Limits:
     deadline_seconds: float | None = None
     memory_bytes: int | None = None
     output_bytes: int | None = None
+    workspace_bytes: int | None = None
+    workspace_files: int | None = None
+    tool_calls: int | None = None
+    tool_calls_in_flight: int | None = None
+    tool_call_bytes: int | None = None
+    tool_bytes: int | None = None
+    tool_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fuel", "memory_bytes", "output_bytes"):
-            _check_integer(name, getattr(self, name))
-        _check_seconds("deadline_seconds", self.deadline_seconds)
+        for name in _INTEGERS:
+            if (value := getattr(self, name)) is not None:
+                _check_integer(name, value)
+        for name in _SECONDS:
+            if (value := getattr(self, name)) is not None:
+                _check_seconds(name, value)
 
     def within(self, defaults: Limits, ceilings: Limits) -> Limits:
         """These limits with every gap filled from `defaults` and nothing above `ceilings`.
@@ -51,9 +65,11 @@ class Limits:
         return Limits(**values)
 
 
+_SECONDS = ("deadline_seconds", "tool_seconds")
+_INTEGERS = tuple(field.name for field in fields(Limits) if field.name not in _SECONDS)
+
+
 def _check_integer(name: str, value: object) -> None:
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgument(f"limits.{name}", f"must be a whole number, not {value!r}")
     if not 0 < value < 1 << 63:
@@ -61,8 +77,6 @@ def _check_integer(name: str, value: object) -> None:
 
 
 def _check_seconds(name: str, value: object) -> None:
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgument(f"limits.{name}", f"must be a number of seconds, not {value!r}")
     if not math.isfinite(value) or value <= 0:
@@ -92,6 +106,16 @@ DEFAULTS = Limits(
     memory_bytes=256 * MIB,
     # More text than a model's context wants, and small enough for any transport.
     output_bytes=1 * MIB,
+    # A data set that an agent looks at, and what it makes of it; held in memory.
+    workspace_bytes=64 * MIB,
+    workspace_files=1024,
+    # A snippet that needs more than this has a loop where a tool with a list would do.
+    tool_calls=256,
+    tool_calls_in_flight=16,
+    # About what a model's context holds.
+    tool_call_bytes=1 * MIB,
+    tool_bytes=16 * MIB,
+    tool_seconds=60.0,
 )
 """What applies when neither the caller nor the operator says otherwise."""
 
@@ -100,12 +124,22 @@ CEILINGS = Limits(
     deadline_seconds=300.0,
     memory_bytes=1024 * MIB,
     output_bytes=8 * MIB,
+    workspace_bytes=1024 * MIB,
+    workspace_files=65_536,
+    tool_calls=65_536,
+    tool_calls_in_flight=256,
+    tool_call_bytes=8 * MIB,
+    tool_bytes=256 * MIB,
+    tool_seconds=3600.0,
 )
 """What no caller gets past unless the operator raises it."""
 
 
 MOST_MEMORY_BYTES = 4096 * MIB
 """No ceiling is higher: what Wasm's 32-bit memories address."""
+
+MOST_TOOL_CALL_BYTES = 8 * MIB
+"""No ceiling is higher: a call or its answer must fit into one message of 16 MiB."""
 
 MOST_OUTPUT_BYTES = 8 * MIB
 """No ceiling is higher: three outputs, some of their bytes threefold, must fit into one reply of 64 MiB."""
@@ -120,9 +154,11 @@ class Usage:
     """What an evaluation spent.
 
     `fuel` is deterministic for the same code, inputs and image; `wall_seconds` counts from the guest's start to
-    its end, queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks.
+    its end, queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks;
+    `tool_calls` are those that were begun.
     """
 
     fuel: int = 0
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0
+    tool_calls: int = 0

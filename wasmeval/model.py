@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from wasmeval.errors import EvaluationError, Internal, InvalidArgument
+from wasmeval.grants import Grants, HttpPolicy, HttpUse
 from wasmeval.limits import Limits, Usage
 
 
@@ -33,20 +34,43 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One snippet to run: `inputs` become its variables, each a JSON value."""
+    """One snippet to run: `inputs` become its variables, each a JSON value.
+
+    `files` (relative path to content) are put below `/workspace`, where the snippet starts; what it leaves there and
+    `outputs` (glob patterns such as `out/*.png`) match comes back as `Result.files`. `mounts` are names of folders
+    that the operator has named; they appear at `/mnt/NAME`. `http` says which requests it may send: none by default.
+    """
 
     code: str
     language: str = "python"
     inputs: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = Limits()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    mounts: Sequence[str] = ()
+    http: HttpPolicy | None = None
 
 
 def evaluation_of(
-    code: str, language: str, inputs: Mapping[str, Any] | None, limits: Limits | None
+    code: str,
+    language: str,
+    inputs: Mapping[str, Any] | None,
+    limits: Limits | None,
+    files: Mapping[str, bytes] | None = None,
+    outputs: Sequence[str] = (),
+    mounts: Sequence[str] = (),
+    http: HttpPolicy | None = None,
 ) -> Evaluation:
     """The evaluation that the arguments of an `evaluate` mean; only None stands for none."""
     return Evaluation(
-        code, language, {} if inputs is None else inputs, Limits() if limits is None else limits
+        code,
+        language,
+        {} if inputs is None else inputs,
+        Limits() if limits is None else limits,
+        {} if files is None else files,
+        outputs,
+        mounts,
+        http,
     )
 
 
@@ -58,27 +82,38 @@ def checked(evaluation: object) -> Evaluation:
         value = getattr(evaluation, name)
         if not isinstance(value, kind):
             raise InvalidArgument(name, f"must be {what}, not {type(value).__name__}")
+    for name in ("outputs", "mounts"):
+        value = getattr(evaluation, name)
+        if value and (isinstance(value, str) or not all(isinstance(item, str) for item in value)):
+            raise InvalidArgument(name, "must be a sequence of str, such as ['out/*.png']")
+    contents: list[tuple[object, object]] = list(evaluation.files.items())
+    for path, content in contents:
+        if not isinstance(path, str) or not isinstance(content, bytes | bytearray | memoryview):
+            raise InvalidArgument("files", f"must map str to bytes, not {path!r} to {type(content).__name__}")
     return evaluation
 
 
-_PARTS: tuple[tuple[str, type, str], ...] = (
+_PARTS: tuple[tuple[str, Any, str], ...] = (
     ("code", str, "a str"),
     ("language", str, "a str"),
     ("inputs", Mapping, "a mapping from names to values"),
     ("limits", Limits, "wasmeval.Limits"),
+    ("files", Mapping, "a mapping from paths to bytes"),
+    ("http", HttpPolicy | None, "wasmeval.HttpPolicy"),
 )
 
 
 class Request(NamedTuple):
     """An evaluation as it arrives: `inputs` are JSON text already, and nothing is checked yet.
 
-    `limits` is None when the caller set none.
+    `limits` is None when the caller set none, and `grants` when he gives nothing beside code and inputs.
     """
 
     code: str | bytes
     language: str
     inputs: Mapping[str, bytes] = {}
     limits: Limits | None = None
+    grants: Grants | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +139,34 @@ class Job:
     """An evaluation that was checked, clamped and encoded: what the pool runs.
 
     `runtime` is the name of an installed runtime, `inputs` one JSON object or empty, `limits` has no gaps.
+    `translator` is the runtime that turns `code` into what `runtime` runs; empty for none.
     """
 
     runtime: str
     code: bytes
     inputs: bytes
     limits: Limits
+    grants: Grants | None = None
+    translator: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes it holds while it waits and runs."""
+        files = sum(map(len, self.grants.files.values())) if self.grants else 0
+        return len(self.code) + len(self.inputs) + files
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that the snippet left below `/workspace`, by the name that is its key in `Result.files`."""
+
+    data: bytes
+    media_type: str = "application/octet-stream"
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +191,8 @@ class Result:
 
     `value_json` holds the value as JSON text (with the number tokens NaN, Infinity, -Infinity), empty unless
     `status` is `ok`; `value` decodes it at first use. When `value_is_json` is False the value was something
-    JSON cannot say and stands as `{"repr": ..., "type": ...}`.
+    JSON cannot say and stands as `{"repr": ..., "type": ...}`. `files` are those that `outputs` asked for, whatever the
+    status; `http` tells each request that the snippet sent, or wanted to send.
     """
 
     status: Status
@@ -149,6 +207,8 @@ class Result:
     limits: Limits = Limits()
     tier: str = "wasm"
     runtime: str = ""
+    files: Mapping[str, OutputFile] = field(default_factory=dict)
+    http: tuple[HttpUse, ...] = ()
 
     @cached_property
     def value(self) -> Any:

@@ -20,9 +20,11 @@ from grpc_reflection.v1alpha import reflection
 from wasmeval import wire
 from wasmeval.address import Address, resolve
 from wasmeval.config import ServerConfig
+from wasmeval.dialogue import Dialogue
 from wasmeval.errors import Internal, InvalidArgument, SetupError, WasmevalError
 from wasmeval.limits import MIB, Limits
 from wasmeval.model import RuntimeInfo
+from wasmeval.offer import Offer
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Policy, Service
 from wasmeval.service import Pool as ServicePool
@@ -149,12 +151,10 @@ class _Handlers:
             wire.EVALUATE_BATCH: self._evaluate_batch,
             wire.LIST_RUNTIMES: self._runtimes,
         }
+        handlers: dict[str, Any] = {path: grpc.unary_unary_rpc_method_handler(call) for path, call in methods.items()}
+        handlers[wire.CONVERSE] = grpc.stream_stream_rpc_method_handler(self._converse)
         return grpc.method_handlers_generic_handler(
-            wire.SERVICE,
-            {
-                path.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(call)
-                for path, call in methods.items()
-            },
+            wire.SERVICE, {path.rpartition("/")[2]: handler for path, handler in handlers.items()}
         )
 
     # gRPC cancels the task of a call whose client cancelled, went away or ran out of time; that passes
@@ -171,6 +171,16 @@ class _Handlers:
         try:
             results = await self._service.evaluate_batch(wire.decode_batch(data), self._carrier(context))
             return wire.encode_batch_reply(results)
+        except Exception as error:
+            await _abort(context, error)
+
+    async def _converse(self, _messages: object, context: Context) -> None:
+        async def read() -> bytes | None:
+            data: object = await context.read()
+            return data if isinstance(data, bytes) else None
+
+        try:
+            await Dialogue(self._service, read, context.write, self._carrier(context)).run()
         except Exception as error:
             await _abort(context, error)
 
@@ -231,6 +241,7 @@ async def serve(
     """
     catalogue = catalogue or Catalogue.installed()
     policy = Policy(config.limits.defaults.limits(), config.limits.ceilings.limits())
+    offer = Offer.configured(config, os.environ)
     async with contextlib.AsyncExitStack() as stack:
         signals = stack.enter_context(_Signals())
         telemetry = set_up(os.environ)
@@ -245,6 +256,7 @@ async def serve(
             telemetry=telemetry,
             batch_in_flight=_BATCH_EVALUATIONS_PER_WORKER * config.workers,
             batch_reply_bytes=wire.MAX_REPLY_BYTES - MIB,
+            offer=offer,
         )
         # Bound before the workers start: a port in use is known at once.
         server = Server(service, config.listen, insecure=config.insecure)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
 
+from wasmeval.attendant import Attendant, Link, Talk
 from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable
 from wasmeval.inputs import compose_inputs
-from wasmeval.limits import CEILINGS, DEFAULTS, MAX_BATCH, MOST_MEMORY_BYTES, MOST_OUTPUT_BYTES, Limits
+from wasmeval.limits import (
+    CEILINGS,
+    DEFAULTS,
+    MAX_BATCH,
+    MOST_MEMORY_BYTES,
+    MOST_OUTPUT_BYTES,
+    MOST_TOOL_CALL_BYTES,
+    Limits,
+)
 from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
+from wasmeval.offer import Offer
 from wasmeval.runtimes import Catalogue
 from wasmeval.telemetry import Telemetry
 
 MAX_CODE_BYTES = 1 << 20
 # Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
 MAX_BATCHES = 64
+MAX_UPLOADS_BYTES = 512 << 20
+MAX_UNARY_FILES_BYTES = 16 << 20
+"""More files than this have no place in one reply."""
 
 # When the lanes of a batch take longer than this for one evaluation each, there may be more of them.
 _SLOW_SECONDS = 0.02
@@ -40,7 +53,11 @@ class Policy:
     _unasked: Limits = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, most in (("memory_bytes", MOST_MEMORY_BYTES), ("output_bytes", MOST_OUTPUT_BYTES)):
+        for name, most in (
+            ("memory_bytes", MOST_MEMORY_BYTES),
+            ("output_bytes", MOST_OUTPUT_BYTES),
+            ("tool_call_bytes", MOST_TOOL_CALL_BYTES),
+        ):
             ceiling = getattr(self.ceilings, name)
             if ceiling is not None and ceiling > most:
                 raise InvalidArgument(
@@ -69,7 +86,10 @@ class Policy:
                 )
 
 
-def prepare(request: Request, catalogue: Catalogue, policy: Policy) -> Job:
+_NOTHING = Offer()
+
+
+def prepare(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer = _NOTHING) -> Job:
     """The job of a request: checked, clamped, encoded. Raises InvalidArgument, and has then cost nothing."""
     runtime = catalogue.for_language(request.language)
     limits = policy.apply(request.limits)
@@ -78,7 +98,11 @@ def prepare(request: Request, catalogue: Catalogue, policy: Policy) -> Job:
             "limits.memory_bytes",
             f"{limits.memory_bytes} is less than {runtime.name} needs; ask for {runtime.minimum_memory_bytes} or more",
         )
-    return Job(runtime.name, _check_code(request.code), compose_inputs(runtime.name, request.inputs), limits)
+    inputs = compose_inputs(runtime.name, request.inputs)
+    grants = request.grants
+    if grants is not None:
+        grants = offer.check(grants, limits, runtime.name, request.inputs)
+    return Job(runtime.name, _check_code(request.code), inputs, limits, grants)
 
 
 def runtime_infos(catalogue: Catalogue) -> tuple[RuntimeInfo, ...]:
@@ -119,8 +143,9 @@ def _check_code(code: str | bytes) -> bytes:
 class Pool(Protocol):
     """What runs the jobs: `wasmeval.pool.AsyncPool`, or the double in `wasmeval.testing`."""
 
-    async def evaluate(self, job: Job) -> Result:
-        """Cancelling this stops the guest. Raises ResourceExhausted when full, Unavailable when draining."""
+    async def evaluate(self, job: Job, attend: Callable[[Link], Any] | None = None) -> Result:
+        """Cancelling this stops the guest. `attend` gives whom the guest's calls go to. Raises ResourceExhausted when
+        full, Unavailable when draining."""
 
     async def drain(self, grace_seconds: float) -> None:
         """Takes nothing new, lets what runs end within the grace, then stops it with status `cancelled`."""
@@ -144,6 +169,7 @@ class Service:
         batch_in_flight: int = 8,
         batch_most_in_flight: int = 64,
         batch_reply_bytes: int = 64 << 20,
+        offer: Offer = _NOTHING,
     ) -> None:
         self._pool = pool
         self._catalogue = catalogue
@@ -153,6 +179,8 @@ class Service:
         self._batch_in_flight = batch_in_flight
         self._batch_most_in_flight = batch_most_in_flight
         self._batch_reply_bytes = batch_reply_bytes
+        self._offer = offer
+        self._uploads = 0
         self._calls = 0
         self._batches = 0
         self._idle: asyncio.Event | None = None
@@ -165,10 +193,49 @@ class Service:
 
     async def evaluate(self, request: Request, carrier: Mapping[str, str] | None = None) -> Result:
         """Runs one request. `carrier` holds the caller's trace context. Raises as `prepare` and as the pool."""
-        job = prepare(request, self._catalogue, self._policy)
+        job = prepare(request, self._catalogue, self._policy, self._offer)
         self._enter()
         try:
-            return await self._run(job, carrier)
+            return _fit_files(await self._run(job, carrier))
+        finally:
+            self._leave()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Callable[[Limits | None, int], None]]:
+        """Room for files and input that a client sends in pieces: call what it gives for each of them.
+
+        Raises InvalidArgument for more than the evaluation's workspace holds, ResourceExhausted for more than
+        MAX_UPLOADS_BYTES in all conversations together.
+        """
+        held = 0
+
+        def hold(limits: Limits | None, size: int) -> None:
+            nonlocal held
+            most = self._policy.apply(limits).workspace_bytes or 0
+            if held + size > most:
+                raise InvalidArgument(
+                    "data", f"more than limits.workspace_bytes ({most}) together; raise it or send less"
+                )
+            if self._uploads + size > MAX_UPLOADS_BYTES:
+                raise ResourceExhausted(
+                    f"what clients send in pieces now takes {self._uploads} bytes, of {MAX_UPLOADS_BYTES}; try again later"
+                )
+            held += size
+            self._uploads += size
+
+        try:
+            yield hold
+        finally:
+            self._uploads -= held
+
+    async def converse(
+        self, request: Request, talk: Talk, carrier: Mapping[str, str] | None = None
+    ) -> Result:
+        """Runs one request whose guest converses with `talk`. Raises as `evaluate`."""
+        job = prepare(request, self._catalogue, self._policy, self._offer)
+        self._enter()
+        try:
+            return await self._run(job, carrier, talk)
         finally:
             self._leave()
 
@@ -227,7 +294,7 @@ class Service:
 
     def _prepare_at(self, index: int, request: Request) -> Job:
         try:
-            return prepare(request, self._catalogue, self._policy)
+            return prepare(request, self._catalogue, self._policy, self._offer)
         except InvalidArgument as error:
             raise InvalidArgument(f"evaluations[{index}].{error.field}", error.description) from None
 
@@ -241,17 +308,37 @@ class Service:
         if self._idle is not None and not self._calls:
             self._idle.set()
 
-    async def _run(self, job: Job, carrier: Mapping[str, str] | None) -> Result:
+    async def _run(self, job: Job, carrier: Mapping[str, str] | None, talk: Talk | None = None) -> Result:
         if self._telemetry is None:
-            return await self._pool.evaluate(job)
+            return await self._evaluate(job, talk)
         observation = self._telemetry.started(job, carrier)
         try:
-            result = await self._pool.evaluate(job)
+            result = await self._evaluate(job, talk)
         except BaseException as error:
             observation.failed(error)
             raise
         observation.ended(result)
         return result
+
+    async def _evaluate(self, job: Job, talk: Talk | None) -> Result:
+        grants = job.grants
+        if grants is None:
+            return await self._pool.evaluate(job)
+        attendants: list[Attendant] = []
+
+        def attend(link: Link) -> Attendant:
+            attendants.append(Attendant(grants, self._offer, link, talk))
+            if talk is not None:
+                talk.begins(link)
+            return attendants[0]
+
+        try:
+            result = await self._pool.evaluate(job, attend)
+        finally:
+            for attendant in attendants:
+                await attendant.aclose()
+        uses = attendants[0].uses if attendants else ()
+        return replace(result, http=uses) if uses else result
 
 
 class _Batch:
@@ -342,8 +429,28 @@ class _Batch:
         return result
 
 
+def _fit_files(result: Result) -> Result:
+    """The result, if its files fit into one reply; else one without them."""
+    if (
+        not result.files
+        or (size := sum(file.size for file in result.files.values())) <= MAX_UNARY_FILES_BYTES
+    ):
+        return result
+    text = (
+        f"the files that outputs asked for are {size} bytes, more than {MAX_UNARY_FILES_BYTES} in one reply; ask for fewer, or "
+        "converse: there they come in pieces"
+    )
+    error = ErrorInfo("OutputExceeded", text)
+    return replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, files={})
+
+
 def _reply_bytes(result: Result) -> int:
     """About how much of a reply a result takes, rounded up."""
     error = result.error
     texts = [result.stdout, result.stderr, *((error.type, error.message, error.traceback) if error else ())]
-    return len(result.value_json) + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    files = sum(len(path) + file.size for path, file in result.files.items())
+    return (
+        files
+        + len(result.value_json)
+        + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    )

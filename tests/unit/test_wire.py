@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -13,8 +14,10 @@ from tests.unit.test_limits import limits
 from wasmeval import (
     DeadlineExceeded,
     ErrorInfo,
+    HttpUse,
     Internal,
     InvalidArgument,
+    OutputFile,
     ResourceExhausted,
     Result,
     Status,
@@ -23,13 +26,42 @@ from wasmeval import (
     WasmevalError,
     wire,
 )
+from wasmeval.events import Answer, Called, Dropped, Opening, Printed, Wanted
+from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount, Tool
 from wasmeval.model import Request, RuntimeInfo
 from wasmeval.v1 import wasmeval_pb2 as pb
+from wasmeval.wire import conversations
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 counts = st.integers(0, 2**64 - 1)
 places = st.none() | st.integers(0, 2**32 - 1)
-requests = st.builds(Request, text, text, st.dictionaries(text, st.binary(max_size=20)), st.none() | limits)
+numbers = st.integers(0, 2**32 - 1)
+rules = st.builds(
+    HttpRule,
+    text,
+    st.lists(text).map(tuple),
+    text.filter(bool),
+    st.lists(text, min_size=1).map(tuple),
+    text,
+)
+policies = st.builds(
+    HttpPolicy, st.lists(rules, max_size=2).map(tuple), numbers, counts, counts, st.floats(0, 1e9), numbers
+)
+grants = st.builds(
+    Grants,
+    files=st.dictionaries(text, st.binary(max_size=20), max_size=2),
+    outputs=st.lists(text, max_size=2).map(tuple),
+    mounts=st.lists(st.builds(Mount, text), max_size=2).map(tuple),
+    http=st.none() | policies,
+).filter(lambda given: given != Grants())
+requests = st.builds(
+    Request,
+    text,
+    text,
+    st.dictionaries(text, st.binary(max_size=20)),
+    st.none() | limits,
+    st.none() | grants,
+)
 results = st.builds(
     Result,
     st.sampled_from(Status),
@@ -40,10 +72,30 @@ results = st.builds(
     st.booleans(),
     st.booleans(),
     st.none() | st.builds(ErrorInfo, text, text, text, places, places),
-    st.builds(Usage, counts, st.floats(0, 1e9), counts),
+    st.builds(Usage, counts, st.floats(0, 1e9), counts, st.integers(0, 2**32 - 1)),
     limits,
     text,
     text,
+    st.dictionaries(text, st.builds(OutputFile, st.binary(max_size=20), text), max_size=2),
+    st.lists(
+        st.builds(
+            HttpUse,
+            text,
+            text,
+            text,
+            st.integers(0, 999),
+            counts,
+            counts,
+            st.floats(0, 1e9),
+            st.booleans(),
+            text,
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+said = st.one_of(
+    st.builds(Answer, numbers, st.binary(max_size=20), st.none()),
+    st.builds(Answer, numbers, st.just(b""), st.tuples(text, text)),
 )
 runtimes = st.builds(RuntimeInfo, text, text, text, st.lists(text).map(tuple), text, counts, counts)
 
@@ -70,6 +122,49 @@ def test_a_result_arrives_as_it_was_sent(result: Result) -> None:
 @given(st.lists(results, max_size=4))
 def test_a_batch_of_results_arrives_as_it_was_sent(batch: list[Result]) -> None:
     assert wire.decode_batch_reply(wire.encode_batch_reply(batch)) == batch
+
+
+@given(
+    requests,
+    st.lists(st.builds(Tool, text, text, st.lists(text).map(tuple), text), max_size=2).map(tuple),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    numbers,
+)
+def test_a_start_arrives_as_it_was_sent(
+    request: Request, tools: tuple[Tool, ...], live: bool, stdin: bool, counts: bool, files: int
+) -> None:
+    given = replace(request.grants or Grants(), tools=tools, live=live, stdin=stdin, tool_time_counts=counts)
+    request = request._replace(grants=given)
+    opening = conversations.decode_said(conversations.encode_start(request, files))
+    assert isinstance(opening, Opening)
+    assert (plain(opening.request), opening.files) == (request, files)
+
+
+@given(said)
+def test_what_a_client_says_arrives(message: Answer) -> None:
+    assert conversations.decode_said(conversations.encode_answer(message)) == message
+
+
+@given(
+    st.one_of(
+        st.builds(Called, numbers, text, st.binary(max_size=20)),
+        st.builds(Dropped, numbers),
+        st.builds(Printed, numbers, st.binary(max_size=20)),
+        st.just(Wanted()),
+    )
+)
+def test_an_event_arrives_as_it_was_sent(event: Called | Dropped | Printed | Wanted) -> None:
+    assert conversations.decode_event(conversations.encode_event(event)) == event
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_part_of_a_conversation_or_wrong(data: bytes) -> None:
+    with contextlib.suppress(InvalidArgument):
+        conversations.decode_said(data)
+    with contextlib.suppress(Internal, InvalidArgument):
+        conversations.decode_event(data)
 
 
 @given(st.lists(runtimes, max_size=4).map(tuple))

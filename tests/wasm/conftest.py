@@ -9,14 +9,16 @@ import pytest
 import wasmtime
 
 from tests.guests import guest, write_image
-from wasmeval.limits import MIB, Limits
+from wasmeval.limits import DEFAULTS, MIB, Limits
 from wasmeval.runtimes import Runtime
 from wasmeval.wasm.engine import Engine, EngineSettings
 from wasmeval.wasm.host import Host
 from wasmeval.wasm.instance import Image
 from wasmeval.wasm.library import Library
 
-LIMITS = Limits(fuel=100_000_000, deadline_seconds=60.0, memory_bytes=16 * MIB, output_bytes=1000)
+LIMITS = Limits(fuel=100_000_000, deadline_seconds=60.0, memory_bytes=16 * MIB, output_bytes=1000).within(
+    DEFAULTS, Limits()
+)
 MakeImage = Callable[..., Image]
 
 WASI = "wasi_snapshot_preview1"

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import math
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmeval import Limits, Status
-from wasmeval.limits import Usage
+from wasmeval.grants import Grants, HttpPolicy, Mount, Tool
+from wasmeval.limits import DEFAULTS, Usage
 from wasmeval.model import ErrorInfo, Job, Result
-from wasmeval.worker import frames
+from wasmeval.wasm.calls import Operation, Outcome
+from wasmeval.worker import exchanges, frames, orders
 from wasmeval.worker.frames import Kind, MalformedFrame
 
 JOB = Job("python", b"1", b"", Limits(1000, 1.0, 1 << 20, 100))
-_RESULT = struct.Struct("<QBBIIQdQ6I")
+_RESULT = struct.Struct("<QBBIIQdQI6I")
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _STATUS = st.sampled_from(list(Status))
@@ -38,7 +41,7 @@ def results(draw: st.DrawFn) -> Result:
         draw(st.booleans()),
         draw(st.booleans()),
         error,
-        Usage(draw(_U64), draw(st.floats(0, 1e9)), draw(_U64)),
+        Usage(draw(_U64), draw(st.floats(0, 1e9)), draw(_U64), draw(_U32)),
         JOB.limits,
         "wasm",
         "python",
@@ -76,7 +79,7 @@ _LENGTH = st.one_of(st.integers(0, 5), st.integers(90, 110), st.integers(0, 1000
 
 
 @given(
-    st.integers(0, 255), st.integers(0, 255), _U32, _U32, _U64, st.floats(), _U64,
+    st.integers(0, 255), st.integers(0, 255), _U32, _U32, _U64, st.floats(), _U64, _U32,
     st.lists(_LENGTH, min_size=6, max_size=6), st.booleans(), st.binary(max_size=60),
 )  # fmt: skip
 def test_any_result_header(
@@ -87,6 +90,7 @@ def test_any_result_header(
     fuel: int,
     wall: float,
     peak: int,
+    calls: int,
     lengths: list[int],
     fits: bool,
     rest: bytes,
@@ -94,7 +98,7 @@ def test_any_result_header(
     if fits and sum(lengths) < 4000:
         rest = (rest or b"\xff") * 4000
         rest = rest[: sum(lengths)]
-    check(_RESULT.pack(1, status, flags, line, column, fuel, wall, peak, *lengths) + rest)
+    check(_RESULT.pack(1, status, flags, line, column, fuel, wall, peak, calls, *lengths) + rest)
 
 
 @given(results(), st.data())
@@ -138,28 +142,94 @@ def test_a_frame_that_is_too_large_is_refused_before_it_arrives() -> None:
     assert list(frames.Decoder().feed(struct.pack("<IB", frames.LARGEST_FRAME, 6))) == []
 
 
+_GRANTS = st.builds(
+    Grants,
+    files=st.dictionaries(_TEXT.filter(bool), st.binary(max_size=40), max_size=3),
+    outputs=st.lists(_TEXT, max_size=3).map(tuple),
+    mounts=st.lists(st.builds(Mount, _TEXT, st.booleans()), max_size=3).map(tuple),
+    tools=st.lists(
+        st.builds(Tool, _TEXT, _TEXT, st.lists(_TEXT, max_size=3).map(tuple), _TEXT), max_size=3
+    ).map(tuple),
+    http=st.none() | st.builds(HttpPolicy, st.just(()), request_bytes=st.integers(1, 2**40)),
+    live=st.booleans(),
+    stdin=st.booleans(),
+    tool_time_counts=st.booleans(),
+)
+
+
 @given(
-    _U64, st.integers(0, 255), st.binary(max_size=60), st.binary(max_size=60), st.integers(1, 2**63 - 1),
-    st.floats(1e-9, 1e9), st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1),
+    _U64, st.integers(0, 3), st.none() | st.integers(0, 3), st.binary(max_size=60), st.binary(max_size=60),
+    st.none() | _GRANTS, st.integers(1, 2**63 - 1), st.floats(1e-9, 1e9), st.integers(1, 2**63 - 1),
 )  # fmt: skip
-def test_a_job_survives_the_way(
-    number: int, runtime: int, code: bytes, inputs: bytes, fuel: int, seconds: float, memory: int, output: int
+def test_an_order_survives_the_way(
+    number: int,
+    runtime: int,
+    translator: int | None,
+    code: bytes,
+    inputs: bytes,
+    grants: Grants | None,
+    fuel: int,
+    seconds: float,
+    memory: int,
 ) -> None:
-    limits = Limits(fuel, seconds, memory, output)
-    ((kind, body),) = frames.Decoder().feed(
-        frames.encode_job(number, runtime, Job("python", code, inputs, limits))
-    )
+    names = ["a", "b", "c", "d"]
+    limits = Limits(fuel, seconds, memory).within(DEFAULTS, Limits())
+    job = Job(names[runtime], code, inputs, limits, grants)
+    files: dict[str, bytearray] = {}
+    decoder = frames.Decoder()
+    for frame in orders.encode_files(number, job):
+        ((kind, body),) = decoder.feed(frame)
+        assert kind == Kind.FILE
+        told, path, piece = orders.decode_file(body)
+        assert told == number
+        files.setdefault(path, bytearray()).extend(piece)
+    assert files == (dict(grants.files) if grants else {})
+    ((kind, body),) = decoder.feed(orders.encode_order(number, runtime, translator, job))
     assert kind == Kind.EVALUATE
-    assert frames.decode_job(body) == (number, runtime, code, inputs, limits)
+    order = orders.decode_order(body, names)
+    assert (order.number, order.runtime, order.code, order.inputs) == (number, names[runtime], code, inputs)
+    assert order.translator == ("" if translator is None else names[translator])
+    assert order.grants == (grants and replace(grants, files={}))
+    assert order.limits.fuel == limits.fuel
+    assert order.limits.workspace_bytes == limits.workspace_bytes
+    if grants:
+        assert order.limits == limits
 
 
 @given(st.binary(max_size=120))
-def test_any_job_body(body: bytes) -> None:
-    try:
-        _, _, code, inputs, _ = frames.decode_job(body)
-    except (MalformedFrame, ValueError):  # InvalidArgument: limits that cannot be
-        return
-    assert len(code) + len(inputs) <= len(body)
+def test_any_call_answer_input_output_and_file(body: bytes) -> None:
+    for decode in (
+        exchanges.decode_call,
+        exchanges.decode_input,
+        exchanges.decode_output,
+        exchanges.decode_output_file,
+        orders.decode_file,
+    ):
+        try:
+            number, *_, last = decode(body)
+        except (MalformedFrame, UnicodeDecodeError):
+            continue
+        assert 0 <= number < 2**64
+        assert not isinstance(last, bytes) or len(last) <= len(body)
+
+
+@given(
+    _U64, st.integers(1, 2**32 - 1), st.sampled_from([Operation.CALL, Operation.DROP]), st.binary(max_size=40)
+)
+def test_a_call_survives_the_way(number: int, call: int, operation: Operation, body: bytes) -> None:
+    ((kind, frame),) = frames.Decoder().feed(exchanges.encode_call(number, call, operation, body))
+    assert kind == Kind.CALL
+    assert exchanges.decode_call(frame) == (number, call, operation, body)
+    ((kind, frame),) = frames.Decoder().feed(exchanges.encode_answer(number, call, Outcome.LIMIT, body))
+    assert kind == Kind.ANSWER
+    assert exchanges.decode_answer(frame) == (number, call, Outcome.LIMIT, body)
+
+
+@pytest.mark.parametrize("operation", [Operation.CONTEXT, Operation.WAIT, 6, 255])
+def test_a_call_that_is_the_workers_own_business_is_refused(operation: int) -> None:
+    ((_, frame),) = frames.Decoder().feed(exchanges.encode_call(1, 1, operation, b""))
+    with pytest.raises(MalformedFrame):
+        exchanges.decode_call(frame)
 
 
 @given(_U64)

@@ -14,6 +14,7 @@ from wasmeval.limits import MIB
 from wasmeval.model import Result
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.scheduler import ROTATION, Scheduler, SchedulerSettings
+from wasmeval.wasm.task import Order
 
 FOREVER = Limits(fuel=10**15, deadline_seconds=100.0).within(LIMITS, Limits())
 
@@ -29,20 +30,29 @@ class Bench:
         self.progress = Progress()
         self.scheduler = Scheduler(
             self.images,
-            self._deliver,
+            self,
             SchedulerSettings(**settings),
             self.progress,  # type: ignore[arg-type]
         )
         self._number = 0
 
-    def _deliver(self, number: int, result: Result) -> None:
+    def result(self, number: int, result: Result) -> None:
         assert number not in self.results, "delivered twice"
         self.results[number] = result
         self.order.append(number)
 
+    def call(self, number: int, call: int, operation: int, body: bytes) -> None:
+        raise AssertionError("nothing was granted")
+
+    def output(self, number: int, stream: int, data: bytes) -> None:
+        raise AssertionError("nobody listens")
+
+    def file(self, number: int, path: str, data: bytes, is_last: bool) -> None:
+        raise AssertionError("nobody asked for files")
+
     def submit(self, runtime: str, code: bytes = b"1", limits: Limits = LIMITS) -> int:
         self._number += 1
-        self.scheduler.submit(self._number, runtime, code, b"", limits)
+        self.scheduler.submit(Order(self._number, runtime, code, b"", limits))
         return self._number
 
     def sleep(self, seconds: float, limits: Limits = LIMITS) -> int:

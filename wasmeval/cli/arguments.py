@@ -15,6 +15,7 @@ examples:
   wasmeval run -c 'price * (1 + rate)' --input price=100 --input rate=0.2
   wasmeval run -l javascript -c '[3, 1, 2].toSorted()' --json
   wasmeval run script.py --deadline 2 --memory 128
+  wasmeval run chart.py --file data.csv --output '*.svg' <more.txt
   wasmeval serve --listen 127.0.0.1:50051
 
 exit codes:
@@ -53,7 +54,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     source.add_argument("-c", "--code", metavar="CODE", help="the snippet itself")
     source.add_argument("file", nargs="?", metavar="FILE", help="a file that holds it; - for standard input")
     parser.add_argument(
-        "-l", "--language", metavar="LANG", help="default: from FILE's ending (.py, .js, .mjs), else python"
+        "-l",
+        "--language",
+        metavar="LANG",
+        help="default: from FILE's ending (.py, .js, .mjs, .ts), else python",
     )
     parser.add_argument(
         "--input",
@@ -70,6 +74,41 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="wall clock it may take")
     parser.add_argument(
         "--memory", type=mebibytes, metavar="MIB", help="memory it may use, its interpreter included"
+    )
+    parser.add_argument(
+        "--file",
+        dest="files",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="a file that the snippet finds below /workspace, by NAME; may be given several times",
+    )
+    parser.add_argument(
+        "--output",
+        dest="outputs",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="files of the snippet's that come back, such as 'out/*.png'; may be given several times",
+    )
+    parser.add_argument(
+        "--output-dir", default=".", metavar="DIR", help="where they are put; default: the current folder"
+    )
+    parser.add_argument(
+        "--mount",
+        dest="mounts",
+        action="append",
+        default=[],
+        metavar="NAME[=DIR[:rw]]",
+        help="a folder that the snippet finds at /mnt/NAME: DIR, read-only unless :rw, or one that --server has named",
+    )
+    parser.add_argument(
+        "--allow-http",
+        dest="hosts",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host that the snippet may send HTTPS requests to, such as '*.example.com'; may be given several times",
     )
     parser.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
     parser.add_argument(
@@ -177,7 +216,13 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}...")
 
 
-LANGUAGES_BY_ENDING = {".py": "python", ".js": "javascript", ".mjs": "javascript"}
+LANGUAGES_BY_ENDING = {
+    ".py": "python",
+    ".js": "javascript",
+    ".mjs": "javascript",
+    ".ts": "typescript",
+    ".mts": "typescript",
+}
 
 
 def language_of(language: str | None, path: str | None) -> str:

@@ -33,6 +33,10 @@ def result_json(result: Result) -> str:
         "limits": asdict(result.limits),
         "tier": result.tier,
         "runtime": result.runtime,
+        "files": {
+            path: {"size": file.size, "media_type": file.media_type} for path, file in result.files.items()
+        },
+        "http": [asdict(use) for use in result.http],
     }
     return json.dumps(fields).replace(_PLACE_OF_VALUE, _checked(result.value_json) or "null", 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from wasmeval.cli import codes
 from wasmeval.cli.arguments import language_of
 from wasmeval.errors import InvalidArgument
+from wasmeval.grants import Folder, HttpPolicy, HttpRule
 from wasmeval.limits import Limits
 from wasmeval.model import Result, Status
 
@@ -33,32 +35,110 @@ _MOST_CODE_BYTES = 4 << 20
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and give the exit code that the status stands for."""
     code = arguments.code if arguments.code is not None else _read(arguments.file)
-    language = language_of(arguments.language, arguments.file)
-    limits = Limits(fuel=arguments.fuel, deadline_seconds=arguments.deadline, memory_bytes=arguments.memory)
-    result = _evaluate(code, language, _collect(arguments.inputs), limits, arguments.server)
+    given = {
+        "language": language_of(arguments.language, arguments.file),
+        "inputs": _collect(arguments.inputs),
+        "limits": Limits(
+            fuel=arguments.fuel, deadline_seconds=arguments.deadline, memory_bytes=arguments.memory
+        ),
+        "files": dict(map(_file, arguments.files)),
+        "outputs": arguments.outputs,
+        "mounts": _mounts(arguments.mounts, arguments.server is None),
+        "http": HttpPolicy(tuple(map(HttpRule, arguments.hosts))) if arguments.hosts else None,
+        # Whoever reads the code from standard input has no other input for it.
+        "stdin": b"" if arguments.file == "-" else _Stdin(),
+    }
+    printer = _Printer()
+    if not arguments.json:
+        given["on_output"] = printer.show
+    result = _evaluate(code, given, arguments.server)
+    _save(result, Path(arguments.output_dir))
     if arguments.json:
         from wasmeval.cli.output import result_json
 
         _write(sys.stdout, result_json(result) + "\n")
     else:
-        _print(result)
+        _print(result, printer)
     return _EXIT_CODES[result.status]
 
 
-def _evaluate(code: str, language: str, inputs: dict[str, Any], limits: Limits, server: str | None) -> Result:
+def _evaluate(code: str, given: dict[str, Any], server: str | None) -> Result:
     """The Result, from the service at `server` or from a worker of our own."""
     if server is not None:
         from wasmeval.client import Client
 
         with Client(server) as client:
-            return client.evaluate(code, language=language, inputs=inputs, limits=limits)
+            return client.evaluate(code, **given)
     from wasmeval.cli.progress import shown
     from wasmeval.embedded import Evaluator
 
     with shown(sys.stderr) as show:
         evaluator = Evaluator(workers=1, progress=show)
     with evaluator:
-        return evaluator.evaluate(code, language=language, inputs=inputs, limits=limits)
+        return evaluator.evaluate(code, **given)
+
+
+class _Stdin:
+    """Our standard input, read when the snippet asks for it and not before: what it does not want stays for others."""
+
+    def read1(self, size: int) -> bytes:
+        return os.read(0, size)
+
+
+class _Printer:
+    """Prints what the snippet prints, as it comes; nothing that went out is printed again."""
+
+    def __init__(self) -> None:
+        self.shown = {"stdout": 0, "stderr": 0}
+        """How many characters of each went out."""
+        self.last = "\n"
+        """The last character on stdout."""
+
+    def show(self, stream: str, text: str) -> None:
+        self.shown[stream] += len(text)
+        if stream == "stdout" and text:
+            self.last = text[-1]
+        _write(sys.stdout if stream == "stdout" else sys.stderr, text)
+
+
+def _file(text: str) -> tuple[str, bytes]:
+    """`[NAME=]PATH`: the name in the workspace, and the content."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        name, path = Path(text).name, text
+    try:
+        return name, Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidArgument("file", f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _mounts(texts: list[str], is_local: bool) -> Any:
+    """`NAME` for a service, `NAME=DIR[:rw]` for a worker of our own."""
+    if not is_local:
+        if wrong := [text for text in texts if "=" in text]:
+            raise InvalidArgument(
+                "mount", f"{wrong[0]!r}: a service mounts folders that its operator named; give the name"
+            )
+        return texts
+    folders = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise InvalidArgument("mount", f"{text!r} is not NAME=DIR or NAME=DIR:rw")
+        writable = path.endswith(":rw")
+        folders[name] = Folder(Path(path.removesuffix(":rw")), read_only=not writable)
+    return folders
+
+
+def _save(result: Result, folder: Path) -> None:
+    """Put the files that came back below `folder`."""
+    for name, file in result.files.items():
+        target = folder / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.data)
+        except OSError as error:
+            raise InvalidArgument("output-dir", f"cannot write {target}: {error.strerror or error}") from None
 
 
 def _read(path: str) -> str:
@@ -89,12 +169,18 @@ def _collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return inputs
 
 
-def _print(result: Result) -> None:
-    """The guest's output as it is, then the value as JSON, then why it did not end well."""
-    _write(sys.stdout, result.stdout)
-    _write(sys.stderr, result.stderr)
+def _print(result: Result, printer: _Printer) -> None:
+    """What is left of the guest's output, then the value as JSON, then why it did not end well.
+
+    Output beyond its limit was not sent while the snippet ran: its tail is in the result.
+    """
+    for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
+        truncated = result.stdout_truncated if stream == "stdout" else result.stderr_truncated
+        if truncated:
+            notice = text.find("\n[... ")
+            printer.show(stream, text[max(notice, 0) :])
     if result.value_json not in {b"", b"null"}:
-        separator = "" if result.stdout.endswith("\n") or not result.stdout else "\n"
+        separator = "" if printer.last == "\n" else "\n"
         _write(sys.stdout, separator + result.value_json.decode("utf-8", "replace") + "\n")
     sys.stdout.flush()
     if result.error is None:

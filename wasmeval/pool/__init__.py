@@ -8,5 +8,6 @@ from wasmeval.pool.blocking import BlockingPool
 from wasmeval.pool.core import Observer, PoolStats
 from wasmeval.pool.driven import AsyncPool
 from wasmeval.pool.settings import PoolSettings
+from wasmeval.pool.ticket import Partner, Ticket
 
-__all__ = ["AsyncPool", "BlockingPool", "Observer", "PoolSettings", "PoolStats"]
+__all__ = ["AsyncPool", "BlockingPool", "Observer", "Partner", "PoolSettings", "PoolStats", "Ticket"]

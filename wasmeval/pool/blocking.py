@@ -18,13 +18,57 @@ from typing import Any
 
 from wasmeval.errors import DeadlineExceeded, InvalidArgument, SetupError, Unavailable
 from wasmeval.model import Job, Result
-from wasmeval.pool.core import TICK_SECONDS, Observer, Pool, PoolStats, Silent, Ticket
+from wasmeval.pool.core import TICK_SECONDS, Observer, Pool, PoolStats, Silent
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
+from wasmeval.pool.ticket import Partner, Ticket
 from wasmeval.runtimes import Catalogue
 from wasmeval.wasm.cache import Cache, ProgressCallback
+from wasmeval.wasm.calls import Outcome
 
 _REVIVE_SECONDS = 2.0
+
+
+class Running:
+    """One evaluation that was begun, and the way into it; from any thread but one that holds the pool's turn."""
+
+    def __init__(self, driver: BlockingPool, pool: Pool, job: Job) -> None:
+        self._driver = driver
+        self._pool = pool
+        self.outcome: Result | Exception | None = None
+        """How it ended; None while it runs."""
+        self.ticket = pool.submit(job, self._settle)
+
+    def answer(self, call: int, outcome: Outcome, payload: bytes) -> None:
+        """See Pool.answer."""
+        with self._driver._turn:
+            self._pool.answer(self.ticket, call, outcome, payload)
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """See Pool.feed."""
+        with self._driver._turn:
+            self._pool.feed(self.ticket, data, ended)
+
+    def stop(self) -> None:
+        """See Pool.stop."""
+        with self._driver._turn:
+            self._pool.stop(self.ticket)
+
+    def cancel(self) -> None:
+        """See Pool.cancel."""
+        with self._driver._turn:
+            if self.outcome is None:
+                self._pool.cancel(self.ticket)
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None) -> None:
+        """Return when it is over, or when `ready()`, which is asked whenever something has come.
+
+        Raises DeadlineExceeded after `timeout` seconds.
+        """
+        self._driver._wait(lambda: self.outcome is not None or ready(), timeout)
+
+    def _settle(self, outcome: Result | Exception) -> None:
+        self.outcome = outcome
 
 
 class BlockingPool:
@@ -97,6 +141,23 @@ class BlockingPool:
             if isinstance(outcome, Exception):
                 raise outcome
         return [outcome for outcome in outcomes if isinstance(outcome, Result)]
+
+    def begin(self, job: Job, attend: Callable[[Running], Partner]) -> Running:
+        """Start `job` and return at once; `attend` gives whom the guest's calls go to.
+
+        Raises ResourceExhausted and Unavailable as `evaluate_many`.
+        """
+        pool = self._checked()
+        if pool.failure:
+            self._revive(pool)
+        with self._turn:
+            running = Running(self, pool, job)
+            try:
+                running.ticket.partner = attend(running)
+            except BaseException:
+                pool.cancel(running.ticket)
+                raise
+        return running
 
     def close(self) -> None:
         """Kill the workers; evaluations that other threads wait for end as `cancelled`. Safe to call twice."""

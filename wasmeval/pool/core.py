@@ -4,8 +4,8 @@ No I/O of its own beyond the workers' sockets and no clock of its own: a driver 
 `tick`, one call at a time, and watches the workers it is told of. Every submitted ticket is settled exactly
 once.
 
-What survives a worker: everything else. The evaluation that ran when it died is at fault and ends; the others
-it held had no effect outside and run again elsewhere, unseen, at most `_MOST_ATTEMPTS` times.
+What survives a worker: everything else. The evaluation that ran when it died is at fault and ends; of the others
+it held those that had no effect outside run again elsewhere, unseen, at most `_MOST_ATTEMPTS` times.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
 from wasmeval.model import ErrorInfo, Job, Result, Status
 from wasmeval.pool.process import State, WorkerProcess
 from wasmeval.pool.settings import PoolSettings
+from wasmeval.pool.ticket import Ticket
 from wasmeval.wasm.cache import CompiledRuntime
-from wasmeval.worker import frames
+from wasmeval.wasm.calls import Outcome
+from wasmeval.worker import exchanges, frames, orders
 from wasmeval.worker.frames import Kind
 
 TICK_SECONDS = 0.1
@@ -79,20 +81,6 @@ class PoolStats:
     running: int
     queued: int
     restarts: int
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One submitted evaluation. `settle` is called once with its Result, or never after `cancel`. `size` counts
-    towards `held_bytes` until it is released."""
-
-    number: int
-    job: Job
-    settle: Callable[[Result | Exception], None] | None
-    submitted: float
-    size: int
-    worker: WorkerProcess | None = None
-    attempts: int = 0
 
 
 class Pool:
@@ -179,16 +167,16 @@ class Pool:
     # --- evaluations ---------------------------------------------------------------------------------------------
 
     def submit(self, job: Job, settle: Callable[[Result | Exception], None]) -> Ticket:
-        """Run `job`, or queue it. Raises ResourceExhausted when the queue is full, Unavailable when nothing is
-        accepted."""
+        """Run `job`, or queue it; what its guest says goes to the ticket's `partner`. Raises ResourceExhausted when the
+        queue is full, Unavailable when nothing is accepted."""
         if self.failure:
             raise Unavailable(f"no worker can be started: {self.failure}")
         if not self._accepting:
             raise Unavailable("nothing new is accepted: the pool is closing or closed")
-        size = len(job.code) + len(job.inputs)
+        size = job.size
         if self._held_bytes and self._held_bytes + size > self._settings.held_bytes:
             raise ResourceExhausted(
-                f"evaluations that wait or run hold {self._held_bytes} bytes of code and inputs, of "
+                f"evaluations that wait or run hold {self._held_bytes} bytes of code, inputs and files, of "
                 f"{self._settings.held_bytes}; retry later, or send less"
             )
         self._last_number += 1
@@ -214,6 +202,28 @@ class Pool:
         elif ticket in self._queue:
             self._queue.remove(ticket)
             self._release(ticket)
+
+    def stop(self, ticket: Ticket) -> None:
+        """The caller wants no more of it: its ticket is settled with what it came to, as `cancelled`."""
+        if ticket.worker:
+            self._tell(ticket.worker, frames.encode_number(Kind.CANCEL, ticket.number))
+        elif ticket in self._queue:
+            self._queue.remove(ticket)
+            error = ErrorInfo("Cancelled", "the evaluation was cancelled by its caller before it began")
+            self._end(ticket, Status.CANCELLED, error)
+
+    def answer(self, ticket: Ticket, call: int, outcome: Outcome, payload: bytes) -> None:
+        """How a call of the guest ended. One that is no longer waited for is of no interest."""
+        if ticket.worker and ticket.answered(call):
+            self._tell(ticket.worker, exchanges.encode_answer(ticket.number, call, outcome, payload))
+
+    def feed(self, ticket: Ticket, data: bytes, ended: bool) -> None:
+        """Standard input for the guest."""
+        if ticket.worker:
+            ticket.fed()
+            self._tell(ticket.worker, exchanges.encode_input(ticket.number, data, ended))
+        elif ticket.settle:
+            ticket.input.append((data, ended))
 
     # --- what the driver saw -------------------------------------------------------------------------------------
 
@@ -271,9 +281,7 @@ class Pool:
         if worker.overdue_seconds(now) > grace:
             return True
         silent = now - worker.heard - grace
-        return silent > 0 and silent > max(
-            ticket.job.limits.deadline_seconds or 0 for ticket in held.values()
-        )
+        return silent > 0 and silent > max(_longest_seconds(ticket.job) for ticket in held.values())
 
     def _handle(self, worker: WorkerProcess, kind: int, body: bytes) -> None:
         if kind == Kind.RESULT and worker.state is State.READY:
@@ -284,11 +292,21 @@ class Pool:
             result = frames.decode_result(body, ticket.job)
             del self._holding[worker][number]
             worker.answered = worker.heard = monotonic()
-            self._settle(ticket, result)
+            self._settle(ticket, ticket.complete(result))
             if self._queue:
                 self._dispatch()
             elif not self._accepting and self.is_idle:
                 self._watcher.changed()
+        elif kind == Kind.CALL and worker.state is State.READY:
+            number, call, operation, body = exchanges.decode_call(body)
+            self._held(worker, number).called(call, operation, body)
+            worker.heard = monotonic()
+        elif kind == Kind.OUTPUT and worker.state is State.READY:
+            number, stream, body = exchanges.decode_output(body)
+            self._held(worker, number).printed(stream, body)
+        elif kind == Kind.OUTPUT_FILE and worker.state is State.READY:
+            number, path, body, _ = exchanges.decode_output_file(body)
+            self._held(worker, number).keep_file(path, body)
         elif kind == Kind.READY and worker.state is State.STARTING:
             worker.state = State.READY
             worker.ready = monotonic()
@@ -303,6 +321,12 @@ class Pool:
             self._lost(worker, "died")
         else:
             raise frames.MalformedFrame(f"kind {kind} in state {worker.state.value}")
+
+    def _held(self, worker: WorkerProcess, number: int) -> Ticket:
+        ticket = self._holding[worker].get(number)
+        if ticket is None:
+            raise frames.MalformedFrame("word of an evaluation that the worker does not hold")
+        return ticket
 
     def _free_worker(self) -> WorkerProcess | None:
         """The ready worker that holds least, if one has room.
@@ -346,7 +370,14 @@ class Pool:
             worker.heard = now
         held[ticket.number] = ticket
         self._observer.queue_wait(ticket.job.runtime, now - ticket.submitted)
-        self._tell(worker, frames.encode_job(ticket.number, self._index[ticket.job.runtime], ticket.job))
+        job = ticket.job
+        for frame in orders.encode_files(ticket.number, job):
+            self._tell(worker, frame)
+        translator = self._index[job.translator] if job.translator else None
+        self._tell(worker, orders.encode_order(ticket.number, self._index[job.runtime], translator, job))
+        waiting, ticket.input = ticket.input, []
+        for data, ended in waiting:
+            self.feed(ticket, data, ended)
 
     def _tell(self, worker: WorkerProcess, frame: bytes) -> None:
         if worker.state is State.GONE:
@@ -366,7 +397,7 @@ class Pool:
         self._observer.worker_restarted(reason)
         again = []
         for ticket in held:
-            if ticket.number == blamed or ticket.attempts >= _MOST_ATTEMPTS:
+            if ticket.number == blamed or ticket.bound or ticket.attempts >= _MOST_ATTEMPTS:
                 self._fail(ticket, reason, ticket.number == blamed)
             elif ticket.settle:
                 ticket.worker = None
@@ -384,7 +415,13 @@ class Pool:
         self._watcher.changed()
 
     def _fail(self, ticket: Ticket, reason: str, at_fault: bool) -> None:
-        if not at_fault:
+        if not at_fault and ticket.bound:
+            text = (
+                f"the worker was lost ({reason}) while it held this evaluation, which had called, printed or read something: "
+                "it was not at fault, and was not run again"
+            )
+            self._end(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
+        elif not at_fault:
             text = f"{ticket.attempts} workers were lost while they held this evaluation; it was not at fault"
             self._end(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
         elif reason == "hung":
@@ -466,3 +503,10 @@ class Pool:
         self._holding[worker] = {}
         self._watcher.watch(worker)
         return True
+
+
+def _longest_seconds(job: Job) -> float:
+    """How long an evaluation may stay without a word."""
+    if job.grants and not job.grants.tool_time_counts:
+        return float("inf")
+    return job.limits.deadline_seconds or 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable
 from typing import Any
 
 from wasmeval.errors import SetupError
@@ -12,8 +13,30 @@ from wasmeval.model import Job, Result
 from wasmeval.pool.core import TICK_SECONDS, Observer, Pool, PoolStats, Silent
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
+from wasmeval.pool.ticket import Partner, Ticket
 from wasmeval.runtimes import Catalogue
 from wasmeval.wasm.cache import Cache
+from wasmeval.wasm.calls import Outcome
+
+
+class Link:
+    """The way into one evaluation that was accepted; once it is over, nothing that is said here has an effect."""
+
+    def __init__(self, pool: Pool, ticket: Ticket) -> None:
+        self._pool = pool
+        self._ticket = ticket
+
+    def answer(self, call: int, outcome: Outcome, payload: bytes) -> None:
+        """See Pool.answer."""
+        self._pool.answer(self._ticket, call, outcome, payload)
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """See Pool.feed."""
+        self._pool.feed(self._ticket, data, ended)
+
+    def stop(self) -> None:
+        """See Pool.stop."""
+        self._pool.stop(self._ticket)
 
 
 class AsyncPool:
@@ -46,10 +69,10 @@ class AsyncPool:
                 raise SetupError(str(failure))
             await self._change()
 
-    async def evaluate(self, job: Job) -> Result:
+    async def evaluate(self, job: Job, attend: Callable[[Link], Partner] | None = None) -> Result:
         """Run `job` in a fresh instance. Cancelling the awaiting task stops the guest.
 
-        Raises ResourceExhausted when the queue is full, Unavailable when draining or closed.
+        `attend` is given the way into the evaluation, and gives whom the guest's calls go to. Raises ResourceExhausted when the queue is full, Unavailable when draining or closed.
         """
         assert self._pool
         assert self._loop
@@ -65,9 +88,13 @@ class AsyncPool:
 
         ticket = self._pool.submit(job, settle)
         try:
+            if attend is not None:
+                # Nothing of the guest is heard before this task gives way.
+                ticket.partner = attend(Link(self._pool, ticket))
             return await future
-        except asyncio.CancelledError:
-            self._pool.cancel(ticket)
+        except BaseException:
+            if not future.done() or future.cancelled():
+                self._pool.cancel(ticket)
             raise
 
     async def drain(self, grace_seconds: float) -> None:

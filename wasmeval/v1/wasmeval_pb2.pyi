@@ -31,8 +31,15 @@ STATUS_CRASHED: Status
 STATUS_UNSUPPORTED: Status
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("code", "language", "inputs", "limits")
+    __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http")
     class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class FilesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -43,11 +50,49 @@ class EvaluateRequest(_message.Message):
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    HTTP_FIELD_NUMBER: _ClassVar[int]
     code: str
     language: str
     inputs: _containers.ScalarMap[str, bytes]
     limits: Limits
-    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    files: _containers.ScalarMap[str, bytes]
+    outputs: _containers.RepeatedScalarFieldContainer[str]
+    mounts: _containers.RepeatedScalarFieldContainer[str]
+    http: HttpPolicy
+    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ...) -> None: ...
+
+class HttpPolicy(_message.Message):
+    __slots__ = ("rules", "requests", "request_bytes", "response_bytes", "seconds", "redirects")
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REDIRECTS_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedCompositeFieldContainer[HttpRule]
+    requests: int
+    request_bytes: int
+    response_bytes: int
+    seconds: float
+    redirects: int
+    def __init__(self, rules: _Optional[_Iterable[_Union[HttpRule, _Mapping]]] = ..., requests: _Optional[int] = ..., request_bytes: _Optional[int] = ..., response_bytes: _Optional[int] = ..., seconds: _Optional[float] = ..., redirects: _Optional[int] = ...) -> None: ...
+
+class HttpRule(_message.Message):
+    __slots__ = ("host", "methods", "path_prefix", "schemes", "credential")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    PATH_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    SCHEMES_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    methods: _containers.RepeatedScalarFieldContainer[str]
+    path_prefix: str
+    schemes: _containers.RepeatedScalarFieldContainer[str]
+    credential: str
+    def __init__(self, host: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ..., path_prefix: _Optional[str] = ..., schemes: _Optional[_Iterable[str]] = ..., credential: _Optional[str] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("result",)
@@ -66,6 +111,132 @@ class EvaluateBatchResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Result]
     def __init__(self, results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
+
+class ConverseRequest(_message.Message):
+    __slots__ = ("start", "file", "tool_result", "input", "cancel")
+    START_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    TOOL_RESULT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    start: Start
+    file: FilePiece
+    tool_result: ToolResult
+    input: Input
+    cancel: Cancel
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., file: _Optional[_Union[FilePiece, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+
+class Start(_message.Message):
+    __slots__ = ("evaluation", "tools", "live_output", "input", "files", "tool_time_counts")
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    TOOL_TIME_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    evaluation: EvaluateRequest
+    tools: _containers.RepeatedCompositeFieldContainer[Tool]
+    live_output: bool
+    input: bool
+    files: int
+    tool_time_counts: bool
+    def __init__(self, evaluation: _Optional[_Union[EvaluateRequest, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., live_output: _Optional[bool] = ..., input: _Optional[bool] = ..., files: _Optional[int] = ..., tool_time_counts: _Optional[bool] = ...) -> None: ...
+
+class Tool(_message.Message):
+    __slots__ = ("name", "signature", "parameters", "doc")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    DOC_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    signature: str
+    parameters: _containers.RepeatedScalarFieldContainer[str]
+    doc: str
+    def __init__(self, name: _Optional[str] = ..., signature: _Optional[str] = ..., parameters: _Optional[_Iterable[str]] = ..., doc: _Optional[str] = ...) -> None: ...
+
+class FilePiece(_message.Message):
+    __slots__ = ("path", "data", "last")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    data: bytes
+    last: bool
+    def __init__(self, path: _Optional[str] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class ToolResult(_message.Message):
+    __slots__ = ("call_id", "value", "error")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    call_id: int
+    value: bytes
+    error: ToolError
+    def __init__(self, call_id: _Optional[int] = ..., value: _Optional[bytes] = ..., error: _Optional[_Union[ToolError, _Mapping]] = ...) -> None: ...
+
+class ToolError(_message.Message):
+    __slots__ = ("type", "message")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    message: str
+    def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Input(_message.Message):
+    __slots__ = ("data", "last")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    last: bool
+    def __init__(self, data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ConverseResponse(_message.Message):
+    __slots__ = ("output", "tool_call", "tool_call_cancelled", "file", "result", "input_wanted")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_WANTED_FIELD_NUMBER: _ClassVar[int]
+    output: Output
+    tool_call: ToolCall
+    tool_call_cancelled: ToolCallCancelled
+    file: FilePiece
+    result: Result
+    input_wanted: InputWanted
+    def __init__(self, output: _Optional[_Union[Output, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_call_cancelled: _Optional[_Union[ToolCallCancelled, _Mapping]] = ..., file: _Optional[_Union[FilePiece, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., input_wanted: _Optional[_Union[InputWanted, _Mapping]] = ...) -> None: ...
+
+class InputWanted(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Output(_message.Message):
+    __slots__ = ("stream", "data")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    stream: int
+    data: bytes
+    def __init__(self, stream: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ToolCall(_message.Message):
+    __slots__ = ("call_id", "name", "arguments")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    call_id: int
+    name: str
+    arguments: bytes
+    def __init__(self, call_id: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
+
+class ToolCallCancelled(_message.Message):
+    __slots__ = ("call_id",)
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    call_id: int
+    def __init__(self, call_id: _Optional[int] = ...) -> None: ...
 
 class ListRuntimesRequest(_message.Message):
     __slots__ = ()
@@ -96,19 +267,33 @@ class Runtime(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., interpreter: _Optional[str] = ..., languages: _Optional[_Iterable[str]] = ..., image_sha256: _Optional[str] = ..., initial_memory_bytes: _Optional[int] = ..., minimum_memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("fuel", "deadline_seconds", "memory_bytes", "output_bytes")
+    __slots__ = ("fuel", "deadline_seconds", "memory_bytes", "output_bytes", "workspace_bytes", "workspace_files", "tool_calls", "tool_calls_in_flight", "tool_call_bytes", "tool_bytes", "tool_seconds")
     FUEL_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WORKSPACE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WORKSPACE_FILES_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOOL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOOL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     fuel: int
     deadline_seconds: float
     memory_bytes: int
     output_bytes: int
-    def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ...) -> None: ...
+    workspace_bytes: int
+    workspace_files: int
+    tool_calls: int
+    tool_calls_in_flight: int
+    tool_call_bytes: int
+    tool_bytes: int
+    tool_seconds: float
+    def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., workspace_files: _Optional[int] = ..., tool_calls: _Optional[int] = ..., tool_calls_in_flight: _Optional[int] = ..., tool_call_bytes: _Optional[int] = ..., tool_bytes: _Optional[int] = ..., tool_seconds: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime")
+    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALUE_IS_REPR_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +306,8 @@ class Result(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    HTTP_FIELD_NUMBER: _ClassVar[int]
     status: Status
     value: bytes
     value_is_repr: bool
@@ -133,7 +320,43 @@ class Result(_message.Message):
     limits: Limits
     tier: str
     runtime: str
-    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[OutputFile]
+    http: _containers.RepeatedCompositeFieldContainer[HttpUse]
+    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ...) -> None: ...
+
+class OutputFile(_message.Message):
+    __slots__ = ("path", "data", "size", "media_type")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    data: bytes
+    size: int
+    media_type: str
+    def __init__(self, path: _Optional[str] = ..., data: _Optional[bytes] = ..., size: _Optional[int] = ..., media_type: _Optional[str] = ...) -> None: ...
+
+class HttpUse(_message.Message):
+    __slots__ = ("method", "host", "path", "status", "sent_bytes", "received_bytes", "seconds", "allowed", "refused")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    host: str
+    path: str
+    status: int
+    sent_bytes: int
+    received_bytes: int
+    seconds: float
+    allowed: bool
+    refused: str
+    def __init__(self, method: _Optional[str] = ..., host: _Optional[str] = ..., path: _Optional[str] = ..., status: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., seconds: _Optional[float] = ..., allowed: _Optional[bool] = ..., refused: _Optional[str] = ...) -> None: ...
 
 class ErrorInfo(_message.Message):
     __slots__ = ("type", "message", "traceback", "line", "column")
@@ -150,11 +373,13 @@ class ErrorInfo(_message.Message):
     def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., line: _Optional[int] = ..., column: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("fuel", "wall_seconds", "peak_memory_bytes")
+    __slots__ = ("fuel", "wall_seconds", "peak_memory_bytes", "tool_calls")
     FUEL_FIELD_NUMBER: _ClassVar[int]
     WALL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     fuel: int
     wall_seconds: float
     peak_memory_bytes: int
-    def __init__(self, fuel: _Optional[int] = ..., wall_seconds: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ...) -> None: ...
+    tool_calls: int
+    def __init__(self, fuel: _Optional[int] = ..., wall_seconds: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., tool_calls: _Optional[int] = ...) -> None: ...

@@ -15,6 +15,7 @@ REPLY_HEADER_BYTES = _REPLY.size
 
 TYPE_BYTES, MESSAGE_BYTES, TRACEBACK_BYTES = 256, 8192, 32768
 _NOT_JSON = 1
+_HAS_CONTEXT = 1
 
 
 class Outcome(IntEnum):
@@ -45,9 +46,10 @@ class Reply:
     column: int
 
 
-def encode_request(code: bytes, inputs: bytes, value_limit: int) -> bytes:
+def encode_request(code: bytes, inputs: bytes, value_limit: int, *, has_context: bool = False) -> bytes:
     """The request frame for `code` with `inputs`, one JSON object or nothing."""
-    return _REQUEST.pack(VERSION, 0, min(value_limit, 0xFFFFFFFF), len(code), len(inputs)) + code + inputs
+    flags = _HAS_CONTEXT if has_context else 0
+    return _REQUEST.pack(VERSION, flags, min(value_limit, 0xFFFFFFFF), len(code), len(inputs)) + code + inputs
 
 
 def largest_reply(value_limit: int) -> int:

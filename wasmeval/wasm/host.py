@@ -15,12 +15,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wasmeval.wasm import capi, wasi
+from wasmeval.wasm.calls import FOREVER, NO_SUCH_OPERATION, Waiting
 
 if TYPE_CHECKING:
     from wasmeval.wasm.instance import Instance
 
 ABI_MODULE = b"wasmeval"
-_NO_SUCH_OPERATION = -1
 
 
 class Host:
@@ -32,8 +32,11 @@ class Host:
         self._callbacks: list[Any] = []
         self._linker: int = capi.linker_new(engine)
         for name, (parameters, handler) in wasi.FUNCTIONS.items():
-            self._define_sync(wasi.MODULE, name, parameters, handler)
-        self._define_sync(wasi.MODULE, "proc_exit", "i", wasi.Wasi.proc_exit, results="")
+            if name in wasi.SUSPENDING:
+                self._define_async(wasi.MODULE, name, parameters, _asking(handler))
+            else:
+                self._define_sync(wasi.MODULE, name, parameters, _of_wasi(handler))
+        self._define_sync(wasi.MODULE, "proc_exit", "i", _of_wasi(wasi.Wasi.proc_exit), results="")
         self._define_sync(ABI_MODULE, "host_read", "i", _host_read, results="")
         self._define_async(wasi.MODULE, "poll_oneoff", "iiii", _poll_oneoff)
         self._define_async(ABI_MODULE, "host_call", "ii", _host_call)
@@ -58,7 +61,7 @@ class Host:
             instance = self.current
             assert instance is not None
             try:
-                handler(instance.wasi, *unpack(capi.read(values, size)))
+                handler(instance, *unpack(capi.read(values, size)))
                 code = wasi.SUCCESS
             except wasi.Errno as error:
                 code = error.code
@@ -72,10 +75,11 @@ class Host:
 
         self._add(capi.linker_define_sync, capi.SYNC_CALLBACK(callback), module, name, parameters, results)
 
-    def _define_async(
-        self, module: bytes, name: str, parameters: str, handler: Callable[..., tuple[int, int]]
-    ) -> None:
-        fields = "".join({"i": "I"}[p] + f"{capi.VALUE_SIZE - 4}x" for p in parameters)
+    def _define_async(self, module: bytes, name: str, parameters: str, handler: Callable[..., int]) -> None:
+        """`handler` answers at once, or calls `Instance.suspend` and gives its answer when the guest goes on."""
+        fields = "".join(
+            {"i": f"I{capi.VALUE_SIZE - 4}x", "I": f"Q{capi.VALUE_SIZE - 8}x"}[p] for p in parameters
+        )
         unpack = struct.Struct("<" + fields).unpack
         size = capi.VALUE_SIZE * len(parameters)
 
@@ -95,18 +99,19 @@ class Host:
             frame = capi.Continuation.from_address(continuation)
             frame.callback, frame.env, frame.finalizer = capi.POLL_FLAG, instance.finished_address, None
             capi.u8(results).value = capi.KIND_I32
-            answer, wake = wasi.SUCCESS, 0
+            capi.u8(instance.finished_address).value = ord("1")
+            instance.call = results + capi.VALUE_OF, trap
+            answer = wasi.SUCCESS
             try:
                 # The first value's kind stands before its number.
                 raw = capi.read(arguments + capi.VALUE_OF, size)
-                answer, wake = handler(instance.wasi, *unpack(raw))
+                answer = handler(instance, *unpack(raw))
             except wasi.Errno as error:
                 answer = error.code
             except BaseException as error:
                 capi.u64(trap).value = instance.abort(error)
             capi.i32(results + capi.VALUE_OF).value = answer
-            instance.suspend(wake)
-            if not wake and monotonic() > instance.slice_end:
+            if instance.wake is None and monotonic() > instance.slice_end:
                 instance.end_slice()
 
         self._add(capi.linker_define_async, capi.ASYNC_CALLBACK(callback), module, name, parameters, "i")
@@ -130,16 +135,57 @@ class Host:
         capi.functype_delete(kind)
 
 
-def _poll_oneoff(
-    guest: wasi.Wasi, subscriptions: int, events: int, count: int, count_out: int
-) -> tuple[int, int]:
-    return wasi.SUCCESS, guest.sleep(subscriptions, events, count, count_out)
+def _of_wasi(handler: Callable[..., None]) -> Callable[..., None]:
+    def call(instance: Instance, *arguments: int) -> None:
+        handler(instance.wasi, *arguments)
+
+    return call
 
 
-def _host_call(_guest: wasi.Wasi, _address: int, _length: int) -> tuple[int, int]:
-    # No operation is offered yet; the ABI has the import so that images need no rebuild when one is.
-    return _NO_SUCH_OPERATION, 0
+def _asking(handler: Callable[..., wasi.Ask | None]) -> Callable[..., int]:
+    """Of a WASI function that may have to ask the parent process, or to wait for input."""
+
+    def call(instance: Instance, *arguments: int) -> int:
+        ask = handler(instance.wasi, *arguments)
+        if ask is not None:
+
+            def finish() -> int:
+                ask.finish(instance.answer)
+                return wasi.SUCCESS
+
+            instance.asked = ask
+            instance.suspend(FOREVER, finish)
+        return wasi.SUCCESS
+
+    return call
 
 
-def _host_read(_guest: wasi.Wasi, _address: int) -> None:
-    """Nothing was ever answered, so there is nothing to read."""
+def _poll_oneoff(instance: Instance, subscriptions: int, events: int, count: int, count_out: int) -> int:
+    wake = instance.wasi.sleep(subscriptions, events, count, count_out)
+    if wake:
+        instance.suspend(wake)
+    return wasi.SUCCESS
+
+
+def _host_call(instance: Instance, address: int, length: int) -> int:
+    calls = instance.calls
+    if calls is None or length > calls.most_request_bytes:
+        return NO_SUCH_OPERATION
+    answer = calls.operate(instance.read(address, length))
+    if isinstance(answer, int):
+        return answer
+    if isinstance(answer, Waiting):
+
+        def finish() -> int:
+            instance.answer = calls.take()
+            return len(instance.answer)
+
+        instance.suspend(answer.wake, finish)
+        return 0
+    instance.answer = answer
+    return len(answer)
+
+
+def _host_read(instance: Instance, address: int) -> None:
+    instance.write(address, instance.answer)
+    instance.answer = b""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
 from wasmeval.limits import Limits
 from wasmeval.runtimes import Runtime
 from wasmeval.wasm import abi, capi, wasi
+from wasmeval.wasm.calls import Calls
 from wasmeval.wasm.engine import Engine
 from wasmeval.wasm.host import Host
 from wasmeval.wasm.library import Library
@@ -62,13 +64,15 @@ class Instance:
 
     Order matters to Wasmtime: the future is deleted before the store, and everything a call points at
     (`CallFrame`) stays until the future is gone. `wake` is when a suspended guest wants to go on, in monotonic
-    nanoseconds; None while it can run.
+    nanoseconds; None while it can run. `call` is where the answer to the host call under way goes: the addresses of its result
+    and of its trap, good until the guest goes on.
     """
 
     __slots__ = (
         "_context",
         "_evaluate",
         "_failure",
+        "_finish",
         "_frame",
         "_fuel",
         "_future",
@@ -79,7 +83,11 @@ class Instance:
         "_request_size",
         "_reserve",
         "_store",
+        "answer",
+        "asked",
         "base",
+        "call",
+        "calls",
         "finished_address",
         "image",
         "memory_limit",
@@ -94,6 +102,13 @@ class Instance:
         self.wake: int | None = None
         self.slice_end = _EVER
         self.base = 0
+        self.call = (0, 0)
+        self.calls: Calls | None = None
+        """What it may ask the host for; None for nothing."""
+        self.answer = b""
+        self.asked: wasi.Ask | None = None
+        """What a WASI function waits for; whoever polls takes it and sees to it."""
+        self._finish: Callable[[], int] | None = None
         self._failure: BaseException | None = None
         self._future: int | None = None
         self._frame = capi.CallFrame()
@@ -147,8 +162,11 @@ class Instance:
         self._begin(abi.encode_request(self.image.runtime.warm_up.encode(), b"", REQUEST_BYTES))
         self._run()
 
-    def start(self, code: bytes, inputs: bytes, limits: Limits) -> None:
-        """Set the limits and begin the evaluation; then `poll` until it is finished. Raises Trapped."""
+    def start(self, code: bytes, inputs: bytes, limits: Limits, calls: Calls | None = None) -> None:
+        """Set the limits and begin the evaluation; then `poll` until it is finished. Raises Trapped.
+
+        With `calls` the guest is told that it has a context, and may ask for more than WASI has.
+        """
         assert limits.memory_bytes
         assert limits.fuel
         assert limits.output_bytes
@@ -156,7 +174,8 @@ class Instance:
         self.wasi.stdout = Output(limits.output_bytes)
         self.wasi.stderr = Output(limits.output_bytes)
         capi.store_limiter(self._store, max(limits.memory_bytes, self._memory_size), -1, -1, -1, -1)
-        request = abi.encode_request(code, inputs, limits.output_bytes)
+        self.calls = calls
+        request = abi.encode_request(code, inputs, limits.output_bytes, has_context=calls is not None)
         if len(request) > self._request_size:
             capi.context_set_fuel(self._context, limits.fuel)
             self._reserve_request(len(request))
@@ -191,6 +210,17 @@ class Instance:
 
     def resume(self) -> None:
         """What a suspended guest waits for is there; poll it again."""
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            result, trap = self.call
+            try:
+                answer = finish()
+            except wasi.Errno as error:
+                answer = error.code
+            except BaseException as error:
+                answer = 0
+                capi.u64(trap).value = self.abort(error)
+            capi.i32(result).value = answer
         capi.u8(self.finished_address).value = ord("1")
         self.wake = None
 
@@ -202,8 +232,9 @@ class Instance:
         if self._store is not None:
             capi.store_delete(self._store)
             self._store = None
-            # It knows this instance as its memory, and the worker collects no cycles.
+            # They know this instance, and the worker collects no cycles.
             del self.wasi
+            self.calls = self._finish = self.asked = None
 
     # --- what came of it -----------------------------------------------------------------------------------------
 
@@ -242,10 +273,11 @@ class Instance:
         self._check(address, len(data))
         capi.write(self.base + address, data, len(data))
 
-    def suspend(self, wake: int) -> None:
-        """The guest waits until `wake`, or goes on at once when that has passed."""
-        capi.u8(self.finished_address).value = ord("0") if wake else ord("1")
-        self.wake = wake or None
+    def suspend(self, wake: int, finish: Callable[[], int] | None = None) -> None:
+        """The guest waits until `wake`, or until `resume` before it; `finish` then gives the host call's result."""
+        capi.u8(self.finished_address).value = ord("0")
+        self.wake = wake
+        self._finish = finish
 
     def end_slice(self) -> None:
         """Make the guest yield at its next fuel check: host calls took the time that its fuel does not show."""

@@ -29,6 +29,7 @@ class Ending:
     limits: Limits
     wall_seconds: float
     runtime: str
+    tool_calls: int = 0
 
     def replied(self) -> Result:
         """The guest's own reply, or `crashed` when it is no reply."""
@@ -105,6 +106,11 @@ class Ending:
     def _memory_bytes(self) -> int:
         return self.instance.memory_bytes() if self.instance else 0
 
+    def _usage(self, fuel: int | None) -> Usage:
+        assert self.instance is not None
+        fuel = self.instance.fuel_used() if fuel is None else fuel
+        return Usage(fuel, self.wall_seconds, self._memory_bytes(), self.tool_calls)
+
     def _result(
         self,
         status: Status,
@@ -126,7 +132,7 @@ class Ending:
             out.truncated,
             err.truncated,
             error,
-            Usage(instance.fuel_used() if fuel is None else fuel, self.wall_seconds, self._memory_bytes()),
+            self._usage(fuel),
             self.limits,
             "wasm",
             self.runtime,

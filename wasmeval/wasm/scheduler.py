@@ -1,9 +1,9 @@
 """Scheduler: the fibers of one worker. New evaluations first, then the long ones in turn, a slice each.
 
-One thread, no locks: `submit` and `cancel` note what is wanted, `step` runs one guest for one slice or does one
-piece of idle work, and whatever ended is handed to `deliver`. A guest is in exactly one of four places: `_first` (not
-yet started, or just woken), `_rotation` (used up a slice and wants another), `_parked` (the same, while the rotation
-is full), or waiting (in `_timers` only, until its wake or its deadline).
+One thread, no locks: `submit`, `cancel`, `answer` and `feed` note what is wanted or has come, `step` runs one guest for
+one slice or does one piece of idle work, and whatever an evaluation says goes to the `Outlet`. A guest is in exactly one
+of four places: `_first` (not yet started, or just woken), `_rotation` (used up a slice and wants another), `_parked` (the
+same, while the rotation is full), or waiting (in `_timers` only, until its wake, its deadline, or what it waits for).
 
 The rotation is short so that many long evaluations end one after the other, each within its deadline, and not all
 together past it: a parked one's clock stands still.
@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 
-from wasmeval.limits import MIB, Limits
+from wasmeval.limits import MIB
 from wasmeval.model import Result
+from wasmeval.wasm.calls import FOREVER, Outcome
 from wasmeval.wasm.instance import Image, Instance, Trapped
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.results import Ending
+from wasmeval.wasm.task import Order, Outlet, Task
 
 ROTATION = 8
 """How many evaluations that need more than a slice take turns; the others of that kind are parked."""
@@ -47,41 +49,19 @@ class SchedulerSettings:
     memory_bytes: int = 2048 * MIB
 
 
-@dataclass(slots=True, eq=False)
-class Task:
-    """One evaluation in this worker."""
-
-    number: int
-    image: Image
-    code: bytes
-    inputs: bytes
-    limits: Limits
-    instance: Instance | None = None
-    started: float = 0.0
-    deadline: float = 0.0
-    parked: float = 0.0
-    grown_bytes: int = 0
-    timed: bool = False
-    over: bool = False
-
-
-Deliver = Callable[[int, Result], None]
-
-
 class Scheduler:
-    """Runs evaluations on the images it is given; `deliver(number, result)` is called once for each that was
-    submitted."""
+    """Runs evaluations on the images it is given; `outlet` gets one result for each that was submitted."""
 
     def __init__(
         self,
         images: Mapping[str, Image],
-        deliver: Deliver,
+        outlet: Outlet,
         settings: SchedulerSettings | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._images = images
         self._progress = Progress() if progress is None else progress
-        self._deliver = deliver
+        self._outlet = outlet
         self._settings = settings or SchedulerSettings()
         self._tasks: dict[int, Task] = {}
         self._first: deque[Task] = deque()
@@ -99,10 +79,10 @@ class Scheduler:
 
     # --- asking --------------------------------------------------------------------------------------------------
 
-    def submit(self, number: int, runtime: str, code: bytes, inputs: bytes, limits: Limits) -> None:
-        """Queue an evaluation under `number`, which must not be in use. Its deadline counts from its start."""
-        task = Task(number, self._images[runtime], code, inputs, limits)
-        self._tasks[number] = task
+    def submit(self, order: Order) -> None:
+        """Queue an evaluation under its number, which must not be in use. Its deadline counts from its start."""
+        task = Task(order, self._images[order.runtime], self._outlet)
+        self._tasks[order.number] = task
         self._first.append(task)
 
     def cancel(self, number: int) -> None:
@@ -110,6 +90,18 @@ class Scheduler:
         task = self._tasks.get(number)
         if task:
             self._end(task, self._ending(task).cancelled())
+
+    def answer(self, number: int, call: int, outcome: Outcome, payload: bytes) -> None:
+        """A call of an evaluation has ended; one that is over by now does not need it."""
+        task = self._tasks.get(number)
+        if task and task.answer(call, outcome, payload):
+            self._wake(task)
+
+    def feed(self, number: int, data: bytes, ended: bool) -> None:
+        """Input of an evaluation has come, or its end."""
+        task = self._tasks.get(number)
+        if task and task.feed(data, ended):
+            self._wake(task)
 
     @property
     def pressing(self) -> bool:
@@ -194,11 +186,12 @@ class Scheduler:
                 task.instance = Instance(task.image)
             if name not in self._wanted:
                 self._wanted.append(name)
-            task.instance.start(task.code, task.inputs, task.limits)
+            task.connect()
+            task.instance.start(task.order.code, task.order.inputs, task.limits, task.calls)
         except Trapped as trap:
             self._end(task, self._ending(task).trapped(trap))
             return
-        task.code = task.inputs = b""
+        task.order = task.order.taken()
         self._slice(task)
 
     def _slice(self, task: Task) -> None:
@@ -226,11 +219,48 @@ class Scheduler:
             # Its first slice was not enough: from now on its deadline has a timer.
             task.timed = True
             self._at(task.deadline, task)
+        task.flush()
         if instance.wake is None:
             self._again(task)
-        elif instance.wake < task.deadline * 1e9:
-            self._at(instance.wake / 1e9, task)
+        else:
+            self._rest(task)
         self._account(task)
+
+    def _rest(self, task: Task) -> None:
+        """The guest waits: see to it that it goes on when it can."""
+        instance, calls = task.instance, task.calls
+        assert instance is not None
+        assert instance.wake is not None
+        asked, instance.asked = instance.asked, None
+        if asked is not None and asked.request is not None:
+            assert calls is not None
+            task.asked = calls.ask(asked.request)
+        elif asked is not None:
+            assert calls is not None
+            task.awaits_input = True
+            calls.want_input()
+        if calls is not None:
+            if not task.paused and not task.order.tool_time_counts and calls.waits_for_tools:
+                task.paused = monotonic()
+            if (due := calls.next_due) is not None and (task.paused or due < task.deadline):
+                self._at(due, task)
+        if instance.wake != FOREVER and (task.paused or instance.wake < task.deadline * 1e9):
+            self._at(instance.wake / 1e9, task)
+
+    def _wake(self, task: Task) -> None:
+        """What the guest waits for is there: it goes on, behind those that are new."""
+        assert task.instance is not None
+        if task.paused:
+            self._shift(task, monotonic() - task.paused)
+            task.paused = 0.0
+        task.instance.resume()
+        self._first.append(task)
+
+    def _shift(self, task: Task, seconds: float) -> None:
+        """The task's clock stood still for so long."""
+        task.started += seconds
+        task.deadline += seconds
+        self._at(task.deadline, task)
 
     def _again(self, task: Task) -> None:
         """It wants another slice: into the rotation, or parked until there is room."""
@@ -244,9 +274,7 @@ class Scheduler:
         if task.over:
             return
         stood_still, task.parked = monotonic() - task.parked, 0.0
-        task.started += stood_still
-        task.deadline += stood_still
-        self._at(task.deadline, task)
+        self._shift(task, stood_still)
         self._rotation.append(task)
 
     def _expire(self, now: float) -> None:
@@ -254,16 +282,26 @@ class Scheduler:
             _, _, task = heapq.heappop(self._timers)
             if task.over or task.parked:
                 continue
-            if task.deadline <= now:
+            if task.deadline <= now and not task.paused:
                 self._end(task, self._ending(task).deadline())
             elif task.instance and task.instance.wake is not None:
-                # The timer may be an older one of the task's.
-                if task.instance.wake <= monotonic_ns():
-                    task.instance.resume()
-                    # Behind the new ones: who wakes all the time must not keep them out.
-                    self._first.append(task)
-                elif task.instance.wake < task.deadline * 1e9:
-                    self._at(task.instance.wake / 1e9, task)
+                self._look_after(task, now)
+
+    def _look_after(self, task: Task, now: float) -> None:
+        """A timer of a task that waits has gone off; it may be an older one."""
+        instance, calls = task.instance, task.calls
+        assert instance is not None
+        assert instance.wake is not None
+        if calls is not None:
+            calls.expire(now)
+            if calls.is_satisfied:
+                self._wake(task)
+                return
+        if instance.wake <= monotonic_ns():
+            # Behind the new ones: who wakes all the time must not keep them out.
+            self._wake(task)
+        else:
+            self._rest(task)
 
     def _at(self, when: float, task: Task) -> None:
         if len(self._timers) > 64 + 4 * len(self._tasks):
@@ -278,7 +316,9 @@ class Scheduler:
         assert task.instance is not None
         instance = task.instance
         grown = instance.memory_bytes() - task.image.runtime.initial_memory_bytes
-        grown += instance.wasi.stdout.held_bytes + instance.wasi.stderr.held_bytes
+        grown += (
+            instance.wasi.stdout.held_bytes + instance.wasi.stderr.held_bytes + instance.wasi.workspace_bytes
+        )
         self._grown_bytes += grown - task.grown_bytes
         task.grown_bytes = grown
         if self._grown_bytes > self._settings.memory_bytes:
@@ -287,14 +327,16 @@ class Scheduler:
 
     def _ending(self, task: Task) -> Ending:
         seconds = monotonic() - task.started if task.started else 0.0
-        return Ending(task.instance, task.limits, seconds, task.image.runtime.name)
+        return Ending(task.instance, task.limits, seconds, task.image.runtime.name, task.tool_calls)
 
     def _end(self, task: Task, result: Result) -> None:
         task.over = True
         self._ended = monotonic()
         del self._tasks[task.number]
         self._grown_bytes -= task.grown_bytes
-        self._deliver(task.number, result)
+        task.flush()
+        task.send_files()
+        self._outlet.result(task.number, result)
         instance, task.instance = task.instance, None
         if instance is None:
             return

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-from wasmeval.limits import Limits, Usage
+from wasmeval.limits import Usage
 from wasmeval.model import ErrorInfo, Job, Result, Status
 
 LARGEST_FRAME = 256 << 20
@@ -21,14 +21,28 @@ LARGEST_FRAME = 256 << 20
 
 
 class Kind(IntEnum):
-    """What a frame is. The first three go to the worker, the others come from it."""
+    """What a frame is, and who sends it."""
 
     CONFIGURE = 1
+    """To the worker, once: what to load."""
     EVALUATE = 2
     CANCEL = 3
-    READY = 4
-    FAILED = 5
-    RESULT = 6
+    FILE = 4
+    """To the worker, before EVALUATE: a piece of a file of that evaluation."""
+    ANSWER = 5
+    """To the worker: how a call ended."""
+    INPUT = 6
+    """To the worker: standard input."""
+    READY = 16
+    """From the worker, once."""
+    FAILED = 17
+    RESULT = 18
+    CALL = 19
+    """From the worker: an evaluation asks its parent for something."""
+    OUTPUT = 20
+    """From the worker: what an evaluation printed."""
+    OUTPUT_FILE = 21
+    """From the worker, before RESULT: a piece of a file that was asked for."""
 
 
 class MalformedFrame(Exception):
@@ -37,10 +51,9 @@ class MalformedFrame(Exception):
 
 _HEADER = struct.Struct("<IB")
 _NUMBER = struct.Struct("<Q")
-_EVALUATE = struct.Struct("<QBQdQQII")
-# number, status, flags, line, column, fuel, wall, peak memory, and the lengths of value, stdout, stderr, type,
+# number, status, flags, line, column, fuel, wall, peak memory, tool calls, and the lengths of value, stdout, stderr, type,
 # message, traceback
-_RESULT = struct.Struct("<QBBIIQdQ6I")
+_RESULT = struct.Struct("<QBBIIQdQI6I")
 _STATUSES = tuple(Status)
 _STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}
 _VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR = 1, 2, 4, 8
@@ -76,38 +89,6 @@ class Decoder:
         del buffer[:position]
 
 
-def encode_job(number: int, runtime: int, job: Job) -> bytes:
-    """The EVALUATE frame of `job` under `number`; `runtime` is an index into the configured runtimes."""
-    limits = job.limits
-    body = _EVALUATE.pack(
-        number, runtime, limits.fuel, limits.deadline_seconds, limits.memory_bytes, limits.output_bytes,
-        len(job.code), len(job.inputs),
-    )  # fmt: skip
-    return (
-        _HEADER.pack(len(body) + len(job.code) + len(job.inputs), Kind.EVALUATE)
-        + body
-        + job.code
-        + job.inputs
-    )
-
-
-def decode_job(body: bytes) -> tuple[int, int, bytes, bytes, Limits]:
-    """(number, runtime, code, inputs, limits) of an EVALUATE frame's body."""
-    if len(body) < _EVALUATE.size:
-        raise MalformedFrame("a short job")
-    number, runtime, fuel, deadline, memory, output, code, inputs = _EVALUATE.unpack_from(body)
-    start = _EVALUATE.size
-    if len(body) != start + code + inputs:
-        raise MalformedFrame("a job whose lengths do not add up")
-    return (
-        number,
-        runtime,
-        body[start : start + code],
-        body[start + code :],
-        Limits(fuel, deadline, memory, output),
-    )
-
-
 def encode_number(kind: Kind, number: int) -> bytes:
     """A frame whose body is the number of an evaluation."""
     return encode(kind, _NUMBER.pack(number))
@@ -138,7 +119,8 @@ def encode_result(number: int, result: Result) -> bytes:
     value = result.value_json
     head = _RESULT.pack(
         number, _STATUS_INDEX[result.status], flags, line, column, usage.fuel, usage.wall_seconds,
-        usage.peak_memory_bytes, len(value), len(stdout), len(stderr), len(kind), len(message), len(traceback),
+        usage.peak_memory_bytes, usage.tool_calls, len(value), len(stdout), len(stderr), len(kind), len(message),
+        len(traceback),
     )  # fmt: skip
     return encode(Kind.RESULT, b"".join((head, value, stdout, stderr, kind, message, traceback)))
 
@@ -155,7 +137,7 @@ def decode_result(body: bytes, job: Job) -> Result:
     limits."""
     if len(body) < _RESULT.size:
         raise MalformedFrame("a short result")
-    _, index, flags, line, column, fuel, wall, peak, *lengths = _RESULT.unpack_from(body)
+    _, index, flags, line, column, fuel, wall, peak, tool_calls, *lengths = _RESULT.unpack_from(body)
     limits = job.limits
     assert limits.output_bytes is not None
     value, stdout, stderr, kind, message, traceback = lengths
@@ -189,7 +171,7 @@ def decode_result(body: bytes, job: Job) -> Result:
         bool(flags & _STDOUT_TRUNCATED),
         bool(flags & _STDERR_TRUNCATED),
         error,
-        Usage(fuel, wall, peak),
+        Usage(fuel, wall, peak, tool_calls),
         limits,
         "wasm",
         job.runtime,

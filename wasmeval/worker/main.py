@@ -17,9 +17,10 @@ import select
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from wasmeval.errors import WasmevalError
 from wasmeval.limits import MIB
@@ -31,7 +32,7 @@ from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.library import Library
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.scheduler import Scheduler, SchedulerSettings
-from wasmeval.worker import frames, jail
+from wasmeval.worker import exchanges, frames, jail, orders
 from wasmeval.worker.frames import Kind
 
 _RECEIVE_BYTES = 1 << 18
@@ -39,6 +40,8 @@ _FLUSH_SECONDS = 0.0005
 _NICENESS = 5
 """Guests yield the CPU to the front process, which answers everybody."""
 _SLOTS_BEYOND_CONCURRENCY = 32
+_FULL_BYTES = 1 << 22
+"""An outbox so full is sent before more is put into it."""
 
 
 class Worker:
@@ -54,6 +57,8 @@ class Worker:
         self._names: list[str] = []
         self._page = page
         self._scheduler: Scheduler | None = None
+        self._files: dict[int, dict[str, bytearray]] = {}
+        """Of evaluations that are still to come."""
 
     def run(self) -> None:
         """Serve until the channel closes."""
@@ -76,11 +81,23 @@ class Worker:
                     self._flush()
 
     def _handle(self, kind: int, body: bytes) -> None:
-        if kind == Kind.EVALUATE and self._scheduler:
-            number, runtime, code, inputs, limits = frames.decode_job(body)
-            self._scheduler.submit(number, self._names[runtime], code, inputs, limits)
-        elif kind == Kind.CANCEL and self._scheduler:
-            self._scheduler.cancel(frames.decode_number(body))
+        scheduler = self._scheduler
+        if kind == Kind.EVALUATE and scheduler:
+            order = orders.decode_order(body, self._names)
+            if order.grants and (files := self._files.pop(order.number, None)):
+                order = replace(order, grants=replace(order.grants, files=cast(dict[str, bytes], files)))
+            scheduler.submit(order)
+        elif kind == Kind.ANSWER and scheduler:
+            scheduler.answer(*exchanges.decode_answer(body))
+        elif kind == Kind.INPUT and scheduler:
+            scheduler.feed(*exchanges.decode_input(body))
+        elif kind == Kind.FILE and scheduler:
+            number, path, piece = orders.decode_file(body)
+            self._files.setdefault(number, {}).setdefault(path, bytearray()).extend(piece)
+        elif kind == Kind.CANCEL and scheduler:
+            number = frames.decode_number(body)
+            self._files.pop(number, None)
+            scheduler.cancel(number)
         elif kind == Kind.CONFIGURE and not self._scheduler:
             self._configure(json.loads(body))
         else:
@@ -105,14 +122,36 @@ class Worker:
                 "the jail is required, and this is missing: "
                 + "; ".join(f"{x.name}: {x.detail}" for x in missing)
             )
-        self._scheduler = Scheduler(images, self._deliver, settings, Progress.from_buffer(self._page))
+        self._scheduler = Scheduler(images, self, settings, Progress.from_buffer(self._page))
         answer = {"jail": [[layer.name, layer.ok, layer.detail] for layer in layers]}
         self._send(frames.encode(Kind.READY, json.dumps(answer).encode()))
 
-    def _deliver(self, number: int, result: Result) -> None:
+    # --- Outlet --------------------------------------------------------------------------------------------------
+
+    def result(self, number: int, result: Result) -> None:
+        """See task.Outlet."""
+        self._put(frames.encode_result(number, result))
+
+    def call(self, number: int, call: int, operation: int, body: bytes) -> None:
+        """See task.Outlet."""
+        self._put(exchanges.encode_call(number, call, operation, body))
+
+    def output(self, number: int, stream: int, data: bytes) -> None:
+        """See task.Outlet."""
+        self._put(exchanges.encode_output(number, stream, data))
+
+    def file(self, number: int, path: str, data: bytes, is_last: bool) -> None:
+        """See task.Outlet."""
+        self._put(exchanges.encode_output_file(number, path, data, is_last))
+        if len(self._outbox) > _FULL_BYTES:
+            self._flush()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _put(self, frame: bytes) -> None:
         if not self._outbox:
             self._outbox_since = monotonic()
-        self._outbox += frames.encode_result(number, result)
+        self._outbox += frame
 
     def _flush(self) -> None:
         data, self._outbox = self._outbox, bytearray()

@@ -1,0 +1,164 @@
+"""Attendant: answers what one guest asks its host for, on an event loop of the trusted process.
+
+HTTP and mounted folders are served here; calls of tools go to the evaluation's `Talk`, the conversation with whoever
+started it. Everything that comes from a guest is passed on as the untrusted bytes it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import struct
+from typing import TYPE_CHECKING, Protocol
+
+from wasmeval.egress import Exchange, HttpFailure
+from wasmeval.grants import Grants, HttpUse
+from wasmeval.offer import Offer
+from wasmeval.wasm.calls import Operation, Outcome
+
+if TYPE_CHECKING:
+    from wasmeval.preopens import OpenFolders
+
+_READ = struct.Struct("<II")
+# The name is the first member of a call's JSON object; the rest is for whoever runs the tool to read.
+_NAME = re.compile(rb'\s*\{\s*"name"\s*:\s*"([A-Za-z_$][\w$]{0,127})"\s*[,}]')
+
+
+def raised(kind: str, message: str) -> bytes:
+    """The outcome of a call whose tool raised."""
+    return json.dumps({"type": kind, "message": message}).encode()
+
+
+def tool_name(body: bytes) -> str:
+    """The name in the body of a `call` operation; empty when it has none."""
+    match = _NAME.match(body)
+    return match[1].decode() if match else ""
+
+
+GONE = raised("gone", "nobody answers calls of tools any more")
+
+
+class Link(Protocol):
+    """The way back into an evaluation; see pool.Pool."""
+
+    def answer(self, call: int, outcome: Outcome, payload: bytes) -> None:
+        """How a call of the guest ended."""
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """Standard input for the guest."""
+
+    def stop(self) -> None:
+        """End the guest; its Result, with the status `cancelled`, still comes."""
+
+
+class Talk(Protocol):
+    """Whoever started an evaluation and converses with it. Neither blocks nor raises."""
+
+    def begins(self, link: Link) -> None:
+        """The evaluation was accepted; `link` is the way into it."""
+
+    def called(self, call: int, name: str, arguments: bytes) -> None:
+        """The snippet calls a tool. `arguments` are JSON, unchecked: `{"args": [...], "kwargs": {...}}`."""
+
+    def dropped(self, call: int) -> None:
+        """The answer to that call is not needed any more."""
+
+    def printed(self, stream: int, data: bytes) -> None:
+        """The snippet wrote to stdout (1) or stderr (2)."""
+
+    def wants_input(self) -> None:
+        """The snippet waits for standard input."""
+
+
+class Attendant:
+    """One evaluation's; a `pool.Partner` on the loop it was made in. Close it when the evaluation is over."""
+
+    def __init__(self, grants: Grants, offer: Offer, link: Link, talk: Talk | None) -> None:
+        self._names = frozenset(tool.name for tool in grants.tools)
+        self._link = link
+        self._talk = talk
+        self._exchange: Exchange | None = None
+        if grants.http is not None and offer.egress is not None:
+            self._exchange = offer.egress.open(grants.http)
+        self._folders: OpenFolders | None = None
+        if grants.mounts:
+            # Few evaluations mount folders; for the others this is not loaded.
+            from wasmeval.preopens import OpenFolders
+
+            self._folders = OpenFolders(offer.folders_for(grants))
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def uses(self) -> tuple[HttpUse, ...]:
+        """The HTTP requests so far."""
+        return tuple(self._exchange.uses) if self._exchange else ()
+
+    def called(self, call: int, operation: Operation, body: bytes) -> None:
+        """See pool.Partner."""
+        if operation is Operation.CALL:
+            self._call_tool(call, body)
+        elif operation is Operation.DROP:
+            self._drop(call)
+        elif operation is Operation.INPUT:
+            if self._talk:
+                self._talk.wants_input()
+        else:
+            task = asyncio.get_running_loop().create_task(self._serve(call, operation, body))
+            self._tasks[call] = task
+            task.add_done_callback(lambda _: self._tasks.pop(call, None))
+
+    def printed(self, stream: int, data: bytes) -> None:
+        """See pool.Partner."""
+        if self._talk:
+            self._talk.printed(stream, data)
+
+    async def aclose(self) -> None:
+        """Ends what is under way and closes what is open."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._exchange:
+            await self._exchange.aclose()
+        if self._folders:
+            await asyncio.to_thread(self._folders.close)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _call_tool(self, call: int, body: bytes) -> None:
+        name = tool_name(body)
+        if name not in self._names:
+            text = "no such tool was offered to this evaluation"
+            self._link.answer(call, Outcome.RAISED, raised("LookupError", text))
+        elif self._talk is None:
+            self._link.answer(call, Outcome.FAILED, GONE)
+        else:
+            self._talk.called(call, name, body)
+
+    def _drop(self, number: int) -> None:
+        task = self._tasks.get(number)
+        if task:
+            task.cancel()
+        elif self._exchange:
+            self._exchange.drop(number)
+        if self._talk:
+            self._talk.dropped(number)
+
+    async def _serve(self, call: int, operation: Operation, body: bytes) -> None:
+        try:
+            payload = await self._handle(operation, body)
+            outcome = Outcome.DONE
+        except HttpFailure as failure:
+            outcome, payload = Outcome(failure.kind), failure.payload
+        self._link.answer(call, outcome, payload)
+
+    async def _handle(self, operation: Operation, body: bytes) -> bytes:
+        if operation is Operation.FILES:
+            assert self._folders is not None
+            return await asyncio.to_thread(self._folders.handle, body)
+        assert self._exchange is not None
+        if operation is Operation.HTTP:
+            return await self._exchange.request(body)
+        return await self._exchange.read(*_READ.unpack(body))

@@ -1,0 +1,220 @@
+"""Dialogue: the server's side of one Converse call: what the client says in order, what its guest says as it comes.
+
+One task reads, one writes, one evaluates; all on the event loop. Between them stand the guest's `Link`, which is there
+once the evaluation was accepted, and a queue of events that the limits on output and calls keep short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from wasmeval.attendant import GONE, Link, raised
+from wasmeval.errors import FailedPrecondition, InvalidArgument
+from wasmeval.events import Answer, Called, Cancel, Collected, Dropped, Input, Opening, Piece, Printed, Wanted
+from wasmeval.grants import Grants
+from wasmeval.inputs import check_json
+from wasmeval.model import Request
+from wasmeval.service import Service
+from wasmeval.wasm.calls import Outcome
+from wasmeval.wire.conversations import decode_said, encode_ending, encode_event
+
+_MERGED_BYTES = 1 << 20
+
+Read = Callable[[], Awaitable[bytes | None]]
+"""The client's next message; None when it has ended its side."""
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class Dialogue:
+    """One conversation, and its `Talk`. Call `run` once; cancelling it stops the guest."""
+
+    def __init__(self, service: Service, read: Read, write: Write, carrier: Mapping[str, str] | None) -> None:
+        self._service = service
+        self._read = read
+        self._write = write
+        self._carrier = carrier
+        self._events: deque[Printed | Called | Dropped | Wanted] = deque()
+        self._changed = asyncio.Event()
+        self._link: Link | None = None
+        self._early: list[Input | Cancel] = []
+        """Said before the evaluation was accepted."""
+        self._open: set[int] = set()
+        self._last_call = 0
+        self._input_over = False
+        self._client_over = False
+
+    async def run(self) -> None:
+        """Raises what the caller did wrong, and what the service cannot do."""
+        request = await self._receive_opening()
+        evaluating = asyncio.ensure_future(self._service.converse(request, self, self._carrier))
+        listening = asyncio.ensure_future(self._listen(request))
+        for task in (evaluating, listening):
+            task.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not evaluating.done() or self._events:
+                await self._send_events()
+                if listening.done() and listening.exception():
+                    await listening
+                if not evaluating.done():
+                    await self._changed.wait()
+                    self._changed.clear()
+            for message in encode_ending(await evaluating):
+                await self._write(message)
+        finally:
+            for task in (evaluating, listening):
+                task.cancel()
+            await asyncio.gather(evaluating, listening, return_exceptions=True)
+
+    # --- Talk ----------------------------------------------------------------------------------------------------
+
+    def begins(self, link: Link) -> None:
+        """See attendant.Talk."""
+        self._link = link
+        for said in self._early:
+            self._pass_on(said)
+        self._early.clear()
+
+    def called(self, call: int, name: str, arguments: bytes) -> None:
+        """See attendant.Talk."""
+        self._last_call = max(call, self._last_call)
+        if self._client_over:
+            self._answer(call, Outcome.FAILED, GONE)
+            return
+        self._open.add(call)
+        self._put(Called(call, name, arguments))
+
+    def dropped(self, call: int) -> None:
+        """See attendant.Talk."""
+        if call in self._open:
+            self._open.discard(call)
+            self._put(Dropped(call))
+
+    def printed(self, stream: int, data: bytes) -> None:
+        """See attendant.Talk."""
+        self._put(Printed(stream, data))
+
+    def wants_input(self) -> None:
+        """See attendant.Talk."""
+        self._put(Wanted())
+
+    # --- what the client says ------------------------------------------------------------------------------------
+
+    async def _receive_opening(self) -> Request:
+        opening = await self._next()
+        if not isinstance(opening, Opening):
+            what = "ended its side" if opening is None else f"sent {_name(opening)}"
+            raise FailedPrecondition(f"the client {what}; the first message must be start")
+        request, files = opening
+        grants = request.grants or Grants()
+        if files == 0:
+            return request
+        with self._service.hold() as hold:
+            collected = Collected({})
+            while files:
+                piece = await self._next()
+                if not isinstance(piece, Piece):
+                    what = "ended its side" if piece is None else f"sent {_name(piece)}"
+                    raise FailedPrecondition(
+                        f"the client {what}; {files} of the files it announced are to come first"
+                    )
+                if piece.path in grants.files:
+                    raise InvalidArgument("file.path", "this file is among start.evaluation.files already")
+                hold(request.limits, len(piece.data))
+                collected.add(piece)
+                files -= piece.is_last
+        whole = {path: bytes(data) for path, data in collected.files.items()}
+        return request._replace(grants=replace(grants, files={**grants.files, **whole}))
+
+    async def _listen(self, request: Request) -> None:
+        self._input_over = not (request.grants and request.grants.stdin)
+        with self._service.hold() as hold:
+            while (said := await self._next()) is not None:
+                match said:
+                    case Answer():
+                        self._take_answer(said)
+                    case Input():
+                        self._check_input()
+                        hold(request.limits, len(said.data))
+                        self._input_over = said.is_last
+                        self._pass_on(said)
+                    case Cancel():
+                        self._pass_on(said)
+                    case Opening():
+                        raise FailedPrecondition(
+                            "start came a second time; a conversation has one evaluation"
+                        )
+                    case Piece():
+                        raise FailedPrecondition(
+                            "a piece of a file came, and all that start announced are here"
+                        )
+            self._end_of_client()
+
+    async def _next(self) -> Opening | Piece | Answer | Input | Cancel | None:
+        data = await self._read()
+        return None if data is None else decode_said(data)
+
+    def _take_answer(self, answer: Answer) -> None:
+        if answer.call not in self._open:
+            if not 0 < answer.call <= self._last_call:
+                raise InvalidArgument("tool_result.call_id", f"no call has the number {answer.call}")
+            return  # It came too late, or a second time.
+        if answer.error is None:
+            check_json("tool_result.value", answer.value)
+            self._answer(answer.call, Outcome.DONE, answer.value)
+        else:
+            kind, text = answer.error
+            self._answer(answer.call, Outcome.RAISED, raised(kind, text))
+        self._open.discard(answer.call)
+
+    def _check_input(self) -> None:
+        if self._input_over:
+            raise FailedPrecondition("input came after its end; start.input says whether there is any")
+
+    def _end_of_client(self) -> None:
+        self._client_over = True
+        if not self._input_over:
+            self._pass_on(Input(b"", True))
+        for call in self._open:
+            self._answer(call, Outcome.FAILED, GONE)
+        self._open.clear()
+
+    def _pass_on(self, said: Input | Cancel) -> None:
+        if self._link is None:
+            self._early.append(said)
+        elif isinstance(said, Input):
+            self._link.feed(said.data, said.is_last)
+        else:
+            self._link.stop()
+
+    # --- what the guest says -------------------------------------------------------------------------------------
+
+    def _answer(self, call: int, outcome: Outcome, payload: bytes) -> None:
+        if self._link is not None:
+            self._link.answer(call, outcome, payload)
+
+    def _put(self, event: Printed | Called | Dropped | Wanted) -> None:
+        last = self._events[-1] if self._events else None
+        if (
+            isinstance(event, Printed)
+            and isinstance(last, Printed)
+            and last.stream == event.stream
+            and len(last.data) + len(event.data) <= _MERGED_BYTES
+        ):
+            # The client is slower than its guest: fewer, larger pieces.
+            self._events[-1] = Printed(last.stream, last.data + event.data)
+        else:
+            self._events.append(event)
+        self._changed.set()
+
+    async def _send_events(self) -> None:
+        while self._events:
+            await self._write(encode_event(self._events.popleft()))
+
+
+def _name(said: object) -> str:
+    return {Piece: "file", Answer: "tool_result", Input: "input", Cancel: "cancel", Opening: "start"}[
+        type(said)
+    ]

@@ -1,0 +1,156 @@
+"""Offer: what an operator, or an embedding program, lets evaluations have, and the check of what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from wasmeval.config import CredentialConfig, HttpConfig, ServerConfig
+from wasmeval.egress import Credential, Egress, HttpCeiling
+from wasmeval.errors import InvalidArgument
+from wasmeval.grants import Folder, Grants, HttpRule, Mount, Tool
+from wasmeval.inputs import check_name, shorten
+from wasmeval.limits import Limits
+from wasmeval.paths import check_path
+
+MAX_TOOLS = 128
+MAX_OUTPUTS = 64
+MAX_MOUNTS = 64
+MAX_TOOL_TEXT_BYTES = 1 << 20
+"""Names, signatures, parameters and docs of all tools of one evaluation together."""
+
+NODE_BYTES = 512
+"""What a file or folder of the workspace takes beside its content, in the quota and about so in memory."""
+
+_MOST_PATTERN_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """HTTP by `egress`, and folders by name. Nothing by default."""
+
+    egress: Egress | None = None
+    folders: Mapping[str, Folder] = field(default_factory=dict)
+
+    @classmethod
+    def configured(cls, config: ServerConfig, environ: Mapping[str, str]) -> Offer:
+        """What a service's configuration says. Raises InvalidArgument for a rule, network or secret that cannot be."""
+        folders = {
+            name: Folder(preopen.path, preopen.read_only, preopen.max_bytes, preopen.max_files)
+            for name, preopen in config.preopen.items()
+        }
+        return cls(_egress(config.http, environ) if config.http.rules else None, folders)
+
+    def check(self, grants: Grants, limits: Limits, runtime: str, inputs: Collection[str]) -> Grants:
+        """What an evaluation gets of what it asks for. Raises InvalidArgument for what it can never have."""
+        _check_files(grants.files, limits)
+        _check_outputs(grants.outputs)
+        _check_tools(grants.tools, runtime, inputs)
+        http = grants.http
+        if http is not None:
+            if self.egress is None:
+                raise InvalidArgument(
+                    "http", "no HTTP is offered here; leave it out, or have the operator allow it"
+                )
+            http = self.egress.check(http)
+        return replace(grants, http=http, mounts=self._mounts(grants.mounts))
+
+    def folders_for(self, grants: Grants) -> dict[str, Folder]:
+        """The folders that a checked evaluation mounts."""
+        return {mount.name: self.folders[mount.name] for mount in grants.mounts}
+
+    def _mounts(self, asked: tuple[Mount, ...]) -> tuple[Mount, ...]:
+        if len(asked) > MAX_MOUNTS:
+            raise InvalidArgument("mounts", f"{len(asked)} folders; mount at most {MAX_MOUNTS}")
+        mounts = {}
+        for index, mount in enumerate(asked):
+            folder = self.folders.get(mount.name)
+            if folder is None:
+                known = ", ".join(sorted(self.folders)) or "none"
+                raise InvalidArgument(
+                    f"mounts[{index}]", f"no folder is named {shorten(mount.name)!r}; there is: {known}"
+                )
+            mounts[mount.name] = Mount(mount.name, folder.read_only)
+        return tuple(mounts.values())
+
+
+def _egress(config: HttpConfig, environ: Mapping[str, str]) -> Egress:
+    try:
+        ceiling = HttpCeiling(
+            tuple(HttpRule(rule.host, rule.methods, rule.path_prefix, rule.schemes) for rule in config.rules),
+            config.requests,
+            config.request_bytes,
+            config.response_bytes,
+            config.seconds,
+            config.redirects,
+            config.private_networks,
+        )
+    except InvalidArgument as error:
+        raise InvalidArgument(f"http.{error.field}", error.description) from None
+    credentials = {name: _credential(name, each, environ) for name, each in config.credentials.items()}
+    return Egress(ceiling, credentials)
+
+
+def _credential(name: str, config: CredentialConfig, environ: Mapping[str, str]) -> Credential:
+    try:
+        return Credential(config.kind, config.secret(environ), config.name, config.hosts)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"http.credentials.{name}.{error.field}", error.description) from None
+
+
+def _check_files(files: Mapping[str, bytes], limits: Limits) -> None:
+    total = 0
+    nodes: set[str] = set()
+    for path, content in files.items():
+        check_path("files", path)
+        total += len(content)
+        parts = path.split("/")
+        nodes.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    most_bytes, most_files = limits.workspace_bytes or 0, limits.workspace_files or 0
+    if len(nodes) > most_files:
+        raise InvalidArgument(
+            "files",
+            f"{len(nodes)} files and folders, more than limits.workspace_files ({most_files}); raise it",
+        )
+    if total + NODE_BYTES * len(nodes) > most_bytes:
+        raise InvalidArgument(
+            "files",
+            f"{total} bytes, and {NODE_BYTES} for each of {len(nodes)} files and folders, are more than "
+            f"limits.workspace_bytes ({most_bytes}); raise it or send less",
+        )
+
+
+def _check_outputs(patterns: tuple[str, ...]) -> None:
+    if len(patterns) > MAX_OUTPUTS:
+        raise InvalidArgument("outputs", f"{len(patterns)} patterns; give at most {MAX_OUTPUTS}")
+    for index, pattern in enumerate(patterns):
+        if (
+            not pattern
+            or pattern.startswith("/")
+            or "\0" in pattern
+            or ".." in pattern.split("/")
+            or len(pattern) > _MOST_PATTERN_BYTES
+        ):
+            raise InvalidArgument(
+                f"outputs[{index}]",
+                f"{shorten(pattern)!r} is no pattern below /workspace, such as 'out/*.png'",
+            )
+
+
+def _check_tools(tools: tuple[Tool, ...], runtime: str, inputs: Collection[str]) -> None:
+    if len(tools) > MAX_TOOLS:
+        raise InvalidArgument("tools", f"{len(tools)} tools; offer at most {MAX_TOOLS}")
+    seen: set[str] = set()
+    size = 0
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}].name"
+        check_name(where, runtime, tool.name)
+        if tool.name in seen or tool.name in inputs:
+            other = "an input" if tool.name in inputs else "another tool"
+            raise InvalidArgument(where, f"{tool.name!r} is the name of {other} too; rename one")
+        seen.add(tool.name)
+        size += sum(map(len, (tool.name, tool.signature, tool.doc, *tool.parameters)))
+    if size > MAX_TOOL_TEXT_BYTES:
+        raise InvalidArgument(
+            "tools", f"{size} characters of description; {MAX_TOOL_TEXT_BYTES} are the most"
+        )

@@ -1,0 +1,140 @@
+"""Ticket: one submitted evaluation as the pool knows it, and what its worker may still say about it.
+
+A worker is not trusted: whatever it sends of an evaluation is counted here against what that evaluation was granted, and
+what is beyond raises MalformedFrame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from wasmeval.model import Job, OutputFile, Result
+from wasmeval.pool.process import WorkerProcess
+from wasmeval.wasm.calls import MOST_HTTP_IN_FLIGHT, Operation
+from wasmeval.worker.frames import MalformedFrame
+
+_HTTP = (Operation.HTTP, Operation.READ)
+_HEAD_BYTES = 1 << 17
+"""What an HTTP operation's head may take, beside the body; see wasm/calls.py."""
+
+
+class Partner(Protocol):
+    """Whom an evaluation talks to while it runs. Called where the pool is driven; must not block or raise."""
+
+    def called(self, call: int, operation: Operation, body: bytes) -> None:
+        """The guest asks for something; `Pool.answer` gives it. DROP takes the call of that number back."""
+
+    def printed(self, stream: int, data: bytes) -> None:
+        """The guest wrote to stdout (1) or stderr (2)."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One submitted evaluation. `settle` is called once with its Result, or never after `cancel`. `size` counts
+    towards the pool's held bytes until it is released."""
+
+    number: int
+    job: Job
+    settle: Callable[[Result | Exception], None] | None
+    submitted: float
+    size: int
+    partner: Partner | None = None
+    worker: WorkerProcess | None = None
+    attempts: int = 0
+    bound: bool = False
+    """Whether it had an effect outside, or got input that is gone: it must not run a second time."""
+    input: list[tuple[bytes, bool]] = field(default_factory=list)
+    """Standard input that waits for a worker."""
+    _wants_input: bool = False
+    _calls: int = 0
+    _open: dict[int, Operation] = field(default_factory=dict)
+    _printed: dict[int, int] = field(default_factory=dict)
+    _files: dict[str, bytearray] = field(default_factory=dict)
+    _file_bytes: int = 0
+
+    def called(self, call: int, operation: Operation, body: bytes) -> None:
+        """The worker says that the evaluation begins a call, or drops one."""
+        if operation is Operation.DROP:
+            self._open.pop(call, None)
+        elif operation is Operation.INPUT:
+            if self._wants_input or not (self.job.grants and self.job.grants.stdin):
+                raise MalformedFrame("input is wanted twice, or by an evaluation that has none")
+            self._wants_input = True
+        else:
+            self._check(operation, body)
+            if call in self._open:
+                raise MalformedFrame(f"call {call} begins twice")
+            self._open[call] = operation
+        self.bound = True
+        if self.partner and self.settle:
+            self.partner.called(call, operation, body)
+
+    def fed(self) -> None:
+        """Input went to the worker."""
+        self.bound = True
+        self._wants_input = False
+
+    def answered(self, call: int) -> bool:
+        """Whether that call is still waited for; it is not any more."""
+        return self._open.pop(call, None) is not None
+
+    def printed(self, stream: int, data: bytes) -> None:
+        """The worker says that the evaluation printed."""
+        total = self._printed[stream] = self._printed.get(stream, 0) + len(data)
+        grants = self.job.grants
+        if grants is None or not grants.live or total > (self.job.limits.output_bytes or 0):
+            raise MalformedFrame("output that nobody asked for, or more than its limit")
+        self.bound = True
+        if self.partner and self.settle:
+            self.partner.printed(stream, data)
+
+    def keep_file(self, path: str, data: bytes) -> None:
+        """The worker sends a piece of a file that the evaluation left."""
+        limits, grants = self.job.limits, self.job.grants
+        self._file_bytes += len(data)
+        self._files.setdefault(path, bytearray()).extend(data)
+        if (
+            grants is None
+            or not grants.outputs
+            or self._file_bytes > (limits.workspace_bytes or 0)
+            or len(self._files) > (limits.workspace_files or 0)
+        ):
+            raise MalformedFrame("files that nobody asked for, or more than their limit")
+
+    def complete(self, result: Result) -> Result:
+        """The result, with the files that came before it."""
+        if not self._files:
+            return result
+        from mimetypes import guess_type
+
+        files = {
+            path: OutputFile(bytes(data), guess_type(path)[0] or "application/octet-stream")
+            for path, data in self._files.items()
+        }
+        return replace(result, files=files)
+
+    def _check(self, operation: Operation, body: bytes) -> None:
+        grants, limits = self.job.grants, self.job.limits
+        under_way = list(self._open.values())
+        if grants is None:
+            raise MalformedFrame("a call by an evaluation that was granted nothing")
+        if operation is Operation.CALL:
+            self._calls += 1
+            fits = (
+                bool(grants.tools)
+                and self._calls <= (limits.tool_calls or 0)
+                and under_way.count(operation) < (limits.tool_calls_in_flight or 0)
+                and len(body) <= (limits.tool_call_bytes or 0)
+            )
+        elif operation is Operation.FILES:
+            fits = bool(grants.mounts) and operation not in under_way
+        else:
+            fits = (
+                grants.http is not None
+                and sum(map(under_way.count, _HTTP)) < MOST_HTTP_IN_FLIGHT
+                and len(body) <= grants.http.request_bytes + _HEAD_BYTES
+            )
+        if not fits:
+            raise MalformedFrame(f"an operation {operation.name} beyond what was granted")

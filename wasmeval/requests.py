@@ -1,0 +1,63 @@
+"""Requests: what the arguments of `evaluate` and `converse` ask for, as one value; the same for every way to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from wasmeval.grants import Grants, Mount, Tool
+from wasmeval.inputs import encode_inputs
+from wasmeval.limits import Limits
+from wasmeval.model import Evaluation, Request, checked
+from wasmeval.paths import check_path
+from wasmeval.tools import Function, Toolbox
+
+_UNARY_FILES_BYTES = 4 << 20
+_NO_LIMITS = Limits()
+
+
+def converses(evaluation: Evaluation, tools: object, on_output: object, stdin: object) -> bool:
+    """Whether an evaluation needs a conversation: it talks while it runs, or its files may be large."""
+    return (
+        bool(tools)
+        or on_output is not None
+        or stdin is not None
+        or bool(evaluation.outputs)
+        or (bool(evaluation.files) and sum(map(len, evaluation.files.values())) > _UNARY_FILES_BYTES)
+    )
+
+
+def request_of(
+    evaluation: Evaluation,
+    tools: Iterable[Tool] | Mapping[str, Function] = (),
+    *,
+    live: bool = False,
+    stdin: bool = False,
+    tool_time_counts: bool = True,
+) -> Request:
+    """The request for `evaluation`. Raises InvalidArgument for parts of wrong types, and inputs that are no JSON."""
+    checked(evaluation)
+    for path in evaluation.files:
+        check_path("files", path)
+    offered = Toolbox(tools).describe() if isinstance(tools, Mapping) else tuple(tools)
+    grants = None
+    if (
+        live
+        or stdin
+        or offered
+        or evaluation.files
+        or evaluation.outputs
+        or evaluation.mounts
+        or evaluation.http
+    ):
+        grants = Grants(
+            files=evaluation.files,
+            outputs=tuple(evaluation.outputs),
+            mounts=tuple(map(Mount, evaluation.mounts)),
+            tools=offered,
+            http=evaluation.http,
+            live=live,
+            stdin=stdin,
+            tool_time_counts=tool_time_counts,
+        )
+    limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
+    return Request(evaluation.code, evaluation.language, encode_inputs(evaluation.inputs), limits, grants)

@@ -1,0 +1,288 @@
+"""Streams: conversations with a service, over gRPC, for `Client` and `AsyncClient`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from wasmeval.conversation import (
+    Conversation,
+    ConversationEvent,
+    EventReader,
+    InputWanted,
+    OnOutput,
+    Output,
+    Stdin,
+    ToolCall,
+    input_chunks,
+)
+from wasmeval.errors import Unavailable, WasmevalError
+from wasmeval.model import Request, Result
+from wasmeval.tools import Toolbox
+from wasmeval.wire.conversations import (
+    CANCEL,
+    decode_event,
+    encode_answer,
+    encode_input,
+    encode_pieces,
+    encode_start,
+)
+
+INLINE_FILES_BYTES = 4 << 20
+"""Smaller files go with the start, larger ones in pieces behind it."""
+
+_Call = Callable[[Any], Any]
+Explain = Callable[[Exception], WasmevalError]
+"""What an error of gRPC's means to a caller."""
+
+
+def opening(request: Request) -> tuple[bytes, Mapping[str, bytes]]:
+    """The Start message, and the files that follow it. Raises InvalidArgument for what no message can carry."""
+    grants = request.grants
+    if grants is None or sum(map(len, grants.files.values())) <= INLINE_FILES_BYTES:
+        return encode_start(request, 0), {}
+    without = request._replace(grants=replace(grants, files={}))
+    return encode_start(without, len(grants.files)), grants.files
+
+
+class ServiceConversation(Conversation):
+    """See Conversation. `call` starts the gRPC call, given its messages; `explain` makes errors ours."""
+
+    def __init__(self, call: _Call, explain: Explain, request: Request) -> None:
+        start, files = opening(request)
+        self._explain = explain
+        self._said: SimpleQueue[bytes | None] = SimpleQueue()
+        self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
+        self._pending: Iterator[ConversationEvent] = iter(())
+        self._over = False
+        self.heard = False
+        """Whether the service has said anything yet."""
+        self._call = call(self._messages(start, files))
+
+    def __next__(self) -> ConversationEvent:
+        """See Conversation."""
+        while True:
+            event = next(self._pending, None)
+            if event is not None:
+                self._over = self._over or isinstance(event, Result)
+                return event
+            if self._over:
+                raise StopIteration
+            self._pending = self._reader.read(decode_event(self._receive()))
+            self.heard = True
+
+    def send_input(self, data: bytes | str) -> None:
+        """See Conversation."""
+        data = data.encode() if isinstance(data, str) else data
+        for start in range(0, len(data), _INPUT_BYTES):
+            self._say(encode_input(data[start : start + _INPUT_BYTES], is_last=False))
+
+    def end_input(self) -> None:
+        """See Conversation."""
+        self._say(encode_input(b"", is_last=True))
+
+    def cancel(self) -> None:
+        """See Conversation."""
+        self._say(CANCEL)
+
+    def close(self) -> None:
+        """See Conversation."""
+        self._over = True
+        self._said.put(None)
+        self._call.cancel()
+
+    def _say(self, message: bytes) -> None:
+        if not self._over:
+            self._said.put(message)
+
+    def _messages(self, start: bytes, files: Mapping[str, bytes]) -> Iterator[bytes]:
+        """What gRPC's own thread takes, and waits for; `files` are not held twice."""
+        yield start
+        yield from encode_pieces(files)
+        while (message := self._said.get()) is not None:
+            yield message
+
+    def _receive(self) -> bytes:
+        try:
+            data: bytes = next(self._call)
+        except StopIteration:
+            raise _ended() from None
+        except grpc.RpcError as error:
+            self._over = True
+            self._said.put(None)
+            raise self._explain(error) from None
+        return data
+
+
+_INPUT_BYTES = 1 << 20
+
+
+class AsyncConversation:
+    """The same as `Conversation`, with `async for` and `async with`, in one event loop."""
+
+    def __init__(self, call: _Call, explain: Explain, request: Request) -> None:
+        start, files = opening(request)
+        self._explain = explain
+        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
+        self._pending: Iterator[ConversationEvent] = iter(())
+        self._over = False
+        self.heard = False
+        """Whether the service has said anything yet."""
+        self._loop = asyncio.get_running_loop()
+        self._call = call(self._messages(start, files))
+
+    def __aiter__(self) -> AsyncConversation:
+        return self
+
+    async def __anext__(self) -> ConversationEvent:
+        """The next event. Raises as `evaluate` does."""
+        while True:
+            event = next(self._pending, None)
+            if event is not None:
+                self._over = self._over or isinstance(event, Result)
+                return event
+            if self._over:
+                raise StopAsyncIteration
+            self._pending = self._reader.read(decode_event(await self._receive()))
+            self.heard = True
+
+    async def __aenter__(self) -> AsyncConversation:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def send_input(self, data: bytes | str) -> None:
+        """As `Conversation.send_input`."""
+        data = data.encode() if isinstance(data, str) else data
+        for start in range(0, len(data), _INPUT_BYTES):
+            self._say(encode_input(data[start : start + _INPUT_BYTES], is_last=False))
+
+    def end_input(self) -> None:
+        """As `Conversation.end_input`."""
+        self._say(encode_input(b"", is_last=True))
+
+    def cancel(self) -> None:
+        """As `Conversation.cancel`."""
+        self._say(CANCEL)
+
+    def close(self) -> None:
+        """As `Conversation.close`."""
+        self._over = True
+        self._put(None)
+        self._call.cancel()
+
+    def _say(self, message: bytes) -> None:
+        if not self._over:
+            self._put(message)
+
+    def _put(self, message: bytes | None) -> None:
+        if _running_loop() is self._loop:
+            self._said.put_nowait(message)
+        else:
+            self._loop.call_soon_threadsafe(self._said.put_nowait, message)
+
+    async def _messages(self, start: bytes, files: Mapping[str, bytes]) -> AsyncIterator[bytes]:
+        yield start
+        for piece in encode_pieces(files):
+            yield piece
+        while (message := await self._said.get()) is not None:
+            yield message
+
+    async def _receive(self) -> bytes:
+        try:
+            data = await self._call.read()
+            if data is grpc.aio.EOF:
+                # The status says why there was no Result.
+                code = await self._call.code()
+                if code is grpc.StatusCode.OK:
+                    raise _ended()
+                error = grpc.aio.AioRpcError(
+                    code,
+                    await self._call.initial_metadata(),
+                    await self._call.trailing_metadata(),
+                    await self._call.details(),
+                )
+                raise error
+        except grpc.RpcError as error:
+            self._over = True
+            raise self._explain(error) from None
+        answer: bytes = data
+        return answer
+
+
+async def drive_async(
+    conversation: AsyncConversation, toolbox: Toolbox, on_output: OnOutput | None, stdin: Stdin | None
+) -> Result:
+    """As `conversation.drive`: async tools run on this event loop, others in threads, all of them at once."""
+    tasks: set[asyncio.Task[None]] = set()
+    calls: dict[int, asyncio.Task[None]] = {}
+    chunks = input_chunks(stdin)
+
+    def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    try:
+        async with conversation:
+            async for event in conversation:
+                if isinstance(event, Result):
+                    return event
+                if isinstance(event, Output):
+                    if on_output is not None:
+                        on_output(event.stream, event.text)
+                elif isinstance(event, ToolCall):
+                    task = calls[event.id] = start(_run_tool(toolbox, event))
+                    task.add_done_callback(partial(_forget, calls, event.id))
+                elif isinstance(event, InputWanted):
+                    start(_feed(conversation, chunks))
+                elif event.id in calls:
+                    calls[event.id].cancel()
+        raise AssertionError("a conversation ends with its Result")
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _forget(calls: dict[int, asyncio.Task[None]], call: int, _: object) -> None:
+    calls.pop(call, None)
+
+
+async def _run_tool(toolbox: Toolbox, call: ToolCall) -> None:
+    value, error = await toolbox.run_async(call.name, call.arguments_json)
+    call.answer(value, error)
+
+
+async def _feed(conversation: AsyncConversation, chunks: Iterator[bytes | str]) -> None:
+    """Read one chunk, in a thread, and send it."""
+    try:
+        chunk = await asyncio.to_thread(next, chunks, None)
+    except (OSError, ValueError):
+        chunk = None  # Closed, or no file to read from: no more input.
+    if chunk is None:
+        conversation.end_input()
+    else:
+        conversation.send_input(chunk)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _ended() -> Unavailable:
+    return Unavailable("the service ended the conversation without a result; is it wasmeval?")

@@ -1,0 +1,172 @@
+"""Task: one evaluation in a worker, from its arrival to its end: its instance, its clock, and its ties to the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from wasmeval.grants import Grants
+from wasmeval.limits import Limits
+from wasmeval.model import Result
+from wasmeval.wasm.calls import Calls, Operation, Outcome
+from wasmeval.wasm.instance import Image, Instance
+from wasmeval.wasm.live import Live
+from wasmeval.wasm.wasi import Stdin
+
+FILE_PIECE_BYTES = 1 << 20
+"""Files leave a worker in pieces of this size, so that no frame keeps others waiting."""
+
+
+class Outlet(Protocol):
+    """Where what an evaluation says goes, by its number; on its way to the parent process."""
+
+    def result(self, number: int, result: Result) -> None:
+        """It is over. Nothing follows."""
+
+    def call(self, number: int, call: int, operation: int, body: bytes) -> None:
+        """A host call has begun, or is dropped."""
+
+    def output(self, number: int, stream: int, data: bytes) -> None:
+        """It printed; stream is 1 or 2."""
+
+    def file(self, number: int, path: str, data: bytes, is_last: bool) -> None:
+        """A piece of a file that its outputs asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An evaluation as it arrives. `translator` is empty, or the runtime that makes `code` what `runtime` runs."""
+
+    number: int
+    runtime: str
+    code: bytes
+    inputs: bytes
+    limits: Limits
+    grants: Grants | None = None
+    translator: str = ""
+
+    @property
+    def tool_time_counts(self) -> bool:
+        """Whether the deadline's clock goes on while the guest waits for tools alone."""
+        return self.grants is None or self.grants.tool_time_counts
+
+    def taken(self) -> Order:
+        """The same without what the guest has by now."""
+        grants = self.grants
+        if grants is not None and grants.files:
+            grants = replace(grants, files={})
+        return Order(self.number, self.runtime, b"", b"", self.limits, grants)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One evaluation. `deadline` is by the monotonic clock; it stands still while the task is `parked` or `paused`, from the
+    moment that is noted there."""
+
+    order: Order
+    image: Image
+    outlet: Outlet
+    instance: Instance | None = None
+    calls: Calls | None = None
+    live: Live | None = None
+    started: float = 0.0
+    deadline: float = 0.0
+    parked: float = 0.0
+    paused: float = 0.0
+    grown_bytes: int = 0
+    timed: bool = False
+    over: bool = False
+    asked: int = 0
+    """The call whose answer a WASI function waits for; 0 for none."""
+    awaits_input: bool = False
+    spent_fuel: int = 0
+    """By the translator, before `instance` was made."""
+    lines: tuple[int, ...] | None = None
+    """The original line of each line that the translator made; None where they are the same."""
+    input: bytearray = field(default_factory=bytearray)
+    input_ended: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its number in this worker."""
+        return self.order.number
+
+    @property
+    def limits(self) -> Limits:
+        """What it may spend."""
+        return self.order.limits
+
+    @property
+    def tool_calls(self) -> int:
+        """Tools it has called."""
+        return self.calls.tool_calls if self.calls else 0
+
+    def connect(self) -> None:
+        """Give the instance, which has not started, what the evaluation was granted."""
+        grants, instance, limits = self.order.grants, self.instance, self.limits
+        assert instance is not None
+        assert limits.output_bytes
+        assert limits.workspace_bytes
+        assert limits.workspace_files
+        guest = instance.wasi
+        if grants is None:
+            guest.provide(limits.workspace_bytes, limits.workspace_files)
+            return
+        number, outlet = self.number, self.outlet
+        self.calls = Calls(
+            grants, limits, lambda call, operation, body: outlet.call(number, call, operation, body)
+        )
+        guest.provide(limits.workspace_bytes, limits.workspace_files, grants.files, grants.mounts)
+        if grants.live:
+            self.live = Live(limits.output_bytes, lambda stream, data: outlet.output(number, stream, data))
+            guest.on_output = self.live.write
+        if grants.stdin or self.input or self.input_ended:
+            guest.stdin = Stdin()
+            self.feed(bytes(self.input), self.input_ended)
+
+    def feed(self, data: bytes, ended: bool) -> bool:
+        """Input has come. True when the guest waits for it and can go on."""
+        guest = self.instance.wasi if self.instance else None
+        if guest is None or guest.stdin is None:
+            self.input += data
+            self.input_ended = self.input_ended or ended
+            return False
+        if data:
+            guest.stdin.feed(data)
+        if ended:
+            guest.stdin.close()
+        satisfied, self.awaits_input = self.awaits_input, False
+        return satisfied
+
+    def answer(self, call: int, outcome: Outcome, payload: bytes) -> bool:
+        """A call has ended. True when the guest waits for it and can go on."""
+        instance, calls = self.instance, self.calls
+        if instance is None or calls is None:
+            return False
+        operation = calls.answer(call, outcome, payload)
+        if operation is Operation.FILES and call == self.asked:
+            self.asked = 0
+            instance.answer = payload
+            return True
+        return calls.is_satisfied
+
+    def flush(self) -> None:
+        """Send what it printed and has not been sent."""
+        if self.live:
+            self.live.flush()
+
+    def send_files(self) -> None:
+        """Send the files that its outputs ask for; after this the instance may go."""
+        grants = self.order.grants
+        if grants is None or not grants.outputs or self.instance is None:
+            return
+        for path, content in self.instance.wasi.collect(grants.outputs):
+            for data, is_last in _pieces(memoryview(content)):
+                self.outlet.file(self.number, path, bytes(data), is_last)
+
+
+def _pieces(content: memoryview) -> Iterator[tuple[memoryview, bool]]:
+    for start in range(0, max(len(content), 1), FILE_PIECE_BYTES):
+        end = start + FILE_PIECE_BYTES
+        yield content[start:end], end >= len(content)

@@ -1,0 +1,21 @@
+"""Names and bounds of the service's messages, the same for client and server."""
+
+from __future__ import annotations
+
+SERVICE = "wasmeval.v1.Evaluator"
+EVALUATE = f"/{SERVICE}/Evaluate"
+EVALUATE_BATCH = f"/{SERVICE}/EvaluateBatch"
+CONVERSE = f"/{SERVICE}/Converse"
+LIST_RUNTIMES = f"/{SERVICE}/ListRuntimes"
+
+MAX_REQUEST_BYTES = 16 << 20
+"""One request message: the largest legal evaluation without files is 9 MiB."""
+
+MAX_REPLY_BYTES = 80 << 20
+"""One reply message. The largest is 72 MiB: 8 of value, twice 8 that were not UTF-8, three bytes each, and 16 of files."""
+
+MAX_UNARY_FILES_BYTES = 16 << 20
+"""Files in one unary reply; more of them come in pieces."""
+
+FILE_PIECE_BYTES = 1 << 20
+"""What we send in one piece of a file."""

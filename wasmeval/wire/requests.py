@@ -1,0 +1,173 @@
+"""Requests: what a caller asks for, between the messages and the model's values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+from wasmeval.errors import InvalidArgument
+from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount
+from wasmeval.inputs import MAX_INPUTS, TOO_MANY_INPUTS
+from wasmeval.limits import MAX_BATCH, Limits
+from wasmeval.model import Request
+from wasmeval.v1 import wasmeval_pb2 as pb
+from wasmeval.wire.faults import count_fields, has_more_fields, is_unicode, parse, too_many
+
+# A message up to this size holds too few fields to be a burden.
+_SMALL_BYTES = 1 << 16
+_MOST_FIELDS = 1 << 17
+"""At the top of one evaluation; its files alone may be 65,536."""
+
+
+def encode_request(request: Request) -> pb.EvaluateRequest:
+    """Raises InvalidArgument for what no message can carry: text that is not Unicode."""
+    try:
+        message = pb.EvaluateRequest(
+            code=request.code if isinstance(request.code, str) else request.code.decode(),
+            language=request.language,
+            inputs=request.inputs,
+        )
+        if request.grants is not None:
+            _write_grants(message, request.grants)
+        if request.limits is not None:
+            message.limits.SetInParent()
+            write_limits(message.limits, request.limits)
+        return message
+    except (UnicodeError, ValueError):
+        for field, text in (("code", request.code), ("language", request.language)):
+            if not is_unicode(text):
+                raise InvalidArgument(field, "not valid Unicode: it cannot be written as UTF-8") from None
+        raise InvalidArgument(
+            "request", "a name or path is not valid Unicode: it cannot be written as UTF-8"
+        ) from None
+
+
+def decode_request(data: bytes) -> Request:
+    """Raises InvalidArgument for what is no such message, and for fields this version does not know."""
+    if len(data) > _SMALL_BYTES and has_more_fields(data, MAX_INPUTS + 3):
+        # Files are few in most requests; one with many is read twice.
+        _check_fields(data)
+    return request_of(parse(pb.EvaluateRequest, data))
+
+
+def encode_batch(requests: Iterable[Request]) -> bytes:
+    """Raises InvalidArgument that names the evaluation."""
+    batch = pb.EvaluateBatchRequest()
+    for index, request in enumerate(requests):
+        try:
+            batch.evaluations.append(encode_request(request))
+        except InvalidArgument as error:
+            raise at_index(index, error) from None
+    return batch.SerializeToString()
+
+
+def decode_batch(data: bytes) -> list[Request]:
+    """Raises InvalidArgument as `decode_request`, naming the evaluation, and for none or more than MAX_BATCH."""
+    if has_more_fields(data, MAX_BATCH):
+        # Not worth parsing: two bytes on the wire are an object here.
+        raise too_many(pb.EvaluateBatchRequest, data, _wrong_count(f"more than {MAX_BATCH}"))
+    batch = parse(pb.EvaluateBatchRequest, data)
+    if not batch.evaluations:
+        raise _wrong_count("0")
+    return [request_of(message, f"evaluations[{index}].") for index, message in enumerate(batch.evaluations)]
+
+
+def decode_list_runtimes(data: bytes) -> None:
+    """Raises InvalidArgument for a request that is not empty."""
+    if data:
+        parse(pb.ListRuntimesRequest, data)
+
+
+def at_index(index: int, error: InvalidArgument) -> InvalidArgument:
+    """The same error, of one evaluation of a batch."""
+    return InvalidArgument(f"evaluations[{index}].{error.field}", error.description)
+
+
+def _wrong_count(count: str) -> InvalidArgument:
+    return InvalidArgument("evaluations", f"{count} in one batch; send between 1 and {MAX_BATCH}")
+
+
+def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
+    """Raises InvalidArgument whose field begins with `prefix`."""
+    limits = None
+    if message.HasField("limits"):
+        try:
+            limits = decode_limits(message.limits)
+        except InvalidArgument as error:
+            raise InvalidArgument(prefix + error.field, error.description) from None
+    return Request(message.code, message.language, message.inputs, limits, _grants_of(message))
+
+
+def _check_fields(data: bytes) -> None:
+    error = InvalidArgument("inputs", TOO_MANY_INPUTS)
+    if has_more_fields(data, _MOST_FIELDS) or count_fields(data, _INPUTS_FIELD) > MAX_INPUTS:
+        raise too_many(pb.EvaluateRequest, data, error)
+
+
+_INPUTS_FIELD = pb.EvaluateRequest.DESCRIPTOR.fields_by_name["inputs"].number
+
+
+def _grants_of(message: pb.EvaluateRequest) -> Grants | None:
+    has_http = message.HasField("http")
+    if not (message.files or message.outputs or message.mounts or has_http):
+        return None
+    return Grants(
+        files=dict(message.files),
+        outputs=tuple(message.outputs),
+        mounts=tuple(map(Mount, message.mounts)),
+        http=_policy_of(message.http) if has_http else None,
+    )
+
+
+def _write_grants(message: pb.EvaluateRequest, grants: Grants) -> None:
+    for path, content in grants.files.items():
+        message.files[path] = bytes(content)
+    message.outputs.extend(grants.outputs)
+    message.mounts.extend(mount.name for mount in grants.mounts)
+    if grants.http is not None:
+        _write_policy(message.http, grants.http)
+
+
+_POLICY = ("requests", "request_bytes", "response_bytes", "seconds", "redirects")
+
+
+def _policy_of(message: pb.HttpPolicy) -> HttpPolicy:
+    rules = tuple(
+        HttpRule(
+            rule.host,
+            tuple(rule.methods),
+            rule.path_prefix or "/",
+            tuple(rule.schemes) or ("https",),
+            rule.credential,
+        )
+        for rule in message.rules
+    )
+    return HttpPolicy(rules, **{name: getattr(message, name) for name in _POLICY if message.HasField(name)})
+
+
+def _write_policy(message: pb.HttpPolicy, policy: HttpPolicy) -> None:
+    for rule in policy.rules:
+        message.rules.add(
+            host=rule.host,
+            methods=rule.methods,
+            path_prefix=rule.path_prefix,
+            schemes=rule.schemes,
+            credential=rule.credential,
+        )
+    for name in _POLICY:
+        setattr(message, name, getattr(policy, name))
+
+
+_LIMITS = tuple(field.name for field in fields(Limits))
+
+
+def decode_limits(message: pb.Limits) -> Limits:
+    """Those that are set. Raises InvalidArgument for what can be no limit."""
+    return Limits(**{name: getattr(message, name) for name in _LIMITS if message.HasField(name)})
+
+
+def write_limits(message: pb.Limits, limits: Limits) -> None:
+    """Sets those that are given."""
+    for name in _LIMITS:
+        if (value := getattr(limits, name)) is not None:
+            setattr(message, name, value)
