@@ -10,7 +10,7 @@ from wasmeval.egress.addresses import parse_networks
 from wasmeval.egress.hosts import HostPattern
 from wasmeval.egress.rules import compile_rules
 from wasmeval.errors import InvalidArgument
-from wasmeval.grants import HttpRule
+from wasmeval.grants import HttpPolicy, HttpRule, check_seconds
 from wasmeval.limits import MIB
 
 LEAST_SECRET = 8
@@ -109,10 +109,20 @@ class HttpCeiling:
                 raise InvalidArgument(
                     f"rules[{index}].credential", "must be empty: a request's own rules name credentials"
                 )
+        check_numbers(self)
         try:
             parse_networks(self.private_networks)
         except ValueError as error:
             raise InvalidArgument("private_networks", str(error)) from None
+
+
+def check_numbers(bounds: HttpCeiling | HttpPolicy, prefix: str = "") -> None:
+    """Raises InvalidArgument that names the wrong number, after `prefix`."""
+    for name, least in (("requests", 1), ("request_bytes", 1), ("response_bytes", 1), ("redirects", 0)):
+        value = getattr(bounds, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidArgument(f"{prefix}{name}", f"must be an integer of at least {least}, not {value!r}")
+    check_seconds(f"{prefix}seconds", bounds.seconds)
 
 
 def _strings(name: str, values: object) -> tuple[str, ...]:

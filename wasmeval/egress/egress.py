@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wasmeval.egress.addresses import parse_networks
-from wasmeval.egress.ceiling import Credential, HttpCeiling
+from wasmeval.egress.ceiling import Credential, HttpCeiling, check_numbers
 from wasmeval.egress.exchange import Exchange
 from wasmeval.egress.gate import Gate, Resolve, system_resolver
 from wasmeval.egress.meter import Meter
 from wasmeval.egress.rules import CompiledRule, compile_rules
 from wasmeval.egress.scrub import Scrubber
 from wasmeval.errors import InvalidArgument
-from wasmeval.grants import HttpPolicy, check_seconds
+from wasmeval.grants import HttpPolicy
 
 if TYPE_CHECKING:
     from wasmeval.egress.transfer import Means
@@ -89,7 +89,7 @@ class Egress:
             )
         if not policy.rules:
             raise InvalidArgument("http.rules", "must have at least one rule; leave http out for no requests")
-        _check_numbers(policy)
+        check_numbers(policy, "http.")
         rules = compile_rules(policy.rules, "http.rules")
         for index, rule in enumerate(rules):
             self._check_credential(rule, f"http.rules[{index}].credential")
@@ -131,11 +131,3 @@ class Egress:
 
                 self._context = httpx.create_ssl_context()
             return self._context
-
-
-def _check_numbers(policy: HttpPolicy) -> None:
-    for name, least in (("requests", 1), ("request_bytes", 1), ("response_bytes", 1), ("redirects", 0)):
-        value = getattr(policy, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidArgument(f"http.{name}", f"must be an integer of at least {least}, not {value!r}")
-    check_seconds("http.seconds", policy.seconds)
