@@ -15,6 +15,9 @@ PIECE = 64 * 1024
 _EITHER = 32 + zlib.MAX_WBITS  # zlib's own detection of a gzip or zlib header
 
 
+_GZIP = b"\x1f\x8b"
+
+
 class BadEncoding(Exception):
     """The body is not what its Content-Encoding says."""
 
@@ -50,12 +53,17 @@ class Inflate:
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(_EITHER)
         self._started = False
+        self._between = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._inflate.eof:
+                data, self._between = self._between + data, b""
+                if data == _GZIP[:1]:
+                    self._between = data
+                    return
                 # Another member of a gzip file; zeros, and whatever else follows, are padding.
-                if not data.startswith(b"\x1f\x8b"):
+                if not data.startswith(_GZIP):
                     return
                 self._inflate = zlib.decompressobj(_EITHER)
             yield from self._member(data)
