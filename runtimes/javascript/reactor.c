@@ -13,17 +13,14 @@
 #include <wasi/api.h>
 
 #include "quickjs.h"
+#include "reactor.h"
 
 /* Of quickjs.patch. */
 extern JSValue JS_PreviewMapIterator(JSContext *ctx, JSValueConst val, bool *is_entries);
 
 #define EXPORT(name) __attribute__((export_name(name)))
-#define IMPORT(name) __attribute__((import_module("wasmeval"), import_name(name)))
 
-IMPORT("host_call") extern int32_t host_call(const void *ptr, uint32_t len);
-IMPORT("host_read") extern void host_read(void *ptr);
-
-enum { ABI_VERSION = 1, REQUEST_HEADER = 16, REPLY_HEADER = 32 };
+enum { ABI_VERSION = 1, HAS_CONTEXT = 1, REQUEST_HEADER = 16, REPLY_HEADER = 32 };
 enum { MAX_TYPE = 256, MAX_MESSAGE = 8192, MAX_TRACEBACK = 32768 };
 enum { MAX_DEPTH = 256, MAX_INPUT_DEPTH = 1000 };
 
@@ -44,7 +41,7 @@ static JSContext *ctx;
 static JSValue global, object_proto;
 static JSClassID plain_class;
 static struct {
-    JSValue inspect, type_name, describe, run_due, resolve;
+    JSValue inspect, type_name, describe, run_due, resolve, grant, settle, abandon, module_of, without_imports;
 } boot;
 
 /* Set by an allocation that failed: QuickJS may throw null when it has no memory for an error. */
@@ -394,6 +391,22 @@ static Put put_value(Writer *w, JSValueConst v)
     return PUT_NOT_JSON;
 }
 
+char *json_text(JSValueConst v, size_t *length, bool *no_memory)
+{
+    Buffer out = { .limit = INT32_MAX };
+    Writer w = { .out = &out };
+    Put r;
+
+    allocation_failed = false;
+    r = put_value(&w, v);
+    *no_memory = r == PUT_NO_MEMORY || r == PUT_TOO_LARGE;
+    *length = out.length;
+    if (r == PUT_OK)
+        return (char *)out.data;
+    free(out.data);
+    return NULL;
+}
+
 /* ---- inputs: JSON with NaN, infinities and integers of any size -------------------------------------------------- */
 
 typedef struct {
@@ -405,7 +418,7 @@ static JSValue read_value(Reader *r);
 
 static JSValue read_failed(void)
 {
-    return JS_ThrowSyntaxError(ctx, "inputs: not JSON, or nested too deeply");
+    return JS_ThrowSyntaxError(ctx, "not JSON, or nested too deeply");
 }
 
 static void skip_space(Reader *r)
@@ -643,10 +656,23 @@ static int read_inputs(const char *text, size_t length)
     return read_members(&r, global);
 }
 
+JSValue json_value(const char *text, size_t length)
+{
+    Reader r = { text, text + length, 0 };
+    JSValue v = read_value(&r);
+
+    if (JS_IsException(v))
+        return v;
+    skip_space(&r);
+    if (r.at == r.end)
+        return v;
+    JS_FreeValue(ctx, v);
+    return read_failed();
+}
+
 /* ---- what the boot library may call -------------------------------------------------------------------------------- */
 
-/* Lone surrogates leave as U+FFFD, which has as many bytes as they have in the engine's encoding. */
-static void replace_lone_surrogates(uint8_t *s, size_t n)
+void replace_lone_surrogates(uint8_t *s, size_t n)
 {
     size_t i;
     for (i = 0; i + 2 < n; i++) {
@@ -704,31 +730,59 @@ static JSValue native_wall(JSContext *c, JSValueConst self, int argc, JSValueCon
 }
 
 static double next_due = -1; /* of a timer or immediate, as now() counts; negative when there is none */
+static bool due_holds;       /* whether any of them keeps a finished snippet alive */
 
 static JSValue native_arm(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
 {
+    due_holds = JS_ToBool(c, argv[1]);
     return JS_ToFloat64(c, &next_due, argv[0]) ? JS_EXCEPTION : JS_UNDEFINED;
+}
+
+bool bytes_argument(JSContext *c, JSValueConst *argv, uint8_t **bytes, size_t *length)
+{
+    uint64_t offset, wanted;
+    size_t size;
+
+    if (JS_ToIndex(c, &offset, argv[1]) || JS_ToIndex(c, &wanted, argv[2]))
+        return false;
+    *length = wanted;
+    *bytes = wanted ? JS_GetArrayBuffer(c, &size, argv[0]) : (uint8_t *)"";
+    if (!*bytes)
+        return false;
+    if (wanted && (offset > size || wanted > size - offset)) {
+        JS_ThrowRangeError(c, "out of bounds");
+        return false;
+    }
+    *bytes += wanted ? offset : 0;
+    return true;
+}
+
+static void *resize_block(JSRuntime *runtime, void *opaque, void *block, size_t size)
+{
+    return js_realloc_rt(runtime, block, size);
+}
+
+JSValue buffer_of(JSContext *c, uint8_t *block, size_t length)
+{
+    JSValue v = JS_NewArrayBuffer(c, block, length, 0, resize_block, NULL, false);
+    if (JS_IsException(v))
+        js_free(c, block);
+    return v;
 }
 
 /* entropy(buffer, offset, length) */
 static JSValue native_entropy(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
 {
-    size_t size;
-    uint64_t offset, length;
+    size_t length;
     uint8_t *bytes;
 
-    if (JS_ToIndex(c, &offset, argv[1]) || JS_ToIndex(c, &length, argv[2]))
+    if (!bytes_argument(c, argv, &bytes, &length))
         return JS_EXCEPTION;
-    bytes = JS_GetArrayBuffer(c, &size, argv[0]);
-    if (!bytes && length)
-        return JS_EXCEPTION;
-    if (offset > size || length > size - offset)
-        return JS_ThrowRangeError(c, "out of bounds");
     while (length) {
         size_t n = length < 256 ? length : 256;
-        if (getentropy(bytes + offset, n))
+        if (getentropy(bytes, n))
             return JS_ThrowInternalError(c, "no entropy");
-        offset += n;
+        bytes += n;
         length -= n;
     }
     return JS_UNDEFINED;
@@ -798,21 +852,14 @@ static size_t utf8_step(const uint8_t *s, size_t n, int32_t *point)
  * stream, a sequence cut off by the end is left over instead of replaced. */
 static JSValue native_decode(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
 {
-    size_t size, i = 0, units = 0;
-    uint64_t offset, length;
+    size_t length, i = 0, units = 0;
     bool fatal = JS_ToBool(c, argv[3]), stream = JS_ToBool(c, argv[4]);
     uint8_t *bytes;
     uint16_t *text;
     JSValue parts[2];
 
-    if (JS_ToIndex(c, &offset, argv[1]) || JS_ToIndex(c, &length, argv[2]))
+    if (!bytes_argument(c, argv, &bytes, &length))
         return JS_EXCEPTION;
-    bytes = JS_GetArrayBuffer(c, &size, argv[0]);
-    if (!bytes && length)
-        return JS_EXCEPTION;
-    if (offset > size || length > size - offset)
-        return JS_ThrowRangeError(c, "out of bounds");
-    bytes += offset;
     text = js_malloc(c, length * 2 + 2);
     if (!text)
         return JS_EXCEPTION;
@@ -889,37 +936,13 @@ static JSValue native_rest(JSContext *c, JSValueConst self, int argc, JSValueCon
     return JS_NewArrayFrom(c, 2, parts);
 }
 
-/* host(string): asks the host and returns its answer; throws when it offers no such operation */
-static JSValue native_host(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
-{
-    size_t n;
-    const char *s = JS_ToCStringLen(c, &n, argv[0]);
-    int32_t length;
-    char *answer;
-    JSValue v;
-
-    if (!s)
-        return JS_EXCEPTION;
-    length = host_call(s, n);
-    JS_FreeCString(c, s);
-    if (length < 0)
-        return JS_ThrowPlainError(c, "the host offers no such operation");
-    answer = js_malloc(c, (size_t)length + 1);
-    if (!answer)
-        return JS_EXCEPTION;
-    host_read(answer);
-    v = JS_NewStringLen(c, answer, length);
-    js_free(c, answer);
-    return v;
-}
-
 static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("write", 2, native_write),     JS_CFUNC_DEF("now", 0, native_now),
-    JS_CFUNC_DEF("wall", 0, native_wall),       JS_CFUNC_DEF("arm", 1, native_arm),
+    JS_CFUNC_DEF("wall", 0, native_wall),       JS_CFUNC_DEF("arm", 2, native_arm),
     JS_CFUNC_DEF("entropy", 3, native_entropy), JS_CFUNC_DEF("encode", 1, native_encode),
     JS_CFUNC_DEF("decode", 5, native_decode),   JS_CFUNC_DEF("brand", 1, native_brand),
     JS_CFUNC_DEF("promise", 1, native_promise), JS_CFUNC_DEF("target", 1, native_target),
-    JS_CFUNC_DEF("rest", 1, native_rest),       JS_CFUNC_DEF("hostCall", 1, native_host),
+    JS_CFUNC_DEF("rest", 1, native_rest),
 };
 
 /* ---- promises that nobody handles ------------------------------------------------------------------------------------ */
@@ -994,20 +1017,74 @@ static bool run_jobs(void)
     return r == 0;
 }
 
-static void sleep_until(double due)
+/* How long it is until `due`, as now() counts, in nanoseconds; 0 when it is past. */
+static int64_t ns_until(double due)
 {
     double wait = due - (double)(clock_ns(__WASI_CLOCKID_MONOTONIC) - started_ns) / 1e6;
+    return wait > 0 ? (int64_t)(wait * 1e6) + 1 : 0;
+}
+
+static void sleep_ns(int64_t ns)
+{
     __wasi_subscription_t want = { 0 };
     __wasi_event_t event;
     __wasi_size_t events = 0;
 
-    if (!(wait > 0))
+    if (!ns)
         return;
     want.u.tag = __WASI_EVENTTYPE_CLOCK;
     want.u.u.clock.id = __WASI_CLOCKID_MONOTONIC;
-    want.u.u.clock.timeout = (__wasi_timestamp_t)(wait * 1e6) + 1;
+    want.u.u.clock.timeout = ns;
     want.u.u.clock.precision = 1;
     (void)!__wasi_poll_oneoff(&want, &event, 1, &events);
+}
+
+/* Hands the next outcome of a call to the library, waiting `ns` at most. False when time was up. */
+static bool take_outcome(int64_t ns, JSValue *done)
+{
+    JSValue outcome = host_wait(ctx, ns), parts[3];
+    int i;
+
+    *done = outcome;
+    if (JS_IsException(outcome) || JS_IsUndefined(outcome))
+        return JS_IsException(outcome);
+    if (JS_IsNull(outcome)) {
+        *done = JS_Call(ctx, boot.abandon, JS_UNDEFINED, 0, NULL);
+        return true;
+    }
+    for (i = 0; i < 3; i++)
+        parts[i] = JS_GetPropertyUint32(ctx, outcome, i);
+    JS_FreeValue(ctx, outcome);
+    *done = JS_Call(ctx, boot.settle, JS_UNDEFINED, 3, (JSValueConst *)parts);
+    for (i = 0; i < 3; i++)
+        JS_FreeValue(ctx, parts[i]);
+    return true;
+}
+
+/* One turn of the loop: an outcome or a callback that is due, whichever comes first; when both are there they alternate, so
+ * that neither starves the other. False when it threw. */
+static bool turn(bool *took_outcome)
+{
+    bool due = next_due >= 0;
+    int64_t ns = due ? ns_until(next_due) : -1;
+    JSValue done;
+
+    if (calls_under_way && !(*took_outcome && ns == 0)) {
+        *took_outcome = take_outcome(ns, &done);
+        if (*took_outcome) {
+            JS_FreeValue(ctx, done);
+            return !JS_IsException(done);
+        }
+    } else if (!calls_under_way) {
+        sleep_ns(ns);
+    }
+    *took_outcome = false;
+    if (!due)
+        return true;
+    next_due = -1;
+    done = JS_Call(ctx, boot.run_due, JS_UNDEFINED, 0, NULL);
+    JS_FreeValue(ctx, done);
+    return !JS_IsException(done);
 }
 
 /* A thenable that is no promise is adopted by one, as `await` does. */
@@ -1062,11 +1139,40 @@ static bool advance(JSValue *v, bool *script)
     return JS_IsException(*v) || advance(v, script);
 }
 
+static JSValue compile_and_begin(const char *code, size_t length)
+{
+    return JS_Eval(ctx, code, length, "<snippet>", JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_ASYNC);
+}
+
+/* Begins the script; when it is none because it begins with import statements, what they become. */
+static JSValue begin_script(const char *code, size_t length)
+{
+    JSValue v = compile_and_begin(code, length), error, text, changed;
+    const char *s;
+    size_t n;
+
+    if (!JS_IsException(v) || allocation_failed || !memmem(code, length, "import", 6))
+        return v;
+    error = JS_GetException(ctx);
+    text = JS_NewStringLen(ctx, code, length);
+    changed = JS_Call(ctx, boot.without_imports, JS_UNDEFINED, 1, (JSValueConst *)&text);
+    s = JS_IsString(changed) ? JS_ToCStringLen(ctx, &n, changed) : NULL;
+    if (s)
+        v = compile_and_begin(s, n);
+    else
+        JS_Throw(ctx, JS_DupValue(ctx, error));
+    JS_FreeCString(ctx, s);
+    JS_FreeValue(ctx, changed);
+    JS_FreeValue(ctx, text);
+    JS_FreeValue(ctx, error);
+    return v;
+}
+
 /* Evaluates the script and everything that it leaves to be done. Returns its completion value, or JS_EXCEPTION. */
 static JSValue run_script(const char *code, size_t length)
 {
-    JSValue v = JS_Eval(ctx, code, length, "<snippet>", JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_ASYNC), reason;
-    bool script = true, final = false;
+    JSValue v = begin_script(code, length), reason;
+    bool script = true, final = false, took_outcome = false;
 
     while (!JS_IsException(v)) {
         if (!run_jobs())
@@ -1081,22 +1187,85 @@ static JSValue run_script(const char *code, size_t length)
             JS_Throw(ctx, reason);
             break;
         }
-        if (next_due < 0) {
-            if (final)
-                return v;
+        if (final && !calls_under_way && !(next_due >= 0 && due_holds))
+            return v;
+        if (next_due < 0 && !calls_under_way) {
             JS_ThrowPlainError(ctx, "top-level await never settles: nothing is left that could settle it");
             break;
         }
-        sleep_until(next_due);
-        next_due = -1;
-        reason = JS_Call(ctx, boot.run_due, JS_UNDEFINED, 0, NULL);
-        if (JS_IsException(reason))
+        if (!turn(&took_outcome))
             break;
-        JS_FreeValue(ctx, reason);
     }
     if (!JS_IsException(v))
         JS_FreeValue(ctx, v);
     return JS_EXCEPTION;
+}
+
+/* ---- import() of the modules that `require` knows ------------------------------------------------------------------------ */
+
+static JSValue module_object(const char *name)
+{
+    JSValue text = JS_NewString(ctx, name), object;
+
+    if (JS_IsException(text))
+        return text;
+    object = JS_Call(ctx, boot.module_of, JS_UNDEFINED, 1, (JSValueConst *)&text);
+    JS_FreeValue(ctx, text);
+    return object;
+}
+
+/* Calls `put_export` for each member of the module's object, and for the object itself as `default`. */
+static int each_export(JSContext *c, JSModuleDef *m, JSValueConst object,
+                       int (*put_export)(JSContext *, JSModuleDef *, const char *, JSValue))
+{
+    JSPropertyEnum *names;
+    uint32_t n, i;
+    int r = put_export(c, m, "default", JS_DupValue(c, object));
+
+    if (r < 0 || JS_GetOwnPropertyNames(c, &names, &n, object, JS_GPN_STRING_MASK | JS_GPN_ENUM_ONLY))
+        return -1;
+    for (i = 0; r >= 0 && i < n; i++) {
+        const char *name = JS_AtomToCString(c, names[i].atom);
+        r = name ? put_export(c, m, name, JS_GetProperty(c, object, names[i].atom)) : -1;
+        JS_FreeCString(c, name);
+    }
+    JS_FreePropertyEnum(c, names, n);
+    return r < 0 ? -1 : 0;
+}
+
+static int declare_export(JSContext *c, JSModuleDef *m, const char *name, JSValue value)
+{
+    JS_FreeValue(c, value);
+    return JS_AddModuleExport(c, m, name);
+}
+
+static int fill_module(JSContext *c, JSModuleDef *m)
+{
+    JSAtom atom = JS_GetModuleName(c, m);
+    const char *name = JS_AtomToCString(c, atom);
+    JSValue object = name ? module_object(name) : JS_EXCEPTION;
+    int r = JS_IsException(object) ? -1 : each_export(c, m, object, JS_SetModuleExport);
+
+    JS_FreeValue(c, object);
+    JS_FreeCString(c, name);
+    JS_FreeAtom(c, atom);
+    return r;
+}
+
+static JSModuleDef *load_module(JSContext *c, const char *name, void *opaque)
+{
+    JSValue object = module_object(name);
+    JSModuleDef *m = NULL;
+
+    if (JS_IsObject(object)) {
+        m = JS_NewCModule(c, name, fill_module);
+        if (m && each_export(c, m, object, declare_export))
+            m = NULL; /* the context owns it */
+    } else if (!JS_IsException(object)) {
+        JS_ThrowReferenceError(c, "could not load module '%s'", name);
+    }
+    JS_FreeValue(c, object);
+    return m;
 }
 
 /* ---- replies ---------------------------------------------------------------------------------------------------------------- */
@@ -1355,6 +1524,19 @@ static uint32_t get_field(uint32_t offset)
     return n;
 }
 
+/* Tools become global functions, and the library learns what else there is. 0 when all went well. */
+static int take_grants(void)
+{
+    JSValue context = host_context(ctx), done;
+
+    if (JS_IsException(context))
+        return -1;
+    done = JS_Call(ctx, boot.grant, JS_UNDEFINED, 1, (JSValueConst *)&context);
+    JS_FreeValue(ctx, context);
+    JS_FreeValue(ctx, done);
+    return JS_IsException(done) ? -1 : 0;
+}
+
 static void evaluate(uint32_t length)
 {
     uint32_t value_limit, code_length, inputs_length;
@@ -1375,6 +1557,10 @@ static void evaluate(uint32_t length)
     code = (char *)request + REQUEST_HEADER;
     if (value_limit > UINT32_MAX - REPLY_HEADER)
         value_limit = UINT32_MAX - REPLY_HEADER;
+    if (get_field(0) >> 16 & HAS_CONTEXT && take_grants()) {
+        reply_error("", 0);
+        return;
+    }
     if (inputs_length && read_inputs(code + code_length, inputs_length)) {
         reply_error("", 0);
         return;
@@ -1394,6 +1580,7 @@ EXPORT("wasmeval_evaluate") uint64_t wasmeval_evaluate(uint32_t length)
     started_ns = clock_ns(__WASI_CLOCKID_MONOTONIC);
     allocation_failed = false;
     next_due = -1;
+    calls_under_way = 0;
     forget_rejections();
     evaluate(length);
     return (uint64_t)(uintptr_t)reply.data << 32 | reply.length;
@@ -1418,6 +1605,7 @@ EXPORT("build_boot") uint32_t build_boot(uint32_t length)
     JS_AddIntrinsicDOMException(ctx);
     JS_SetMaxStackSize(rt, STACK_BYTES - STACK_MARGIN);
     JS_SetGCThreshold(rt, 64 << 20);
+    JS_SetModuleLoaderFunc(rt, NULL, load_module, NULL);
     JS_SetHostPromiseRejectionTracker(rt, track_rejection, NULL);
     reply.data = malloc(2048);
     reply.capacity = 2048;
@@ -1428,6 +1616,8 @@ EXPORT("build_boot") uint32_t build_boot(uint32_t length)
     JS_FreeValue(ctx, object);
     natives_object = JS_NewObject(ctx);
     JS_SetPropertyFunctionList(ctx, natives_object, natives, sizeof(natives) / sizeof(natives[0]));
+    add_call_natives(ctx, natives_object);
+    add_file_natives(ctx, natives_object);
 
     request[length] = 0;
     make = JS_Eval(ctx, (char *)request, length, "<boot>", JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_COMPILE_ONLY);
@@ -1455,6 +1645,11 @@ EXPORT("build_boot") uint32_t build_boot(uint32_t length)
     boot.describe = take(made, "describe");
     boot.run_due = take(made, "runDue");
     boot.resolve = take(made, "resolve");
+    boot.grant = take(made, "grant");
+    boot.settle = take(made, "settle");
+    boot.abandon = take(made, "abandon");
+    boot.module_of = take(made, "moduleOf");
+    boot.without_imports = take(made, "withoutImports");
     JS_FreeValue(ctx, made);
     JS_FreeValue(ctx, make);
     JS_FreeValue(ctx, natives_object);

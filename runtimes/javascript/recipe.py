@@ -33,6 +33,7 @@ IMAGES = selfcheck.IMAGES
 
 VERSION = "0.17.0"  # of QuickJS-NG, as quickjs.h says
 SOURCES = ("quickjs.c", "libregexp.c", "libunicode.c", "dtoa.c")
+REACTOR = ("reactor.c", "calls.c", "files.c")
 BOOT = (
     "primordials",
     "inspect",
@@ -43,6 +44,13 @@ BOOT = (
     "events",
     "platform",
     "url",
+    "calls",
+    "body",
+    "http",
+    "path",
+    "files",
+    "buffer",
+    "modules",
     "report",
 )
 
@@ -86,14 +94,15 @@ def sources(build: Path = BUILD) -> Path:
     shutil.rmtree(build / "source", ignore_errors=True)
     shutil.copytree(tree, build / "source")
     toolchain.apply_patch(build / "source", HERE / "quickjs.patch")
-    shutil.copy(HERE / "reactor.c", build / "source")
+    for name in (*REACTOR, "reactor.h"):
+        shutil.copy(HERE / name, build / "source")
     return build / "source"
 
 
 def module(zig: Zig, name: str, flags: Iterable[str] = ()) -> Path:
     """The raw module `name.wasm`: the engine and the reactor, not yet initialised."""
     flags = tuple(flags)
-    files = [f"source/{file}" for file in (*SOURCES, "reactor.c")]
+    files = [f"source/{file}" for file in (*SOURCES, *REACTOR)]
     objects = zig.compile(files, *COMPILE, *flags, into=zig.root / name)
     output = zig.root / f"{name}.wasm"
     zig.link(objects, *LINK, output=output)
@@ -106,7 +115,10 @@ GLOBAL_NAMES = "Reflect.ownKeys(globalThis).map(String)"
 def boot_library(folder: Path = HERE / "boot") -> bytes:
     """One script whose value is a function: given the natives, it sets the globals up and returns C's handles."""
     parts = [(folder / f"{name}.js").read_text() for name in BOOT]
-    handles = "inspect, typeName, describe, runDue, resolve: value => new Promise(keep => keep(value))"
+    handles = (
+        "inspect, typeName, describe, runDue, resolve: value => new Promise(keep => keep(value)), "
+        "grant, settle, abandon, moduleOf, withoutImports"
+    )
     return "\n".join(["(function (host) {\n'use strict';", *parts, f"return {{ {handles} }};\n}})"]).encode()
 
 

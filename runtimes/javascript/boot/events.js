@@ -127,7 +127,7 @@ class AbortSignal extends EventTarget {
     const signal = new AbortSignal(INTERNAL);
     const expire = () =>
       signal[INTERNAL](new DOMException('The operation was aborted due to timeout', 'TimeoutError'));
-    addTimer(expire, delay, [], false);
+    addTimer(expire, delay, [], false).unref(); // as in node: it keeps nothing waiting
     return signal;
   }
   static any(signals) {

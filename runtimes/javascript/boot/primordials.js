@@ -7,6 +7,7 @@ const { RangeError, ReferenceError, SyntaxError, TypeError, Uint8Array, WeakMap,
 const { apply, ownKeys, construct } = Reflect;
 const { create, defineProperty, freeze, getOwnPropertyDescriptor, getPrototypeOf, setPrototypeOf, keys: objectKeys } =
   Object;
+const { prototype: objectPrototype } = Object;
 const { isArray } = Array;
 const { isInteger, isFinite: numberIsFinite } = Number;
 const { floor: mathFloor, ceil: mathCeil, min: mathMin, max: mathMax, round: mathRound, sqrt: mathSqrt, trunc } = Math;
@@ -37,6 +38,7 @@ const mapGet = uncurry(Map.prototype.get);
 const mapSet = uncurry(Map.prototype.set);
 const mapHas = uncurry(Map.prototype.has);
 const mapDelete = uncurry(Map.prototype.delete);
+const mapClear = uncurry(Map.prototype.clear);
 const mapSize = getterOf(Map.prototype, 'size');
 const setForEach = uncurry(Set.prototype.forEach);
 const setAdd = uncurry(Set.prototype.add);

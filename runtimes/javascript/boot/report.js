@@ -5,17 +5,10 @@ const ABSENT = {
   __proto__: null,
   Intl: 'internationalisation (Intl)',
   process: "node's process object",
-  Buffer: "node's Buffer",
-  require: 'a module system (require)',
   module: 'a module system (module)',
   exports: 'a module system (exports)',
   __dirname: 'a file system (__dirname)',
   __filename: 'a file system (__filename)',
-  fetch: 'the network (fetch)',
-  Headers: 'the network (Headers)',
-  Request: 'the network (Request)',
-  Response: 'the network (Response)',
-  FormData: 'the network (FormData)',
   XMLHttpRequest: 'the network (XMLHttpRequest)',
   WebSocket: 'the network (WebSocket)',
   EventSource: 'the network (EventSource)',
@@ -25,8 +18,6 @@ const ABSENT = {
   Atomics: 'threads (Atomics)',
   MessageChannel: 'threads (MessageChannel)',
   BroadcastChannel: 'threads (BroadcastChannel)',
-  Blob: 'files (Blob)',
-  File: 'files (File)',
   FileReader: 'files (FileReader)',
   ReadableStream: 'streams (ReadableStream)',
   WritableStream: 'streams (WritableStream)',
@@ -47,7 +38,6 @@ const ABSENT = {
 
 const NOT_DEFINED = /^'?([A-Za-z_$][\w$]*)'? is not defined$/;
 const NO_MODULE = /^could not load module (?:filename )?'([^]*)'$/;
-const REQUIRED = /require\s*\(\s*(['"`])([^'"`\n]*)\1/;
 const IMPORTED = /\bimport\b[^'"`\n]*(['"])([^'"\n]*)\1/;
 const PLACE = /<snippet>:(\d+):(\d+)/;
 const FRAME = /^ {4}at .*<snippet>/;
@@ -89,7 +79,7 @@ function excerpt(code, line, column) {
   return `<snippet>:${line}\n${source}\n${mark}\n`;
 }
 
-/** The first line that imports the module: import() fails in a job of its own, which has no frame. */
+/** The first line that imports the module: import() fails in a job of its own, whose frame is of no help. */
 function lineOfImport(code, name) {
   const lines = stringSplit(code, '\n');
   for (let i = 0; i < lines.length; i++) {
@@ -104,15 +94,13 @@ function needOf(name, message, code, line) {
   if (found) return `the module '${found[1]}'`;
   const source = line ? stringSplit(code, '\n')[line - 1] || '' : '';
   if (name === 'ReferenceError' && (found = regExpExec(NOT_DEFINED, message))) {
-    if (found[1] === 'require') {
-      const call = regExpExec(REQUIRED, source);
-      if (call) return `the module '${call[2]}'`;
-    }
     return ABSENT[found[1]] || '';
   }
   if (name === 'SyntaxError' && regExpTest(/^\s*(import|export)\b/, source)) {
     const statement = regExpExec(IMPORTED, source);
-    return statement ? `the module '${statement[2]}'` : 'modules (import and export)';
+    if (!statement) return 'modules (import and export)';
+    if (moduleOf(statement[2])) return "import statements behind other code (put them first, or use require)";
+    return `the module '${statement[2]}'`;
   }
   return '';
 }
@@ -161,13 +149,19 @@ function describe(error, code) {
   message = typeof message === 'string' ? message : message === undefined ? '' : textOf(message);
   const place = frames.length ? regExpExec(PLACE, frames[0]) : null;
   let line = place ? +place[1] : 0;
-  const column = place ? +place[2] : 0;
-  if (!line && regExpTest(NO_MODULE, message)) line = lineOfImport(code, regExpExec(NO_MODULE, message)[1]);
+  let column = place ? +place[2] : 0;
+  const absent = regExpExec(NO_MODULE, message);
+  if (absent) {
+    const imported = lineOfImport(code, absent[1]);
+    if (imported && imported !== line) [line, column] = [imported, 0];
+  }
   if (name === 'InternalError' && message === 'out of memory') {
     return [4, 'OutOfMemory', 'the snippet needs more memory than it may have', '', line, column];
   }
   const header = message ? `${name}: ${message}` : name;
   const traceback = excerpt(code, line, column) + header + framesText(frames) + describeCauses(error, []);
+  const known = weakMapGet(needs, error);
+  if (known) return [3, name, known, traceback, line, column];
   const need = needOf(name, message, code, line);
   if (need) return [3, name, `needs ${need}, which this runtime does not have`, traceback, line, column];
   return [1, name, message, traceback, line, column];

@@ -14,10 +14,11 @@ class Timeout {
     define(this, '_id', ++timerCount);
     define(this, '_due', 0);
     define(this, '_at', -1);
+    define(this, '_holds', true);
   }
-  ref() { return this; }
-  unref() { return this; }
-  hasRef() { return true; }
+  ref() { return holdBy(this, true); }
+  unref() { return holdBy(this, false); }
+  hasRef() { return this._holds; }
   refresh() {
     if (this._at >= 0) removeTimer(this);
     if (this._onTimeout) insertTimer(this);
@@ -38,6 +39,16 @@ class Immediate {
   ref() { return this; }
   unref() { return this; }
   hasRef() { return true; }
+}
+
+// How many of the timers that are set keep the snippet from being over.
+let holding = 0;
+
+function holdBy(timer, holds) {
+  if (timer._at >= 0 && timer._holds !== holds) holding += holds ? 1 : -1;
+  timer._holds = holds;
+  rearm();
+  return timer;
 }
 
 function before(a, b) {
@@ -79,6 +90,7 @@ function insertTimer(timer) {
   timer._due = mathFloor(host.now()) + (timer._idleTimeout <= 1 ? 0 : timer._idleTimeout);
   define(timer, '_order', timerOrder++);
   siftUp(timer, timers.length);
+  if (timer._holds) holding++;
   rearm();
 }
 
@@ -87,6 +99,7 @@ function removeTimer(timer) {
   const last = timers[timers.length - 1];
   timers.length--;
   timer._at = -1;
+  if (timer._holds) holding--;
   if (last !== timer) {
     siftUp(last, at);
     siftDown(last, last._at);
@@ -101,7 +114,8 @@ function cancelTimer(timer) {
 }
 
 function rearm() {
-  host.arm(immediates.length ? 0 : timers.length ? timers[0]._due : -1);
+  const now = immediates.length > 0 || dueQueue.length > 0;
+  host.arm(now ? 0 : timers.length ? timers[0]._due : -1, now || holding > 0);
 }
 
 function addTimer(callback, delay, args, repeat) {
@@ -145,8 +159,7 @@ function runDue() {
     if (next instanceof Timeout) fireTimer(next);
     else if (next && next._onImmediate) apply(next._onImmediate, undefined, next._args);
   } finally {
-    if (dueQueue.length) host.arm(0);
-    else rearm();
+    rearm();
   }
 }
 
@@ -162,16 +175,18 @@ function fireTimer(timer) {
   }
 }
 
+function setImmediateNow(callback, args) {
+  if (typeof callback !== 'function') throw invalidArgument('callback', 'of type function', callback);
+  const immediate = new Immediate(callback, args);
+  defineIndex(immediates, immediates.length, immediate);
+  rearm();
+  return immediate;
+}
+
 expose({
   setTimeout(callback, delay, ...args) { return addTimer(callback, delay, args, false); },
   setInterval(callback, delay, ...args) { return addTimer(callback, delay, args, true); },
-  setImmediate(callback, ...args) {
-    if (typeof callback !== 'function') throw invalidArgument('callback', 'of type function', callback);
-    const immediate = new Immediate(callback, args);
-    defineIndex(immediates, immediates.length, immediate);
-    rearm();
-    return immediate;
-  },
+  setImmediate(callback, ...args) { return setImmediateNow(callback, args); },
   clearTimeout(timer) { clearTimer(timer); },
   clearInterval(timer) { clearTimer(timer); },
   clearImmediate(immediate) {
