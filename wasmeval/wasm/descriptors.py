@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from wasmeval.wasm.errno import BADF, INVAL, IO, ISDIR, MFILE, NAMETOOLONG, NOENT, NOTDIR, Errno
@@ -114,6 +114,10 @@ class Descriptors:
         length."""
         files = self._workspace.quota.bytes if self._workspace else sum(map(len, self._given[2].values()))
         return files + self._held_bytes + (self.stdin.held_bytes if self.stdin else 0)
+
+    def collect(self, patterns: Iterable[str]) -> Iterator[tuple[str, memoryview]]:
+        """The files below /workspace that match one of `patterns`: see Workspace. For when the guest has ended."""
+        return self._tree().collect(patterns)
 
     # --- the table -----------------------------------------------------------------------------------------------
 
