@@ -2,7 +2,7 @@
  *
  * swc was made to be driven by JavaScript: it takes and gives objects of a JavaScript engine by number and calls that
  * engine to look into them. This file is as much of such an engine as swc needs, over swc's own memory: a table of
- * values that grows while one snippet is translated, and is forgotten with its instance.
+ * values that only grows, and is forgotten with its instance.
  *
  * It is linked above swc's data (see recipe.py) and allocates with swc's allocator. Where it gives up, it throws, and
  * guard.wat catches: nothing below returns to swc after `fail`.
@@ -127,20 +127,22 @@ static void put_json(Buffer *b, Text text)
 
 /* ---- values of the engine that swc believes in ---------------------------------------------------------------- */
 
-typedef enum { UNDEFINED, NULL_VALUE, BOOLEAN, NUMBER, STRING, OBJECT } Kind;
+typedef enum { UNDEFINED, NULL_VALUE, BOOLEAN, NUMBER, STRING, OBJECT, ARRAY } Kind;
 
 typedef struct {
     Kind kind;
-    Text text;     /* of a STRING */
-    double number; /* of a NUMBER or BOOLEAN */
+    Text text;       /* of a STRING */
+    double number;   /* of a NUMBER or BOOLEAN */
+    uint32_t length; /* of an ARRAY */
 } Value;
 
 /* The numbers that wasm-bindgen gives to constants; other values come after them. */
-enum { IS_UNDEFINED = 128, IS_NULL, IS_TRUE, IS_FALSE, FIRST_FREE, MOST_VALUES = 1024, MOST_FIELDS = 256 };
+enum { IS_UNDEFINED = 128, IS_NULL, IS_TRUE, IS_FALSE, FIRST_FREE, MOST_VALUES = 4096, MOST_FIELDS = 256 };
 
 static Value values[MOST_VALUES];
 static uint32_t next_value = FIRST_FREE;
 
+/* Of objects, whose keys are strings, and of arrays, whose keys are indices. */
 static struct {
     uint32_t object, key, value;
 } fields[MOST_FIELDS];
@@ -201,11 +203,10 @@ static uint32_t get_number(uint32_t from, Text key)
     return number >= 0 && number < 4e9 ? (uint32_t)number : 0;
 }
 
-static void forget_values(void)
+/* Objects live for one translation. Values stay: swc keeps some names for ever, and an instance translates twice. */
+static void forget_objects(void)
 {
-    next_value = FIRST_FREE;
     field_count = 0;
-    values[IS_UNDEFINED].kind = UNDEFINED;
     values[IS_NULL].kind = NULL_VALUE;
     values[IS_TRUE] = (Value){ .kind = BOOLEAN, .number = 1 };
     values[IS_FALSE].kind = BOOLEAN;
@@ -280,7 +281,7 @@ EXPORT("__wbindgen_is_string") int is_string(uint32_t index)
 
 EXPORT("__wbindgen_is_object") int is_object(uint32_t index)
 {
-    return look(index)->kind == OBJECT;
+    return look(index)->kind >= OBJECT;
 }
 
 EXPORT("__wbindgen_is_bigint") int is_bigint(uint32_t index)
@@ -301,7 +302,8 @@ EXPORT("__wbindgen_is_falsy") int is_falsy(uint32_t index)
     case STRING: return !value->text.length;
     case BOOLEAN:
     case NUMBER: return !value->number;
-    case OBJECT: return 0;
+    case OBJECT:
+    case ARRAY: return 0;
     default: return 1;
     }
 }
@@ -326,12 +328,17 @@ EXPORT("__wbindgen_jsval_loose_eq") int loose_eq(uint32_t a, uint32_t b)
         return 0;
     if (left->kind == STRING)
         return same(left->text, right->text);
-    return left->kind == OBJECT ? a == b : left->number == right->number;
+    return left->kind >= OBJECT ? a == b : left->number == right->number;
 }
 
 EXPORT("__wbg_getwithrefkey_1dc361bd10053bfe") uint32_t get_with_ref_key(uint32_t from, uint32_t key)
 {
     return get(from, look(key)->text);
+}
+
+EXPORT("__wbg_get_67b2ba62fc30de12") uint32_t reflect_get(uint32_t from, uint32_t key)
+{
+    return get_with_ref_key(from, key);
 }
 
 EXPORT("__wbg_new_405e22f390576ce2") uint32_t new_object(void)
@@ -342,6 +349,56 @@ EXPORT("__wbg_new_405e22f390576ce2") uint32_t new_object(void)
 EXPORT("__wbg_set_3f1d0b984ed272ed") void set_field(uint32_t in, uint32_t key, uint32_t value)
 {
     set(in, key, value);
+}
+
+static uint32_t array_of(uint32_t first, uint32_t second)
+{
+    uint32_t array = add((Value){ .kind = ARRAY, .length = 2 });
+
+    set(array, 0, first);
+    set(array, 1, second);
+    return array;
+}
+
+EXPORT("__wbg_entries_3265d4158b33e5dc") uint32_t entries(uint32_t of)
+{
+    uint32_t i, all = add((Value){ .kind = ARRAY }), fields_before = field_count;
+
+    for (i = 0; i < fields_before; i++)
+        if (fields[i].object == of)
+            set(all, values[all].length++, array_of(fields[i].key, fields[i].value));
+    return all;
+}
+
+EXPORT("__wbg_length_e2d2a49132c1b256") uint32_t array_length(uint32_t index)
+{
+    return look(index)->length;
+}
+
+EXPORT("__wbg_get_b9b93047fe3cf45b") uint32_t get_element(uint32_t from, uint32_t at)
+{
+    uint32_t i;
+
+    for (i = 0; i < field_count; i++)
+        if (fields[i].object == from && fields[i].key == at)
+            return fields[i].value;
+    return IS_UNDEFINED;
+}
+
+EXPORT("__wbg_isArray_a1eab7e0d067391b") int is_array(uint32_t index)
+{
+    return look(index)->kind == ARRAY;
+}
+
+EXPORT("__wbg_instanceof_Map_f3469ce2244d2430") int is_map(uint32_t index)
+{
+    return 0;
+}
+
+/* A name that no object here has. */
+EXPORT("__wbg_iterator_9a24c88df860dc65") uint32_t iterator_symbol(void)
+{
+    return string(TEXT("Symbol.iterator"));
 }
 
 EXPORT("__wbg_instanceof_Uint8Array_17156bcf118086a9") int is_bytes(uint32_t index)
@@ -668,7 +725,7 @@ EXPORT("evaluate") uint64_t evaluate(uint32_t length)
     if (header.version != ABI_VERSION || header.code_length > length - REQUEST_HEADER)
         FAIL("the request is no frame of this version");
     code = (Text){ request.data + REQUEST_HEADER, header.code_length };
-    forget_values();
+    forget_objects();
     answer = ask_swc(code, true);
     if (answer.failed && same(get_text(answer.value, TEXT("code")), TEXT("UnsupportedSyntax")))
         answer = ask_swc(code, false);

@@ -7,16 +7,12 @@
   (import "__wbindgen_placeholder__" "evaluate" (func $evaluate (param i32) (result i64)))
   (import "__wbindgen_placeholder__" "failed" (func $failed_reply (param i32 i32) (result i64)))
 
-  ;; address and length of a text that says why; length 0: swc panicked
+  ;; address and length of a text that says why; without one, length 0: swc panicked; -1: its stack is full
   (tag $failed (export "failure") (param i32 i32))
 
   ;; called by the adapter, and by swc where it would throw in JavaScript
   (func (export "fail") (param i32 i32)
     (throw $failed (local.get 0) (local.get 1)))
-
-  ;; called in place of writing below swc's stack
-  (func (export "stack_overflow")
-    (throw $failed (i32.const 0) (i32.const -1)))
 
   (func (export "wasmeval_reserve") (param $length i32) (result i32)
     (block $failed_here (result i32 i32)

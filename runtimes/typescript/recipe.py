@@ -73,6 +73,8 @@ _IMPORT_LINE = re.compile(
     r'^ \(import "__wbindgen_placeholder__" "(\w+)" \(func (\S+)((?: \(param[^)]*\))?(?: \(result \w+\))?)\)\)$', re.M
 )
 _PANIC = "(throw $failed (i32.const 0) (i32.const 0))"
+_OVERFLOW = "(throw $failed (i32.const 0) (i32.const -1))"
+_OVERFLOWS = re.compile(r"(\(global\.get \$__stack_limit\)\s*\)\s*\)\s*\(then\s*)\(unreachable\)")
 
 
 def _binaryen(program: str, *words: str | Path) -> None:
@@ -111,7 +113,7 @@ def _memory_pages() -> int:
 
 
 def adapted(text: str, offered: set[str]) -> str:
-    """swc's module as text, made to fit: it throws where it trapped, and what no one offers throws when it is called.
+    """swc's module as text, made to fit: with what is used of it, and throwing where it calls what no one offers.
 
     `offered` are the imports that the adapter has. The rest belongs to a JavaScript engine (promises, iterators,
     big integers) and is not reached by what the adapter asks for.
@@ -139,11 +141,15 @@ def adapted(text: str, offered: set[str]) -> str:
         raise toolchain.ToolchainError("swc's module has another memory or stack than the recipe knows")
     # The pass that guards the stack finds it by this name.
     text = re.sub(r"\$global\$0\b", "$__stack_pointer", text)
-    text = text.replace("(unreachable)", _PANIC)
     first_import = text.index(" (import ")
     tag = ' (import "env" "failure" (tag $failed (param i32 i32)))\n'
     end = text.rindex(")")
     return text[:first_import] + tag + text[first_import:end] + "\n".join(refused) + "\n)\n"
+
+
+def throwing(text: str) -> str:
+    """The module with a throw for each of its traps: guard.wat can catch those."""
+    return _OVERFLOWS.sub(rf"\1{_OVERFLOW}", text).replace("(unreachable)", _PANIC)
 
 
 def front_end(zig: Zig, source: Path, offered: set[str]) -> Path:
@@ -152,17 +158,13 @@ def front_end(zig: Zig, source: Path, offered: set[str]) -> Path:
     found = re.search(r"Buffer\.from\('([A-Za-z0-9+/=]+)', 'base64'\)", script)
     if found is None:
         raise toolchain.ToolchainError(f"{source}/lib/wasm.js has no module in base64")
-    original, text, output = (zig.root / f"swc{suffix}" for suffix in ("-original.wasm", ".wat", ".wasm"))
+    original, plain, guarded = (zig.root / f"swc{suffix}" for suffix in (".wasm", ".wat", "-guarded.wat"))
     original.write_bytes(base64.b64decode(found[1]))
-    _binaryen("wasm-dis", original, "-o", text)
-    text.write_text(adapted(text.read_text(), offered))
-    _binaryen(
-        "wasm-opt",
-        text,
-        *("--remove-unused-module-elements", "--stack-check", "--pass-arg=stack-check-handler@stack_overflow"),
-        *("-o", output),
-    )
-    return output
+    _binaryen("wasm-dis", original, "-o", plain)
+    plain.write_text(adapted(plain.read_text(), offered))
+    _binaryen("wasm-opt", plain, "--remove-unused-module-elements", "--stack-check", "-S", "-o", guarded)
+    guarded.write_text(throwing(guarded.read_text()))
+    return guarded
 
 
 def module(zig: Zig, source: Path) -> Path:
