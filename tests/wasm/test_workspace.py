@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -217,7 +216,8 @@ def test_a_listing_goes_on_where_it_was_while_entries_are_removed(guest: GuestFi
     seen: list[bytes] = []
     cookie = 0
     while batch := guest.entries(fd, cookie, size=150):
-        for cookie, name, _ in batch:
+        cookie = batch[-1][0]
+        for _, name, _ in batch:
             if name not in (b".", b".."):
                 seen.append(name)
                 guest.unlink(b"workspace/" + name)
@@ -275,7 +275,7 @@ def test_renaming(library: Library, old: str, new: str, expected: int) -> None:
     guest.mkdir("workspace/empty")
     guest.mkdir("workspace/folder")
     guest.mkdir("workspace/folder/sub")
-    before = guest.stat("workspace/" + old, follow=0) if old != "none" else {}
+    before = guest.stat("workspace/" + old.rstrip("/"), follow=0) if old != "none" else {}
     assert guest.code("rename", "workspace/" + old, "workspace/" + new) == expected
     if expected == errno.SUCCESS and old != new:
         assert guest.code("stat", "workspace/" + old, follow=0) == errno.NOENT
@@ -321,9 +321,8 @@ def test_links_are_followed_by_us(guest: GuestFiles) -> None:
         assert guest.get("workspace/" + path) == b"contents"
     assert guest.readlink("workspace/twice") == b"absolute/file"
     assert guest.readlink("workspace/twice", size=3) == b"abs"
-    assert guest.stat("workspace/twice", follow=0) | {"kind": LINK, "size": 13} == guest.stat(
-        "workspace/twice", follow=0
-    )
+    found = guest.stat("workspace/twice", follow=0)
+    assert (found["kind"], found["size"]) == (LINK, 13)
     assert guest.code("get", "workspace/loop") == errno.LOOP
     assert guest.code("get", "workspace/out") == errno.NOENT
     assert guest.code("readlink", "workspace/folder") == errno.INVAL
@@ -400,10 +399,7 @@ def test_times_are_set_and_kept(guest: GuestFiles) -> None:
     guest.call("path_filestat_set_times", 3, 1, *guest._path("workspace/a"), 111, 222, 1 | 4)
     guest.write(fd, b"x")
     assert guest.stat(fd)["modified"] >= before
-    assert guest.code("call", "path_filestat_set_times", 3, 1, *guest._path("usr"), 1, 2, 5) in (
-        errno.NOENT,
-        errno.ROFS,
-    )
+    assert guest.code("call", "path_filestat_set_times", 3, 1, *guest._path("mnt"), 1, 2, 5) == errno.ROFS
 
 
 # --- the quota -------------------------------------------------------------------------------------------------------
@@ -643,9 +639,9 @@ def test_a_file_is_what_bytes_would_be(writes: list[tuple[int, bytes]], cut: int
 
 
 @pytest.fixture
-def typed(guest: GuestFiles) -> Iterator[GuestFiles]:
+def typed(guest: GuestFiles) -> GuestFiles:
     guest.wasi.stdin = wasi.Stdin()
-    yield guest
+    return guest
 
 
 def ask_to_read(guest: GuestFiles, length: int) -> wasi.Ask | None:
@@ -660,7 +656,7 @@ def got(guest: GuestFiles) -> bytes:
 
 def test_without_input_it_is_at_its_end(guest: GuestFiles) -> None:
     assert guest.read(0) == b""
-    assert guest.code("write", 0, b"x") == errno.ISDIR or guest.code("write", 0, b"x") == errno.BADF
+    assert guest.code("write", 0, b"x") == errno.BADF
 
 
 def test_a_read_waits_for_input_and_then_for_its_end(typed: GuestFiles) -> None:
