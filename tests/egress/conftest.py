@@ -127,7 +127,7 @@ async def other() -> AsyncIterator[Server]:
 
 def answer(body: bytes = b"", status: str = "200 OK", *headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", ""]
-    return "\r\n".join(lines).encode("latin-1") + body
+    return "\r\n".join(lines).encode("utf-8") + body
 
 
 def chunked(*parts: bytes, headers: Sequence[str] = ()) -> bytes:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import orjson
 
 from wasmeval.egress.body import MOST_HELD
 from wasmeval.egress.failure import HttpFailure, failed, limit
@@ -165,7 +164,7 @@ class Exchange:
             "redirected": head.redirected,
             "stream": stream,
         }
-        text = orjson.dumps(document)
+        text = json.dumps(document).encode("ascii")
         return struct.pack("<I", len(text)) + text + data
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import orjson
+import json
 
 LIMIT, REFUSED, FAILED = 2, 3, 4
 """Kinds of outcome; Source: runtimes/abi.md, "Host operations"."""
@@ -19,7 +19,7 @@ class HttpFailure(Exception):
         super().__init__(document["message"])
         self.kind = kind
         self.message = document["message"]
-        self.payload = orjson.dumps(document)
+        self.payload = json.dumps(document).encode("ascii")
 
 
 def limit(name: str, message: str) -> HttpFailure:

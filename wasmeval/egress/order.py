@@ -8,8 +8,6 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
 from wasmeval.egress.failure import refused
 from wasmeval.egress.rules import FORBIDDEN_METHODS
 
@@ -69,6 +67,9 @@ def parse_order(request: bytes) -> Order:
     (length,) = struct.unpack_from("<I", request)
     if length > min(MOST_HEAD, len(request) - 4):
         raise refused(f"the request's head of {length} bytes is cut off or has more than {MOST_HEAD}")
+    # Loaded late: most evaluations send nothing, and a command line is to start at once.
+    import orjson
+
     try:
         head = orjson.loads(request[4 : 4 + length])
     except orjson.JSONDecodeError:

@@ -12,7 +12,7 @@ from wasmeval.egress.hosts import DEFAULT_PORTS, HostPattern
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import HttpRule
 
-MOST_RULES = 256
+MOST_RULES = 64
 MOST_PREFIX = 1024
 """Characters of a path prefix."""
 
