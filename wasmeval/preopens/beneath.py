@@ -28,7 +28,9 @@ _syscall.restype = ctypes.c_long
 def open_beneath(folder: int, path: bytes, flags: int, mode: int = 0) -> int:
     """A descriptor of `path` below the open `folder`. Raises OSError: EXDEV when the path leads out of it, ENOSYS
     when the kernel is older than 5.6."""
-    how = _HOW.pack(flags | os.O_CLOEXEC | os.O_NOCTTY, mode, _BENEATH | _NO_MAGIC_LINKS)
+    if not flags & os.O_PATH:
+        flags |= os.O_NOCTTY
+    how = _HOW.pack(flags | os.O_CLOEXEC, mode, _BENEATH | _NO_MAGIC_LINKS)
     for _ in range(_MOST_TRIES):
         fd = _syscall(_OPENAT2, ctypes.c_int(folder), path, how, ctypes.c_size_t(len(how)))
         if fd >= 0:
