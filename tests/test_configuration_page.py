@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 from wasmeval.config import ServerConfig, load
+from wasmeval.offer import Offer
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 
 def test_the_page_names_every_setting_and_no_other() -> None:
-    named = re.findall(r"^\| `([a-z_]+)(?:\.[a-z]+\.\*)?` \|", PAGE, re.MULTILINE)
+    table = PAGE.partition("In a file:")[0]
+    named = re.findall(r"^\| `([a-z_]+)(?:\.[A-Za-z*]+)*` \|", table, re.MULTILINE)
     assert list(dict.fromkeys(named)) == list(ServerConfig.model_fields)
 
 
@@ -29,3 +31,7 @@ def test_the_example_is_taken(tmp_path: Path) -> None:
     assert (config.workers, config.queue_size) == (4, 500)
     assert config.limits.defaults.deadline_seconds == 5.0
     assert config.limits.ceilings.memory_bytes == 512 << 20
+    assert config.preopen["datasets"].read_only
+    offer = Offer.configured(config, {"EXAMPLE_TOKEN": "a-secret-of-some-length"})
+    assert list(offer.folders) == ["datasets"]
+    assert offer.egress is not None

@@ -68,7 +68,7 @@ class Backstage:
 
 
 class EmbeddedConversation(Conversation):
-    """See Conversation. Its guest's calls arrive on whatever thread drives the pool, which holds the pool's turn then."""
+    """See Conversation. Its guest's calls arrive on whatever thread drives the pool and holds its turn then."""
 
     def __init__(
         self, pool: BlockingPool, backstage: Backstage, offer: Offer, job: Job, timeout: float | None

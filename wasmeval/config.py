@@ -141,8 +141,8 @@ class HttpRuleConfig(_Model):
 
 
 class CredentialConfig(_Model):
-    """A secret that callers' rules may name, and that guests never see. It is read when the service starts, from a variable or a
-    file, never from the configuration itself."""
+    """A secret that callers' rules may name, and that guests never see. It is read when the service starts, from a
+    variable or a file, never from the configuration itself."""
 
     kind: Literal["bearer", "basic", "header", "query"]
     secret_env: str = ""

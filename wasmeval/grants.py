@@ -15,9 +15,9 @@ from wasmeval.limits import MIB
 class HttpRule:
     """One kind of request that is allowed.
 
-    `host` is exact (`api.example.com`) or a suffix (`*.example.com`, which is not `example.com` itself), in any case, IDNA
-    or Unicode, with `:PORT` when it is not the scheme's own. `methods` is empty for all. `path_prefix` begins with `/`
-    and covers whole segments: `/v1` allows `/v1` and `/v1/x`, not `/v10`. `schemes` are `https` alone by default.
+    `host` is exact (`api.example.com`) or a suffix (`*.example.com`, which is not `example.com` itself), in any case,
+    IDNA or Unicode, with `:PORT` when it is not the scheme's own. `methods` is empty for all. `path_prefix` begins with
+    `/` and covers whole segments: `/v1` allows `/v1` and `/v1/x`, not `/v10`. `schemes` are `https` alone by default.
     `credential` names one of the operator's: it is added to the request where the guest cannot see it.
     """
 
@@ -32,8 +32,9 @@ class HttpRule:
 class HttpPolicy:
     """Which HTTP requests an evaluation may send, and how much. The operator's ceiling lowers what is above it.
 
-    `requests` counts hops of redirects too. `request_bytes` and `response_bytes` are those of all requests together, bodies and headers.
-    `seconds` bounds one request from its start to the last byte that is read. `redirects` is the most hops of one request.
+    `requests` counts hops of redirects too. `request_bytes` and `response_bytes` are those of all requests together,
+    bodies and headers. `seconds` bounds one request from its start to the last byte that is read. `redirects` is the
+    most hops of one request.
     """
 
     rules: tuple[HttpRule, ...]
@@ -66,8 +67,8 @@ class HttpUse:
 class Folder:
     """A folder of this machine that an evaluation may see at `/mnt/NAME`.
 
-    A writable one takes at most `max_bytes` and `max_files` more than was in it when the evaluation began; the guest sees
-    `ENOSPC` beyond that.
+    A writable one takes at most `max_bytes` and `max_files` more than was in it when the evaluation began; the guest
+    sees `ENOSPC` beyond that.
     """
 
     path: Path

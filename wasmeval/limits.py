@@ -8,10 +8,10 @@ Each limit has a unit, a default, a ceiling and a way to be told that it was rea
 | `deadline_seconds` | wall clock from its start | `deadline_exceeded` | nothing: it ends, asleep or not |
 | `memory_bytes` | linear memory, interpreter included | `memory_exceeded` | `MemoryError`, out of memory |
 | `output_bytes` | each of stdout, stderr, value | `output_exceeded` (value) | nothing; streams keep head and tail |
-| `workspace_bytes`, `workspace_files` | `/workspace` and `/tmp` together | the snippet's own error | `OSError`, `ENOSPC` |
-| `tool_calls`, `tool_calls_in_flight` | calls in total, at a time | the snippet's own error | `ToolLimitError` |
-| `tool_call_bytes`, `tool_bytes` | JSON each way of one call, of all | the snippet's own error | `ToolLimitError` |
-| `tool_seconds` | wall clock of one call | the snippet's own error | `ToolLimitError` |
+| `workspace_bytes`, `workspace_files` | `/workspace` and `/tmp` together | the snippet's error | `OSError`, `ENOSPC` |
+| `tool_calls`, `tool_calls_in_flight` | calls in total, at a time | the snippet's error | `ToolLimitError` |
+| `tool_call_bytes`, `tool_bytes` | JSON each way of one call, of all | the snippet's error | `ToolLimitError` |
+| `tool_seconds` | wall clock of one call | the snippet's error | `ToolLimitError` |
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests: what the arguments of `evaluate` and `converse` ask for, as one value; the same for every way to evaluate."""
+"""Requests: what the arguments of `evaluate` and `converse` ask for, as one value, however it is evaluated."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Runtime:
 
     `initial_memory_bytes` is the linear memory of a fresh instance, `minimum_memory_bytes` the least limit with
     which a snippet can run, `max_wasm_stack` the native stack its recursion needs, `warm_up` the snippet that
-    prepares an instance.
+    prepares an instance. One that `translates_to` another runtime runs nothing: it makes code for that one.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Runtime:
     max_wasm_stack: int
     fuel_per_millisecond: int
     warm_up: str
+    translates_to: str = ""
 
     @property
     def image_sha256(self) -> str:
@@ -74,6 +75,7 @@ class Runtime:
                 max_wasm_stack=manifest["max_wasm_stack"],
                 fuel_per_millisecond=manifest["fuel_per_millisecond"],
                 warm_up=manifest["warm_up"],
+                translates_to=manifest.get("translates_to", ""),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SetupError(f"{path} is no usable manifest: {error!r}; reinstall wasmeval") from error
@@ -99,6 +101,12 @@ class Catalogue:
         twice = sorted({language for language in languages if languages.count(language) > 1})
         if twice:
             raise SetupError(f"two runtimes below {images} claim the language {twice[0]!r}; remove one")
+        names = {runtime.name for runtime in runtimes if not runtime.translates_to}
+        for runtime in runtimes:
+            if runtime.translates_to and runtime.translates_to not in names:
+                raise SetupError(
+                    f"{runtime.name} translates to {runtime.translates_to}, which is not installed; reinstall wasmeval"
+                )
         return cls(runtimes)
 
     def __iter__(self) -> Iterator[Runtime]:

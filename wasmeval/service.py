@@ -22,7 +22,7 @@ from wasmeval.limits import (
 )
 from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
 from wasmeval.offer import Offer
-from wasmeval.runtimes import Catalogue
+from wasmeval.runtimes import Catalogue, Runtime
 from wasmeval.telemetry import Telemetry
 
 MAX_CODE_BYTES = 1 << 20
@@ -91,18 +91,25 @@ _NOTHING = Offer()
 
 def prepare(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer = _NOTHING) -> Job:
     """The job of a request: checked, clamped, encoded. Raises InvalidArgument, and has then cost nothing."""
-    runtime = catalogue.for_language(request.language)
+    runtime, translator = catalogue.for_language(request.language), ""
     limits = policy.apply(request.limits)
+    _check_memory(limits, runtime)
+    if runtime.translates_to:
+        runtime, translator = catalogue[runtime.translates_to], runtime.name
+        _check_memory(limits, runtime)
+    inputs = compose_inputs(runtime.name, request.inputs)
+    grants = request.grants
+    if grants is not None:
+        grants = offer.check(grants, limits, runtime.name, request.inputs)
+    return Job(runtime.name, _check_code(request.code), inputs, limits, grants, translator)
+
+
+def _check_memory(limits: Limits, runtime: Runtime) -> None:
     if limits.memory_bytes is not None and limits.memory_bytes < runtime.minimum_memory_bytes:
         raise InvalidArgument(
             "limits.memory_bytes",
             f"{limits.memory_bytes} is less than {runtime.name} needs; ask for {runtime.minimum_memory_bytes} or more",
         )
-    inputs = compose_inputs(runtime.name, request.inputs)
-    grants = request.grants
-    if grants is not None:
-        grants = offer.check(grants, limits, runtime.name, request.inputs)
-    return Job(runtime.name, _check_code(request.code), inputs, limits, grants)
 
 
 def runtime_infos(catalogue: Catalogue) -> tuple[RuntimeInfo, ...]:
@@ -218,7 +225,7 @@ class Service:
                 )
             if self._uploads + size > MAX_UPLOADS_BYTES:
                 raise ResourceExhausted(
-                    f"what clients send in pieces now takes {self._uploads} bytes, of {MAX_UPLOADS_BYTES}; try again later"
+                    f"what clients send in pieces takes {self._uploads} bytes now, of {MAX_UPLOADS_BYTES}; try later"
                 )
             held += size
             self._uploads += size
@@ -437,8 +444,8 @@ def _fit_files(result: Result) -> Result:
     ):
         return result
     text = (
-        f"the files that outputs asked for are {size} bytes, more than {MAX_UNARY_FILES_BYTES} in one reply; ask for fewer, or "
-        "converse: there they come in pieces"
+        f"the files that outputs asked for are {size} bytes, more than {MAX_UNARY_FILES_BYTES} in one reply; ask for "
+        "fewer, or converse: there they come in pieces"
     )
     error = ErrorInfo("OutputExceeded", text)
     return replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, files={})

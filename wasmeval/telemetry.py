@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wasmeval.errors import SetupError
+from wasmeval.grants import HttpUse
 from wasmeval.model import Job, Result
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ class Metric(StrEnum):
     """{fuel}: spent by one evaluation, by runtime."""
     QUEUE_WAIT = "wasmeval.queue.wait"
     """s: from acceptance to the guest's start, by runtime."""
+    TOOL_CALLS = "wasmeval.tool_calls"
+    """{call}: calls of tools that snippets began, by runtime."""
+    HTTP_REQUESTS = "wasmeval.http.requests"
+    """{request}: HTTP requests that snippets asked for, by runtime and outcome: `sent`, `failed` or `refused`."""
+    HTTP_BYTES = "wasmeval.http.bytes"
+    """By: sent and received for snippets, by runtime and direction."""
     WORKERS = "wasmeval.workers"
     """{worker}: alive now."""
     RESTARTS = "wasmeval.worker.restarts"
@@ -48,6 +55,8 @@ class Attribute(StrEnum):
     OUTCOME = "wasmeval.status"
     """A `Status`, or the name of the service error in its place."""
     REASON = "wasmeval.reason"
+    DIRECTION = "wasmeval.direction"
+    """`sent` or `received`."""
     FUEL = "wasmeval.fuel"
     WALL_SECONDS = "wasmeval.wall_seconds"
     PEAK_MEMORY_BYTES = "wasmeval.peak_memory_bytes"
@@ -80,6 +89,10 @@ class Observation:
             }
         )
         self._telemetry.fuel.record(result.usage.fuel, {Attribute.RUNTIME: self._runtime})
+        if result.usage.tool_calls:
+            self._telemetry.tool_calls.add(result.usage.tool_calls, {Attribute.RUNTIME: self._runtime})
+        for use in result.http:
+            self._telemetry.http_used(self._runtime, use)
         self._end(result.status.value)
 
     def failed(self, error: BaseException) -> None:
@@ -115,6 +128,9 @@ class Telemetry:
         self.evaluations = meter.create_counter(Metric.EVALUATIONS, "{evaluation}")
         self.duration = meter.create_histogram(Metric.DURATION, "s")
         self.fuel = meter.create_histogram(Metric.FUEL, "{fuel}")
+        self.tool_calls = meter.create_counter(Metric.TOOL_CALLS, "{call}")
+        self._http_requests = meter.create_counter(Metric.HTTP_REQUESTS, "{request}")
+        self._http_bytes = meter.create_counter(Metric.HTTP_BYTES, "By")
         self._queue_wait = meter.create_histogram(Metric.QUEUE_WAIT, "s")
         self._restarts = meter.create_counter(Metric.RESTARTS, "{restart}")
 
@@ -131,6 +147,13 @@ class Telemetry:
         return Observation(
             self, job.runtime, self._tracer.start_span(SPAN, context=parent, attributes=attributes)
         )
+
+    def http_used(self, runtime: str, use: HttpUse) -> None:
+        """A snippet sent an HTTP request, or wanted to. Where to is nobody's business here."""
+        outcome = "refused" if not use.allowed else "sent" if use.status else "failed"
+        self._http_requests.add(1, {Attribute.RUNTIME: runtime, Attribute.OUTCOME: outcome})
+        for direction, size in (("sent", use.sent_bytes), ("received", use.received_bytes)):
+            self._http_bytes.add(size, {Attribute.RUNTIME: runtime, Attribute.DIRECTION: direction})
 
     def queue_wait(self, runtime: str, seconds: float) -> None:
         """An evaluation left the queue."""

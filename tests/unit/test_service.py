@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ def job(code: str | bytes = "1", language: str = "python", **fields: Any) -> Job
 
 def test_a_request_becomes_a_job() -> None:
     got = job("x + \N{SNOWMAN}", "py", inputs={"x": b"[1, 2]", "y": b"NaN"}, limits=Limits(fuel=5))
-    limits = Limits(5, DEFAULTS.deadline_seconds, DEFAULTS.memory_bytes, DEFAULTS.output_bytes)
+    limits = replace(DEFAULTS, fuel=5)
     assert got == Job("python", "x + \N{SNOWMAN}".encode(), b'{"x":[1, 2],"y":NaN}', limits)
     assert job(b"1") == Job("python", b"1", b"", DEFAULTS)
 

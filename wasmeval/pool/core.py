@@ -417,8 +417,8 @@ class Pool:
     def _fail(self, ticket: Ticket, reason: str, at_fault: bool) -> None:
         if not at_fault and ticket.bound:
             text = (
-                f"the worker was lost ({reason}) while it held this evaluation, which had called, printed or read something: "
-                "it was not at fault, and was not run again"
+                f"the worker was lost ({reason}) while it held this evaluation, which was not at fault; as it had "
+                "called, printed or read something, it was not run again"
             )
             self._end(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
         elif not at_fault:

@@ -72,7 +72,8 @@ class AsyncPool:
     async def evaluate(self, job: Job, attend: Callable[[Link], Partner] | None = None) -> Result:
         """Run `job` in a fresh instance. Cancelling the awaiting task stops the guest.
 
-        `attend` is given the way into the evaluation, and gives whom the guest's calls go to. Raises ResourceExhausted when the queue is full, Unavailable when draining or closed.
+        `attend` is given the way into the evaluation, and gives whom the guest's calls go to. Raises ResourceExhausted
+        when the queue is full, Unavailable when draining or closed.
         """
         assert self._pool
         assert self._loop

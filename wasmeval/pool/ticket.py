@@ -1,7 +1,7 @@
 """Ticket: one submitted evaluation as the pool knows it, and what its worker may still say about it.
 
-A worker is not trusted: whatever it sends of an evaluation is counted here against what that evaluation was granted, and
-what is beyond raises MalformedFrame.
+A worker is not trusted: whatever it sends of an evaluation is counted here against what that evaluation was granted,
+and what is beyond raises MalformedFrame.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ class Instance:
 
     Order matters to Wasmtime: the future is deleted before the store, and everything a call points at
     (`CallFrame`) stays until the future is gone. `wake` is when a suspended guest wants to go on, in monotonic
-    nanoseconds; None while it can run. `call` is where the answer to the host call under way goes: the addresses of its result
-    and of its trap, good until the guest goes on.
+    nanoseconds; None while it can run. `call` is where the answer to the host call under way goes: the addresses of its
+    result and of its trap, good until the guest goes on.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Live: what a guest prints, on its way to its caller while it runs; in order, in few pieces, and never above the limit."""
+"""Live: what a guest prints, on its way to its caller while it runs: in order, in few pieces, within its limit."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from wasmeval.limits import Limits, Usage
 from wasmeval.model import ErrorInfo, Result, Status
 from wasmeval.wasm import abi, capi
 from wasmeval.wasm.instance import Instance, NoRoom, Trapped
+from wasmeval.wasm.translation import map_traceback, original_line
 
 _NEARLY = 0.9
 """A guest that dies by `unreachable` with this much of its memory in use is taken to have died of it."""
@@ -30,6 +31,10 @@ class Ending:
     wall_seconds: float
     runtime: str
     tool_calls: int = 0
+    spent_fuel: int = 0
+    """By a translator, before this instance."""
+    lines: tuple[int, ...] | None = None
+    """See translation.Translation."""
 
     def replied(self) -> Result:
         """The guest's own reply, or `crashed` when it is no reply."""
@@ -48,7 +53,10 @@ class Ending:
             message = (
                 f"the value is larger than output_bytes ({most}); raise limits.output_bytes or return less"
             )
-        error = ErrorInfo(reply.type, message, reply.traceback, reply.line or None, reply.column or None)
+        line, traceback = reply.line, reply.traceback
+        if self.lines is not None:
+            line, traceback = original_line(self.lines, line), map_traceback(traceback, self.lines)
+        error = ErrorInfo(reply.type, message, traceback, line or None, reply.column or None)
         return self._result(_STATUS[reply.outcome], error)
 
     def trapped(self, trap: Trapped) -> Result:
@@ -108,7 +116,7 @@ class Ending:
 
     def _usage(self, fuel: int | None) -> Usage:
         assert self.instance is not None
-        fuel = self.instance.fuel_used() if fuel is None else fuel
+        fuel = self.spent_fuel + self.instance.fuel_used() if fuel is None else fuel
         return Usage(fuel, self.wall_seconds, self._memory_bytes(), self.tool_calls)
 
     def _result(

@@ -1,9 +1,10 @@
 """Scheduler: the fibers of one worker. New evaluations first, then the long ones in turn, a slice each.
 
-One thread, no locks: `submit`, `cancel`, `answer` and `feed` note what is wanted or has come, `step` runs one guest for
-one slice or does one piece of idle work, and whatever an evaluation says goes to the `Outlet`. A guest is in exactly one
-of four places: `_first` (not yet started, or just woken), `_rotation` (used up a slice and wants another), `_parked` (the
-same, while the rotation is full), or waiting (in `_timers` only, until its wake, its deadline, or what it waits for).
+One thread, no locks: `submit`, `cancel`, `answer` and `feed` note what is wanted or has come, `step` runs one guest
+for one slice or does one piece of idle work, and whatever an evaluation says goes to the `Outlet`. A guest is in
+exactly one of four places: `_first` (not yet started, or just woken), `_rotation` (used up a slice and wants another),
+`_parked` (the same, while the rotation is full), or waiting (in `_timers` only, until its wake, its deadline, or what
+it waits for).
 
 The rotation is short so that many long evaluations end one after the other, each within its deadline, and not all
 together past it: a parked one's clock stands still.
@@ -81,7 +82,7 @@ class Scheduler:
 
     def submit(self, order: Order) -> None:
         """Queue an evaluation under its number, which must not be in use. Its deadline counts from its start."""
-        task = Task(order, self._images[order.runtime], self._outlet)
+        task = Task(order, self._images[order.translator or order.runtime], self._outlet)
         self._tasks[order.number] = task
         self._first.append(task)
 
@@ -176,6 +177,10 @@ class Scheduler:
         task.started = monotonic()
         assert task.limits.deadline_seconds
         task.deadline = task.started + task.limits.deadline_seconds
+        self._enter(task)
+
+    def _enter(self, task: Task) -> None:
+        """Give the task an instance of its image, and run it for the first time."""
         name = task.image.runtime.name
         stock = self._ready[name]
         try:
@@ -186,12 +191,10 @@ class Scheduler:
                 task.instance = Instance(task.image)
             if name not in self._wanted:
                 self._wanted.append(name)
-            task.connect()
-            task.instance.start(task.order.code, task.order.inputs, task.limits, task.calls)
+            task.start()
         except Trapped as trap:
             self._end(task, self._ending(task).trapped(trap))
             return
-        task.order = task.order.taken()
         self._slice(task)
 
     def _slice(self, task: Task) -> None:
@@ -213,7 +216,7 @@ class Scheduler:
         finally:
             self._progress.number = 0
         if done:
-            self._end(task, self._ending(task).replied())
+            self._finish(task)
             return
         if not task.timed:
             # Its first slice was not enough: from now on its deadline has a timer.
@@ -225,6 +228,17 @@ class Scheduler:
         else:
             self._rest(task)
         self._account(task)
+
+    def _finish(self, task: Task) -> None:
+        """The guest has replied: that is the result, or the code that another one is to run."""
+        if task.order.translator:
+            translated = task.take_translation()
+            if translated is not None:
+                self._spent.append(translated)
+                task.image = self._images[task.order.runtime]
+                self._enter(task)
+                return
+        self._end(task, self._ending(task).replied())
 
     def _rest(self, task: Task) -> None:
         """The guest waits: see to it that it goes on when it can."""
@@ -327,7 +341,15 @@ class Scheduler:
 
     def _ending(self, task: Task) -> Ending:
         seconds = monotonic() - task.started if task.started else 0.0
-        return Ending(task.instance, task.limits, seconds, task.image.runtime.name, task.tool_calls)
+        return Ending(
+            task.instance,
+            task.limits,
+            seconds,
+            task.order.runtime,
+            task.tool_calls,
+            task.spent_fuel,
+            task.lines,
+        )
 
     def _end(self, task: Task, result: Result) -> None:
         task.over = True

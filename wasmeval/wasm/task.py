@@ -1,4 +1,4 @@
-"""Task: one evaluation in a worker, from its arrival to its end: its instance, its clock, and its ties to the outside."""
+"""Task: one evaluation in a worker, from its arrival to its end: its instance, its clock, its ties to the outside."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Protocol
 from wasmeval.grants import Grants
 from wasmeval.limits import Limits
 from wasmeval.model import Result
+from wasmeval.wasm import abi
 from wasmeval.wasm.calls import Calls, Operation, Outcome
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.live import Live
+from wasmeval.wasm.translation import decode, largest_translation
 from wasmeval.wasm.wasi import Stdin
 
 FILE_PIECE_BYTES = 1 << 20
@@ -61,8 +63,8 @@ class Order:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One evaluation. `deadline` is by the monotonic clock; it stands still while the task is `parked` or `paused`, from the
-    moment that is noted there."""
+    """One evaluation. `deadline` is by the monotonic clock; it stands still while the task is `parked` or `paused`,
+    from the moment that is noted there."""
 
     order: Order
     image: Image
@@ -102,7 +104,40 @@ class Task:
         """Tools it has called."""
         return self.calls.tool_calls if self.calls else 0
 
-    def connect(self) -> None:
+    def start(self) -> None:
+        """Begin in the instance, which is fresh: translate, or run. Raises Trapped."""
+        order, instance, limits = self.order, self.instance, self.limits
+        assert instance is not None
+        if order.translator:
+            most = largest_translation(len(order.code))
+            instance.start(order.code, b"", replace(limits, output_bytes=most))
+            return
+        self._connect()
+        assert limits.fuel
+        if self.spent_fuel:
+            limits = replace(limits, fuel=max(1, limits.fuel - self.spent_fuel))
+        instance.start(order.code, order.inputs, limits, self.calls)
+        self.order = order.taken()
+
+    def take_translation(self) -> Instance | None:
+        """The translator has replied: what it made is the code now, and its instance, which is given back, is done
+        with. None when the reply says why there is none."""
+        instance = self.instance
+        assert instance is not None
+        try:
+            reply = instance.reply()
+            if reply.outcome is not abi.Outcome.VALUE:
+                return None
+            translation = decode(reply.value)
+        except abi.MalformedReply:
+            return None
+        self.spent_fuel = instance.fuel_used()
+        self.lines = translation.lines
+        self.order = replace(self.order, code=translation.code, translator="")
+        self.instance = None
+        return instance
+
+    def _connect(self) -> None:
         """Give the instance, which has not started, what the evaluation was granted."""
         grants, instance, limits = self.order.grants, self.instance, self.limits
         assert instance is not None

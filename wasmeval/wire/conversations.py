@@ -27,7 +27,6 @@ from wasmeval.wire.names import FILE_PIECE_BYTES
 from wasmeval.wire.replies import decode_result, parse_reply, write_result
 from wasmeval.wire.requests import encode_request, request_of
 
-
 # From client to server.
 
 

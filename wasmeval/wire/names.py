@@ -12,7 +12,7 @@ MAX_REQUEST_BYTES = 16 << 20
 """One request message: the largest legal evaluation without files is 9 MiB."""
 
 MAX_REPLY_BYTES = 80 << 20
-"""One reply message. The largest is 72 MiB: 8 of value, twice 8 that were not UTF-8, three bytes each, and 16 of files."""
+"""One reply message. The largest is 72 MiB: 8 of value, twice 8 of output, threefold, and 16 of files."""
 
 MAX_UNARY_FILES_BYTES = 16 << 20
 """Files in one unary reply; more of them come in pieces."""

@@ -51,8 +51,8 @@ class MalformedFrame(Exception):
 
 _HEADER = struct.Struct("<IB")
 _NUMBER = struct.Struct("<Q")
-# number, status, flags, line, column, fuel, wall, peak memory, tool calls, and the lengths of value, stdout, stderr, type,
-# message, traceback
+# number, status, flags, line, column, fuel, wall, peak memory, tool calls, and the lengths of value, stdout, stderr,
+# type, message, traceback
 _RESULT = struct.Struct("<QBBIIQdQI6I")
 _STATUSES = tuple(Status)
 _STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}

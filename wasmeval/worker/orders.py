@@ -14,8 +14,8 @@ from wasmeval.wasm.task import FILE_PIECE_BYTES, Order
 from wasmeval.worker.frames import Kind, MalformedFrame, encode
 
 _NO_TRANSLATOR = 255
-# number, runtime, translator, fuel, deadline, memory, output, workspace bytes and files, and the lengths of code, inputs
-# and grants
+# number, runtime, translator, fuel, deadline, memory, output, workspace bytes and files, and the lengths of code,
+# inputs and grants
 _EVALUATE = struct.Struct("<QBBQdQQQQIII")
 # number, length of the path
 _FILE = struct.Struct("<QI")
@@ -23,7 +23,7 @@ _LIMITS = ("tool_calls", "tool_calls_in_flight", "tool_call_bytes", "tool_bytes"
 
 
 def encode_order(number: int, runtime: int, translator: int | None, job: Job) -> bytes:
-    """The EVALUATE frame of `job` under `number`; `runtime` and `translator` are indexes into the configured runtimes."""
+    """The EVALUATE frame of `job` under `number`; `runtime` and `translator` are indexes of configured runtimes."""
     limits = job.limits
     grants = _encode_grants(job.grants, limits) if job.grants else b""
     head = _EVALUATE.pack(
