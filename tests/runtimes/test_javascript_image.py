@@ -97,7 +97,7 @@ def test_inputs_stand_above_tools_of_their_name(image: Image) -> None:
     assert image.evaluate("x", {"x": "input"}, host=host).value == "input"
 
 
-def test_what_tools_print_and_raise_cannot_reach_the_harness(image: Image) -> None:
+def test_calls_work_whatever_the_snippet_has_done_to_built_in_classes(image: Image) -> None:
     code = (
         "Promise.prototype.then = Map.prototype.get = Array.prototype.push = JSON.stringify = "
         "() => { throw new Error('patched') }; await search('x')"
@@ -125,14 +125,14 @@ class Sulking(Operations):
                 return struct.pack("<I", 7)
             case 5:
                 return NOTHING_UNDER_WAY
-        return super(Sulking, self).operate(request)
+        return super().operate(request)
 
 
 def test_a_call_that_the_host_does_not_take_is_a_limit_error(image: Image) -> None:
     host = Host(operations=Sulking([Tool("ask", lambda text: text, ("text",))]))
     reply = image.evaluate("await ask('refused')", host=host)
     assert (reply.outcome, reply.type) == (1, "ToolLimitError")
-    assert reply.message.startswith("ask: the host takes no call with 52 characters of arguments")
+    assert reply.message.startswith("ask: the host takes no call with 45 characters of arguments")
 
 
 def test_calls_that_the_host_forgot_fail_and_do_not_hang(image: Image) -> None:

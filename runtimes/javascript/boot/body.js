@@ -54,7 +54,7 @@ class ReadableStreamDefaultReader {
   }
   async read() {
     if (!this.#state) throw codedError(TypeError, 'ERR_INVALID_STATE', 'Invalid state: The reader is not attached to a stream');
-    return readFrom(this.#state);
+    return await readFrom(this.#state);
   }
   async cancel(reason) {
     if (this.#state) cancelStream(this.#state, reason);

@@ -58,7 +58,8 @@ function placedAt(error, site) {
 // ---- tools ----
 
 function toolFunction(tool) {
-  const call = async function (...args) { return callTool(tool, args); };
+  // awaited here: what is returned would be adopted by whatever `then` the snippet has given promises
+  const call = async function (...args) { return await callTool(tool, args); };
   const signature = tool.signature || '(...)';
   const doc = tool.doc ? `/** ${arrayJoin(stringSplit(tool.doc, '*/'), '*\\/')} */\n` : '';
   const text = `${doc}async function ${tool.name}${signature} { [native code] }`;
