@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -89,3 +90,32 @@ async def test_a_credential_goes_by_https_alone(secure: Server, server: Server, 
     assert (await guest.fetch(secure.url("/", "good.test", "https"))).body == b"plain"
     assert secure.asked[0].header("authorization") == "Bearer key-0123456789"
     assert server.asked[0].header("authorization") is None
+
+
+async def test_tls_that_breaks_in_the_middle(authority: trustme.CA, open_guest: Open) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("good.test").configure_cert(context)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        await writer.drain()
+        os.write(writer.get_extra_info("socket").fileno(), b"this is no TLS" * 20)
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = listener.sockets[0].getsockname()[1]
+    guest = open_guest(names=NAMES)
+    failure = await guest.fail(f"https://good.test:{port}/")
+    listener.close()
+    assert (failure["kind"], failure["type"]) in ((4, "tls"), (4, "connect"))
+
+
+async def test_certificates_that_cannot_be_read(open_guest: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    guest = open_guest(names=NAMES)
+    for _ in range(2):
+        assert await guest.fail("https://good.test/") == {
+            "kind": 4, "type": "tls", "message": "the service cannot read its trusted certificates",
+        }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import threading
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from wasmeval.egress.addresses import parse_networks
 from wasmeval.egress.ceiling import Credential, HttpCeiling, check_numbers
 from wasmeval.egress.exchange import Exchange
+from wasmeval.egress.failure import failed
 from wasmeval.egress.gate import Gate, Resolve, system_resolver
 from wasmeval.egress.meter import Meter
 from wasmeval.egress.rules import CompiledRule, compile_rules
@@ -23,6 +25,8 @@ from wasmeval.grants import HttpPolicy
 
 if TYPE_CHECKING:
     from wasmeval.egress.transfer import Means
+
+logger = logging.getLogger(__name__)
 
 _LOOK_UPS = 16
 """Names that are looked up at once; more wait for their turn."""
@@ -111,7 +115,12 @@ class Egress:
 
     async def _connect(self, rules: tuple[CompiledRule, ...], meter: Meter) -> Means:
         """What the requests of one evaluation share, made at its first."""
-        context = await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        try:
+            loop = asyncio.get_running_loop()
+            context = self._context or await loop.run_in_executor(self._threads, self._load)
+        except OSError as error:
+            logger.error("HTTP is not possible: the trusted certificates cannot be read: %s", error)
+            raise failed("tls", "the service cannot read its trusted certificates") from None
         from wasmeval.egress.network import open_pool
         from wasmeval.egress.transfer import Means
 

@@ -18,6 +18,9 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 MOST_ADDRESSES = 8
 
+MOST_LOOK_UPS = 4
+"""Of one evaluation at once: with names whose servers do not answer it cannot hold up all the others'."""
+
 
 class Gate:
     """What one evaluation may reach. `pins` keeps each name's addresses: none is asked for twice."""
@@ -36,6 +39,7 @@ class Gate:
         self._networks = networks
         self._credentials = credentials
         self._resolve = resolve
+        self._look_ups = asyncio.Semaphore(MOST_LOOK_UPS)
 
     def rule_for(self, method: str, url: Destination) -> CompiledRule:
         """The first of the policy's rules that allows it; raises HttpFailure when policy or operator does not."""
@@ -71,7 +75,8 @@ class Gate:
 
     async def _addresses(self, host: str) -> Sequence[str]:
         try:
-            return list(dict.fromkeys(await self._resolve(host)))
+            async with self._look_ups:
+                return list(dict.fromkeys(await self._resolve(host)))
         except (OSError, UnicodeError):
             raise failed("connect", f"the name {host} could not be resolved") from None
 

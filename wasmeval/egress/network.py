@@ -101,7 +101,7 @@ def explain(error: Exception, where: str) -> HttpFailure:
 
     Its own text is not handed on: it may name an address behind the host, or a header that we added.
     """
-    cause = _cause(error)
+    cause = error if isinstance(error, OSError) else _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return failed("tls", f"the certificate of {where} does not verify: {cause.verify_message}")
     if isinstance(cause, ssl.SSLError):
@@ -110,7 +110,7 @@ def explain(error: Exception, where: str) -> HttpFailure:
         return failed("connect", f"could not connect to {where}{_reason(cause)}")
     if isinstance(error, httpcore.TimeoutException):
         return failed("timeout", f"{where} did not answer in time")
-    if isinstance(error, httpcore.NetworkError):
+    if isinstance(error, httpcore.NetworkError | OSError):
         return failed("connect", f"the connection to {where} was lost")
     return failed("protocol", f"{where} does not speak HTTP as it should, or ended the connection early")
 

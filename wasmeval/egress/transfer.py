@@ -146,7 +146,8 @@ class Transfer:
             response = await self._means.pool.handle_async_request(request)
             record.status = response.status
             yield response
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+            # An OSError: TLS that breaks in the middle comes as it is.
             raise explain(error, target.authority) from None
         except BadEncoding:
             raise failed(
