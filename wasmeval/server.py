@@ -151,7 +151,9 @@ class _Handlers:
             wire.EVALUATE_BATCH: self._evaluate_batch,
             wire.LIST_RUNTIMES: self._runtimes,
         }
-        handlers: dict[str, Any] = {path: grpc.unary_unary_rpc_method_handler(call) for path, call in methods.items()}
+        handlers: dict[str, Any] = {
+            path: grpc.unary_unary_rpc_method_handler(call) for path, call in methods.items()
+        }
         handlers[wire.CONVERSE] = grpc.stream_stream_rpc_method_handler(self._converse)
         return grpc.method_handlers_generic_handler(
             wire.SERVICE, {path.rpartition("/")[2]: handler for path, handler in handlers.items()}
