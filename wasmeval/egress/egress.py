@@ -117,7 +117,9 @@ class Egress:
         """What the requests of one evaluation share, made at its first."""
         try:
             loop = asyncio.get_running_loop()
-            context = self._context or await loop.run_in_executor(self._threads, self._load)
+            context = self._context
+            if context is None:
+                context = await loop.run_in_executor(self._threads, self._load)
         except OSError as error:
             logger.error("HTTP is not possible: the trusted certificates cannot be read: %s", error)
             raise failed("tls", "the service cannot read its trusted certificates") from None

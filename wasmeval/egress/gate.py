@@ -88,7 +88,7 @@ def may_carry(credential: Credential, url: Destination) -> bool:
 
 
 def _said(method: str, url: Destination) -> str:
-    return f"{method} {url.scheme}://{url.host}:{url.port}{url.path[:200]}"
+    return f"{method} {url.scheme}://{url.authority}{url.path[:200]}"
 
 
 def system_resolver(threads: Executor) -> Resolve:
