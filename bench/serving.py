@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from bench import machine
-from bench.companions.serving import EMPTY
+from bench.companions.serving import ECHO, EMPTY
 from wasmeval import wire
 from wasmeval.limits import Limits
 from wasmeval.model import Request
@@ -48,6 +48,10 @@ class Serving:
         call: Any = self.channel.unary_unary(EMPTY)
         return lambda: call(b"")
 
+    def echo(self) -> Callable[[Any], Any]:
+        """The stream whose every message comes back."""
+        return self.channel.stream_stream(ECHO)
+
     def bare(self, language: str, code: str = "1+1") -> Callable[[], bytes]:
         """One evaluation by the bare call, its reply left as bytes. Checked once to be `ok`."""
         call, message = self.evaluating(code, language)
@@ -60,10 +64,10 @@ class Serving:
 
 
 @contextmanager
-def serving(workers: int) -> Iterator[Serving]:
-    """A running service; stopped in the end, whatever happens."""
+def serving(workers: int, reachable: str = "") -> Iterator[Serving]:
+    """A running service; stopped in the end, whatever happens. `reachable` is where guests may send HTTP requests."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.companions.serving", str(workers)],
+        [sys.executable, "-m", "bench.companions.serving", str(workers), *([reachable] if reachable else [])],
         cwd=machine.ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

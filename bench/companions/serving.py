@@ -1,6 +1,9 @@
-"""`wasmeval serve` with one more call, `/bench.Empty/Call`: bytes in, no bytes out, nothing done. The RPC's own floor.
+"""`wasmeval serve` with two more calls that do nothing, the floor of any RPC: `/bench.Empty/Call`, bytes in and none
+out, and `/bench.Empty/Echo`, a stream whose every message comes back.
 
-    python -m bench.companions.serving WORKERS
+    python -m bench.companions.serving WORKERS [HOST:PORT]
+
+HOST:PORT is where guests may be allowed to send HTTP requests.
 
 Ends when its standard input does, or by SIGTERM.
 """
@@ -21,6 +24,7 @@ from wasmeval import server
 from wasmeval.config import load
 
 EMPTY = "/bench.Empty/Call"
+ECHO = "/bench.Empty/Echo"
 
 
 class _Server(server.Server):
@@ -28,13 +32,21 @@ class _Server(server.Server):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        handler: Any = grpc.unary_unary_rpc_method_handler(_empty)
-        generic = grpc.method_handlers_generic_handler(EMPTY.split("/")[1], {EMPTY.split("/")[2]: handler})
+        handlers: dict[str, Any] = {
+            EMPTY.split("/")[2]: grpc.unary_unary_rpc_method_handler(_empty),
+            ECHO.split("/")[2]: grpc.stream_stream_rpc_method_handler(_echo),
+        }
+        generic = grpc.method_handlers_generic_handler(EMPTY.split("/")[1], handlers)
         self._grpc.add_generic_rpc_handlers((generic,))
 
 
 async def _empty(_data: bytes, _context: Any) -> bytes:
     return b""
+
+
+async def _echo(_messages: object, context: Any) -> None:
+    while (message := await context.read()) is not grpc.aio.EOF:
+        await context.write(message)
 
 
 def _end_with_input() -> None:
@@ -48,5 +60,9 @@ if __name__ == "__main__":
     # `serve` makes its Server by this name; there is no other way in, and none is wanted but here.
     server.Server = _Server  # type: ignore[misc]
     threading.Thread(target=_end_with_input, daemon=True).start()
-    config = load(overrides={"listen": "127.0.0.1:0", "workers": sys.argv[1]})
+    overrides: dict[str, Any] = {"listen": "127.0.0.1:0", "workers": sys.argv[1]}
+    if sys.argv[2:]:
+        overrides["http.rules"] = ({"host": sys.argv[2], "schemes": ("http",)},)
+        overrides["http.private_networks"] = ("127.0.0.0/8",)
+    config = load(overrides=overrides)
     asyncio.run(server.serve(config, announce=partial(print, flush=True)))

@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from bench.report import Row
-from bench.rows import batches, cpu, embedded, fairness, grpc, memory, starting, workloads
+from bench.rows import (
+    batches,
+    cpu,
+    embedded,
+    fairness,
+    files,
+    grpc,
+    http,
+    memory,
+    starting,
+    tools,
+    typescript,
+    waiting,
+    workloads,
+)
 from bench.settings import Settings
 
 ROWS: Mapping[str, Callable[[Settings], Iterator[Row]]] = {
@@ -20,6 +34,11 @@ ROWS: Mapping[str, Callable[[Settings], Iterator[Row]]] = {
     "javascript": workloads.javascript,
     "loops": fairness.loops,
     "sleepers": fairness.sleepers,
+    "tools": tools.rows,
+    "waiting": waiting.rows,
+    "files": files.rows,
+    "http": http.rows,
+    "typescript": typescript.rows,
     "memory": memory.rows,
     "run": starting.run,
     "serve": starting.serve,

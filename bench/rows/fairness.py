@@ -32,9 +32,9 @@ def loops(settings: Settings) -> Iterator[Row]:
         for runtime, name in RUNTIMES.items():
             idle, busy = Samples(), Samples()
             for _ in range(rounds):
-                idle.seconds += _small(service, runtime, seconds)
+                idle.seconds += small(service, runtime, seconds)
                 with _crowd(service, _LOOP[runtime], runtime, _LOOPS_EACH * settings.workers):
-                    busy.seconds += _small(service, runtime, seconds)
+                    busy.seconds += small(service, runtime, seconds)
             yield _row(
                 f"{_LOOPS_EACH} endless loops in each of {settings.workers} workers beside {_RATE:g} small "
                 f"evaluations a second, {name}: p50 / p99 of the small ones",
@@ -51,9 +51,9 @@ def sleepers(settings: Settings) -> Iterator[Row]:
     idle, busy = Samples(), Samples()
     with serving(_SLEEPING_WORKERS) as service:
         for _ in range(rounds):
-            idle.seconds += _small(service, "python", seconds)
+            idle.seconds += small(service, "python", seconds)
             with _crowd(service, _SLEEP, "python", _SLEEPERS):
-                busy.seconds += _small(service, "python", seconds)
+                busy.seconds += small(service, "python", seconds)
     what = f"{_SLEEPERS:,} sleeping evaluations on {_SLEEPING_WORKERS} workers: p50 / p99 of the others"
     yield _row(what, "sleepers", idle, busy, (1.1, None))
 
@@ -76,7 +76,7 @@ def _row(what: str, metric: str, idle: Samples, busy: Samples, targets: tuple[fl
     )
 
 
-def _small(service: Serving, language: str, seconds: float) -> list[float]:
+def small(service: Serving, language: str, seconds: float) -> list[float]:
     """How long each of the small evaluations took, from when it was due: a slow one does not hold up the next."""
     call, message = service.evaluating("1+1", language)
     count = int(_RATE * seconds)
