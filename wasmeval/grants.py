@@ -15,10 +15,11 @@ from wasmeval.limits import MIB
 class HttpRule:
     """One kind of request that is allowed.
 
-    `host` is exact (`api.example.com`) or a suffix (`*.example.com`, which is not `example.com` itself), in any case,
-    IDNA or Unicode, with `:PORT` when it is not the scheme's own. `methods` is empty for all. `path_prefix` begins with
-    `/` and covers whole segments: `/v1` allows `/v1` and `/v1/x`, not `/v10`. `schemes` are `https` alone by default.
-    `credential` names one of the operator's: it is added to the request where the guest cannot see it.
+    `host` is exact (`api.example.com`), a suffix (`*.example.com`, which is not `example.com` itself) or any (`*`), in
+    any case, IDNA or Unicode, with `:PORT` when it is not the scheme's own, `:*` for any. `methods` is empty for all.
+    `path_prefix` begins with `/` and covers whole segments: `/v1` allows `/v1` and `/v1/x`, not `/v10`. `schemes` are
+    `https` alone by default. `credential` names one of the operator's: it is added to the request where the guest
+    cannot see it.
     """
 
     host: str
