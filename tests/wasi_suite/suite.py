@@ -112,15 +112,12 @@ class _Memory:
 
 
 def run(program: Path, sandbox: Sandbox, stdin: bytes | None = None) -> Outcome:
-    """Run a program's `_start` with the functions of `wasi.FUNCTIONS`, and an environment that only programs here have."""
+    """Run a program's `_start` with the functions of `wasi.FUNCTIONS`, and an environment that only these have."""
     engine = wasmtime.Engine()
     store = wasmtime.Store(engine)
     memory = _Memory(store)
-    folders = OpenFolders(
-        {}
-        if sandbox.is_in_memory
-        else {name: Folder(getattr(sandbox, name), read_only=False) for name in ("sandbox", "tmp")}
-    )
+    mounted = {} if sandbox.is_in_memory else {"sandbox": sandbox.sandbox, "tmp": sandbox.tmp}
+    folders = OpenFolders({name: Folder(path, read_only=False) for name, path in mounted.items()})
     guest = _guest(memory, sandbox)
     if stdin is not None:
         guest.stdin = wasi.Stdin()
@@ -130,10 +127,8 @@ def run(program: Path, sandbox: Sandbox, stdin: bytes | None = None) -> Outcome:
 
     def handler(function: Any) -> Any:
         def call(*arguments: int) -> int:
-            unsigned = [
-                argument % (1 << bits)
-                for argument, bits in zip(arguments, function_bits[function], strict=True)
-            ]
+            bits = function_bits[function]
+            unsigned = [argument % (1 << size) for argument, size in zip(arguments, bits, strict=True)]
             try:
                 ask = function(guest, *unsigned)
                 if ask is not None:

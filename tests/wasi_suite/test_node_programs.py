@@ -35,10 +35,7 @@ PROGRAMS = [
 EXPECTED_FAILURES = {
     ("link", "both"): "there are no hard links: ENOTSUP",
     ("sock", "both"): "sockets are ENOSYS, whatever the descriptor",
-    (
-        "readdir",
-        "both",
-    ): "`.` and `..` are listed, as POSIX and Wasmtime list them; four entries are expected",
+    ("readdir", "both"): "`.` and `..` are listed, as Wasmtime lists them; four entries are expected",
     ("poll", "both"): "poll_oneoff gives the first event alone; a libc may not count on more",
     ("cant_dotdot", "memory"): "the preopen is `/` itself, and `..` of a folder in it is another: ENOENT",
     ("cant_dotdot", "host"): "the preopen is `/` itself, and `..` of a folder in it is another: ENOENT",
