@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wasmeval.limits import MIB, Limits
+from wasmeval.limits import DEFAULTS, MIB, Limits
 from wasmeval.model import Job
 from wasmeval.pool import BlockingPool, PoolSettings
 from wasmeval.runtimes import Catalogue
@@ -19,7 +19,9 @@ PAGE = 65536
 REQUEST = 65536
 """Where `guest` puts the request; the reply stands at REPLY."""
 REPLY = 1024
-LIMITS = Limits(fuel=10**9, deadline_seconds=5.0, memory_bytes=16 * MIB, output_bytes=65536)
+LIMITS = Limits(fuel=10**9, deadline_seconds=5.0, memory_bytes=16 * MIB, output_bytes=65536).within(
+    DEFAULTS, Limits()
+)
 
 
 def guest(

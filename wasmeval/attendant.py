@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import struct
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +17,8 @@ from wasmeval.egress import Exchange, HttpFailure
 from wasmeval.grants import Grants, HttpUse
 from wasmeval.offer import Offer
 from wasmeval.wasm.calls import Operation, Outcome
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from wasmeval.preopens import OpenFolders
@@ -37,6 +40,7 @@ def tool_name(body: bytes) -> str:
 
 
 GONE = raised("gone", "nobody answers calls of tools any more")
+_BROKEN = raised("gone", "the service could not answer; its log says why")
 
 
 class Link(Protocol):
@@ -147,12 +151,17 @@ class Attendant:
             self._talk.dropped(number)
 
     async def _serve(self, call: int, operation: Operation, body: bytes) -> None:
+        outcome, payload = Outcome.FAILED, _BROKEN
         try:
             payload = await self._handle(operation, body)
             outcome = Outcome.DONE
         except HttpFailure as failure:
             outcome, payload = Outcome(failure.kind), failure.payload
-        self._link.answer(call, outcome, payload)
+        except Exception as error:
+            # A bug of ours must not leave the guest waiting. Its message may quote the guest; its class does not.
+            logger.error("internal error while answering %s: %s", operation.name, type(error).__name__)
+        finally:
+            self._link.answer(call, outcome, payload)
 
     async def _handle(self, operation: Operation, body: bytes) -> bytes:
         if operation is Operation.FILES:

@@ -24,7 +24,7 @@ _CODE = {"python": "tool(1)", "javascript": "await tool(1)"}
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """Small evaluations at a steady pace on two workers, with and without a thousand that wait; memory of each of them."""
+    """Small evaluations at a steady pace on two workers, with and without a thousand that wait; memory of each."""
     rounds, seconds = settings.of((4, 3.0), (1, 1.0))
     with serving(_WORKERS) as service:
         for runtime, name in RUNTIMES.items():

@@ -16,6 +16,7 @@ from wasmeval.wasm.calls import MOST_HTTP_IN_FLIGHT, Operation
 from wasmeval.worker.frames import MalformedFrame
 
 _HTTP = (Operation.HTTP, Operation.READ)
+_READ_BYTES = 8
 _HEAD_BYTES = 1 << 17
 """What an HTTP operation's head may take, beside the body; see wasm/calls.py."""
 
@@ -133,6 +134,7 @@ class Ticket:
         else:
             fits = (
                 grants.http is not None
+                and (operation is Operation.HTTP or len(body) == _READ_BYTES)
                 and sum(map(under_way.count, _HTTP)) < MOST_HTTP_IN_FLIGHT
                 and len(body) <= grants.http.request_bytes + _HEAD_BYTES
             )
