@@ -125,10 +125,12 @@ def run(program: Path, sandbox: Sandbox, stdin: bytes | None = None) -> Outcome:
         guest.stdin.close()
     ended: list[int] = []
 
-    def handler(function: Any) -> Any:
+    def handler(function: Any, parameters: str) -> Any:
         def call(*arguments: int) -> int:
-            bits = function_bits[function]
-            unsigned = [argument % (1 << size) for argument, size in zip(arguments, bits, strict=True)]
+            unsigned = [
+                argument % (2**32 if parameter == "i" else 2**64)
+                for argument, parameter in zip(arguments, parameters, strict=True)
+            ]
             try:
                 ask = function(guest, *unsigned)
                 if ask is not None:
@@ -140,14 +142,12 @@ def run(program: Path, sandbox: Sandbox, stdin: bytes | None = None) -> Outcome:
 
         return call
 
-    function_bits: dict[Any, list[int]] = {}
     linker = wasmtime.Linker(engine)
     linker.allow_shadowing = True
     module = wasi.MODULE.decode()
     for name, (parameters, function) in wasi.FUNCTIONS.items():
-        function_bits[function] = [32 if p == "i" else 64 for p in parameters]
         kind = wasmtime.FuncType([_TYPES[p] for p in parameters], [_TYPES["i"]])
-        linker.define_func(module, name, kind, handler(function))
+        linker.define_func(module, name, kind, handler(function, parameters))
     _define_rest(linker, guest, sandbox.environment, ended)
     try:
         instance = linker.instantiate(store, wasmtime.Module.from_file(engine, str(program)))

@@ -122,7 +122,7 @@ OPENS = [
     ("workspace/file/..", 0, errno.NOTDIR),
     ("workspace/folder", 0, errno.ISDIR),
     ("workspace/folder", CREAT, errno.ISDIR),
-    ("workspace/folder", DIRECTORY, errno.SUCCESS),
+    ("workspace/folder", DIRECTORY, errno.ISDIR),
     ("workspace/folder", TRUNC, errno.ISDIR),
     ("workspace/none/new", CREAT, errno.NOENT),
     ("workspace/to-file", 0, errno.SUCCESS),
@@ -375,6 +375,8 @@ def test_renumbering_closes_what_was_there(guest: GuestFiles) -> None:
     assert guest.read(b) == b"a"
     assert guest.code("read", a) == errno.BADF
     assert guest.code("call", "fd_renumber", b, 99) == errno.BADF
+    guest.call("fd_renumber", guest.open("workspace", DIRECTORY), 3)
+    assert guest.stat("a")["size"] == 1
     assert guest.code("call", "fd_renumber", b, 1) == errno.BADF
 
 

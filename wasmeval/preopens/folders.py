@@ -182,9 +182,7 @@ class OpenFolders:
             raise Errno(EXIST)
         if stat.S_ISLNK(found.st_mode):
             raise Errno(LOOP)
-        if is_folder and (
-            flags & (Flag.TRUNCATE | Flag.CREATE) or flags & (Flag.WRITE | Flag.FOLDER) == Flag.WRITE
-        ):
+        if is_folder and (flags & (Flag.TRUNCATE | Flag.CREATE) or flags & Flag.WRITE):
             raise Errno(ISDIR)
         if not is_folder and flags & Flag.FOLDER:
             raise Errno(NOTDIR)

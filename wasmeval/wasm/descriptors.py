@@ -20,7 +20,7 @@ MOST_DESCRIPTORS = 256
 _MOST_VECTORS = 1024
 
 FD_READ, FD_SEEK, FD_TELL, FD_WRITE = 1 << 1, 1 << 2, 1 << 5, 1 << 6
-FD_ALLOCATE, FD_READDIR, FD_FILESTAT_SET_SIZE = 1 << 8, 1 << 14, 1 << 22
+FD_ALLOCATE, PATH_FILESTAT_SET_SIZE, FD_FILESTAT_SET_SIZE = 1 << 8, 1 << 19, 1 << 22
 ALL_RIGHTS = (1 << 28) - 1
 """Those that files and folders have; the ones above are for sockets."""
 FILE_RIGHTS = 1 << 0 | FD_READ | FD_SEEK | 1 << 3 | 1 << 4 | FD_TELL | FD_WRITE | 1 << 7 | FD_ALLOCATE | (

@@ -21,7 +21,7 @@ from wasmeval.wasm.descriptors import (
     filestat_of,
     signed,
 )
-from wasmeval.wasm.errno import BADF, INVAL, IO, NAMETOOLONG, NOTCAPABLE, NOTDIR, NOTSUP, SPIPE, Errno
+from wasmeval.wasm.errno import BADF, INVAL, IO, NAMETOOLONG, NOTCAPABLE, NOTDIR, SPIPE, Errno
 from wasmeval.wasm.library import LibraryFile
 from wasmeval.wasm.mounts import (
     ENTRY,
@@ -170,9 +170,9 @@ class FileCalls(Descriptors):
             del self._descriptors[fd]
 
     def fd_renumber(self, fd: int, to: int) -> None:
-        """`to`, which must be open, is closed and is what `fd` was."""
-        if fd <= ROOT or to <= ROOT:
-            raise Errno(NOTSUP if fd <= ROOT and to <= ROOT else BADF)
+        """`to`, which must be open, is closed and is what `fd` was. The standard streams stay where they are."""
+        if fd <= STDERR or to <= STDERR:
+            raise Errno(BADF)
         moved, dropped = self._descriptor(fd), self._descriptor(to)
         if fd != to:
             self._drop(dropped)

@@ -8,6 +8,7 @@ from wasmeval.wasm.descriptors import (
     FD_WRITE,
     FILE_RIGHTS,
     FOLDER_RIGHTS,
+    PATH_FILESTAT_SET_SIZE,
     Descriptor,
     filestat,
     filestat_of,
@@ -20,6 +21,7 @@ from wasmeval.wasm.errno import (
     LOOP,
     NAMETOOLONG,
     NOENT,
+    NOTCAPABLE,
     NOTDIR,
     NOTSUP,
     PERM,
@@ -62,7 +64,10 @@ class PathCalls(FileCalls):
         """Open what is there, or a new file."""
         place = self._locate(fd, path, length, follow & _FOLLOW)
         self._check_room()
-        rights &= self._descriptor(fd).inheriting
+        folder = self._descriptor(fd)
+        if how & _O_TRUNC and not folder.rights & PATH_FILESTAT_SET_SIZE:
+            raise Errno(NOTCAPABLE)
+        rights &= folder.inheriting
         if isinstance(place, HostPlace):
             return self._open_host(place, follow, how, rights, inheriting, flags, out)
         node = place.node
@@ -244,8 +249,7 @@ def _check_open(node: Node, how: int, rights: int) -> None:
     if isinstance(node, Link):
         raise Errno(LOOP)
     if node.kind == FOLDER:
-        # A libc asks for every right where it opens a folder as such, and is given those that a folder has.
-        if (rights & FD_WRITE and not how & _O_DIRECTORY) or how & (_O_TRUNC | _O_CREAT):
+        if rights & FD_WRITE or how & (_O_TRUNC | _O_CREAT):
             raise Errno(ISDIR)
         return
     if how & _O_DIRECTORY:

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wasmeval.wasm.errno import FAULT, INVAL, NOSYS, SUCCESS, Errno
+from wasmeval.wasm.descriptors import STDERR
+from wasmeval.wasm.errno import FAULT, INVAL, NOSYS, NOTSOCK, SUCCESS, Errno
 from wasmeval.wasm.mounts import Ask
 from wasmeval.wasm.naming import PathCalls
 from wasmeval.wasm.stdin import Stdin
@@ -97,6 +98,12 @@ class Wasi(PathCalls):
         """Ends the guest."""
         raise Exit(code - (1 << 32) if code >> 31 else code)
 
+    def sock(self, fd: int, *_: int) -> None:
+        """sock_accept and the others: no descriptor is a socket."""
+        if fd > STDERR:
+            self._descriptor(fd)
+        raise Errno(NOTSOCK)
+
 
 def clock_ns(clock: int) -> int:
     """A guest's clock in nanoseconds: the wall clock for 0, a monotonic one for the rest."""
@@ -154,10 +161,10 @@ FUNCTIONS: dict[str, tuple[str, Handler]] = {
     "path_unlink_file": ("iii", Wasi.path_unlink_file),
     # What this tier does not have.
     "proc_raise": ("i", _answer(NOSYS)),
-    "sock_accept": ("iii", _answer(NOSYS)),
-    "sock_recv": ("iiiiii", _answer(NOSYS)),
-    "sock_send": ("iiiii", _answer(NOSYS)),
-    "sock_shutdown": ("ii", _answer(NOSYS)),
+    "sock_accept": ("iii", Wasi.sock),
+    "sock_recv": ("iiiiii", Wasi.sock),
+    "sock_send": ("iiiii", Wasi.sock),
+    "sock_shutdown": ("ii", Wasi.sock),
 }
 """Every function that answers an errno: its parameters and its handler. poll_oneoff and proc_exit differ."""
 
