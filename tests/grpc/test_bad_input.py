@@ -140,7 +140,7 @@ CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in
         (b"not a message", "request", "not a wasmeval.v1.EvaluateRequest message"),
         (CODE + b"\x7f\x31", "request", "not a wasmeval.v1.EvaluateRequest message"),
         (CODE + b"\x01\x31" + UNKNOWN + b"\x01x", "9", "EvaluateRequest has no field 9"),
-        (CODE + b"\x01\x31" + LIMITS + b"\x02\x48\x01", "limits.9", "wasmeval.v1.Limits has no field 9"),
+        (CODE + b"\x01\x31" + LIMITS + b"\x02\x78\x01", "limits.15", "wasmeval.v1.Limits has no field 15"),
         (bytes([1 * 8]) + b"\x05", "1", "EvaluateRequest has no field 1 of this type"),
     ],
 )

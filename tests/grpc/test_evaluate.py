@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,9 @@ def test_limits_are_filled_and_clamped(running: Running) -> None:
         assert client.evaluate("1").limits == DEFAULTS
         asked = Limits(fuel=10, deadline_seconds=1e9, memory_bytes=1 << 50)
         limits = client.evaluate("1", limits=asked).limits
-    assert limits == Limits(10, CEILINGS.deadline_seconds, CEILINGS.memory_bytes, DEFAULTS.output_bytes)
+    assert limits == replace(
+        DEFAULTS, fuel=10, deadline_seconds=CEILINGS.deadline_seconds, memory_bytes=CEILINGS.memory_bytes
+    )
     assert running.pool.jobs[1].limits == limits
 
 

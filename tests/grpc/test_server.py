@@ -79,7 +79,7 @@ def test_reflection_is_served(running: Running) -> None:
 
 def test_an_unknown_method_is_unimplemented(running: Running) -> None:
     with grpc.insecure_channel(running.target) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(f"/{wire.SERVICE}/Converse")(b"", timeout=WAIT_SECONDS)
+        channel.unary_unary(f"/{wire.SERVICE}/Nothing")(b"", timeout=WAIT_SECONDS)
     call: Any = caught.value
     assert call.code() is grpc.StatusCode.UNIMPLEMENTED
 

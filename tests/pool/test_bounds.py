@@ -28,7 +28,7 @@ def big(size: int) -> Job:
 
 def test_what_waits_and_runs_is_bounded_in_bytes(make_pool: MakePool) -> None:
     pool = make_pool(held_bytes=2 * MIB)
-    with pytest.raises(ResourceExhausted, match=r"hold 1048576 bytes of code and inputs, of 2097152"):
+    with pytest.raises(ResourceExhausted, match=r"hold 1048576 bytes of code, inputs and files, of 2097152"):
         pool.evaluate_many([big(MIB), big(2 * MIB)])
     # What was refused and what was cancelled with it no longer counts.
     pool._wait(lambda: pool.stats().running == 0, 60)

@@ -37,9 +37,8 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
         for field, text in (("code", request.code), ("language", request.language)):
             if not is_unicode(text):
                 raise InvalidArgument(field, "not valid Unicode: it cannot be written as UTF-8") from None
-        raise InvalidArgument(
-            "request", "a name or path is not valid Unicode: it cannot be written as UTF-8"
-        ) from None
+        part = "inputs" if not all(map(is_unicode, request.inputs)) else "files, outputs, mounts or http"
+        raise InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8") from None
 
 
 def decode_request(data: bytes) -> Request:
