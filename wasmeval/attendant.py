@@ -39,6 +39,7 @@ def tool_name(body: bytes) -> str:
     return match[1].decode() if match else ""
 
 
+NO_SUCH_TOOL = ("LookupError", "no such tool was offered to this evaluation")
 GONE = raised("gone", "nobody answers calls of tools any more")
 _BROKEN = raised("gone", "the service could not answer; its log says why")
 
@@ -134,8 +135,7 @@ class Attendant:
     def _call_tool(self, call: int, body: bytes) -> None:
         name = tool_name(body)
         if name not in self._names:
-            text = "no such tool was offered to this evaluation"
-            self._link.answer(call, Outcome.RAISED, raised("LookupError", text))
+            self._link.answer(call, Outcome.RAISED, raised(*NO_SUCH_TOOL))
         elif self._talk is None:
             self._link.answer(call, Outcome.FAILED, GONE)
         else:

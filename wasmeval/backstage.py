@@ -14,7 +14,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from wasmeval.attendant import Attendant, raised, tool_name
+from wasmeval.attendant import NO_SUCH_TOOL, Attendant, raised, tool_name
 from wasmeval.conversation import Conversation, ConversationEvent, EventReader
 from wasmeval.errors import DeadlineExceeded, InvalidArgument
 from wasmeval.events import Answer, Called, Dropped, Event, Printed, Wanted
@@ -76,6 +76,7 @@ class EmbeddedConversation(Conversation):
         assert job.grants is not None
         self._backstage = backstage
         self._grants = job.grants
+        self._names = frozenset(tool.name for tool in job.grants.tools)
         self._offer = offer
         self._attendant: Attendant | None = None
         self._end = None if timeout is None else monotonic() + timeout
@@ -121,10 +122,9 @@ class EmbeddedConversation(Conversation):
 
     def called(self, call: int, operation: Operation, body: bytes) -> None:
         """See pool.Partner."""
-        name = tool_name(body) if operation is Operation.CALL else ""
-        if any(tool.name == name for tool in self._grants.tools):
+        if operation is Operation.CALL:
             self._open.add(call)
-            self._events.append(Called(call, name, body))
+            self._events.append(Called(call, tool_name(body), body))
         elif operation is Operation.INPUT:
             self._events.append(Wanted())
         elif operation is Operation.DROP and call in self._open:
@@ -140,14 +140,19 @@ class EmbeddedConversation(Conversation):
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _attend(self, running: Running) -> EmbeddedConversation:
-        if self._grants.http is not None or self._grants.mounts or self._grants.tools:
+        if self._grants.http is not None or self._grants.mounts:
             self._attendant = Attendant(self._grants, self._offer, running, None)
         return self
 
     def _receive(self) -> Event:
         while True:
             if self._events:
-                return self._events.popleft()
+                event = self._events.popleft()
+                if not isinstance(event, Called) or event.name in self._names:
+                    return event
+                # Only a guest that speaks to the host itself gets here; not answered in `called`: it has the turn.
+                self._answer(Answer(event.call, b"", NO_SUCH_TOOL))
+                continue
             outcome = self._running.outcome
             if isinstance(outcome, Result):
                 self._over = True

@@ -84,6 +84,8 @@ class Calls:
         self._streams_dropped = 0
         self.tool_calls = 0
         """Tools called so far."""
+        self.held_bytes = 0
+        """Host memory that outcomes take until the guest fetches them."""
         self.waiting: Waiting | None = None
 
     @property
@@ -148,7 +150,7 @@ class Calls:
         if operation is Operation.CALL:
             outcome, payload = self._within(outcome, payload)
         if operation is not None and operation is not Operation.FILES:
-            self._ended[call] = outcome, payload
+            self._keep(call, outcome, payload)
         return operation
 
     def expire(self, now: float) -> None:
@@ -243,7 +245,7 @@ class Calls:
 
     def _drop(self, number: int) -> bytes:
         self._due.pop(number, None)
-        if self._ended.pop(number, None):
+        if self._fetch(number):
             return b""
         # A stream's number is known to the other side alone; there are no more of them than requests.
         if self._open.pop(number, None) is None:
@@ -265,8 +267,18 @@ class Calls:
     def _take(self, call: int) -> bytes:
         if not call:
             call = next(iter(self._ended), 0)
-        ended = self._ended.pop(call, None)
+        ended = self._fetch(call)
         return b"" if ended is None else _OUTCOME.pack(call, ended[0]) + ended[1]
+
+    def _keep(self, call: int, outcome: Outcome, payload: bytes) -> None:
+        self._ended[call] = outcome, payload
+        self.held_bytes += len(payload)
+
+    def _fetch(self, call: int) -> tuple[Outcome, bytes] | None:
+        ended = self._ended.pop(call, None)
+        if ended is not None:
+            self.held_bytes -= len(ended[1])
+        return ended
 
     def _within(self, outcome: Outcome, payload: bytes) -> tuple[Outcome, bytes]:
         """The outcome, if it keeps the limits on bytes."""
@@ -290,7 +302,7 @@ class Calls:
     def _end(self, call: int, limit: str, text: str) -> None:
         self._open.pop(call, None)
         self._due.pop(call, None)
-        self._ended[call] = Outcome.LIMIT, _limit(limit, text)
+        self._keep(call, Outcome.LIMIT, _limit(limit, text))
 
 
 def _limit(name: str, text: str) -> bytes:

@@ -39,6 +39,9 @@ FIRST_IN_A_ROW = 8
 _LARGE_BYTES = 16 * MIB
 """What grew by more is dropped at once, and not when there is time."""
 
+_LARGE_ANSWER_BYTES = 65536
+"""Answers up to this size are accounted for with the guest's next slice."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
@@ -85,6 +88,8 @@ class Scheduler:
         task = Task(order, self._images[order.translator or order.runtime], self._outlet)
         self._tasks[order.number] = task
         self._first.append(task)
+        if order.grants is not None:
+            self._account(task)
 
     def cancel(self, number: int) -> None:
         """End an evaluation now, wherever it is; unknown numbers are those that ended meanwhile."""
@@ -95,14 +100,21 @@ class Scheduler:
     def answer(self, number: int, call: int, outcome: Outcome, payload: bytes) -> None:
         """A call of an evaluation has ended; one that is over by now does not need it."""
         task = self._tasks.get(number)
-        if task and task.answer(call, outcome, payload):
+        if task is None:
+            return
+        if task.answer(call, outcome, payload):
             self._wake(task)
+        if len(payload) > _LARGE_ANSWER_BYTES:
+            self._account(task)
 
     def feed(self, number: int, data: bytes, ended: bool) -> None:
         """Input of an evaluation has come, or its end."""
         task = self._tasks.get(number)
-        if task and task.feed(data, ended):
+        if task is None:
+            return
+        if task.feed(data, ended):
             self._wake(task)
+        self._account(task)
 
     @property
     def pressing(self) -> bool:
@@ -327,12 +339,7 @@ class Scheduler:
 
     def _account(self, task: Task) -> None:
         """Keep count of what all guests grew by; over the budget the largest one ends."""
-        assert task.instance is not None
-        instance = task.instance
-        grown = instance.memory_bytes() - task.image.runtime.initial_memory_bytes
-        grown += (
-            instance.wasi.stdout.held_bytes + instance.wasi.stderr.held_bytes + instance.wasi.workspace_bytes
-        )
+        grown = task.held_bytes()
         self._grown_bytes += grown - task.grown_bytes
         task.grown_bytes = grown
         if self._grown_bytes > self._settings.memory_bytes:

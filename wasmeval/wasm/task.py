@@ -104,6 +104,17 @@ class Task:
         """Tools it has called."""
         return self.calls.tool_calls if self.calls else 0
 
+    def held_bytes(self) -> int:
+        """Memory of this process that it takes beyond a fresh instance: the guest's, and what is held for it."""
+        instance = self.instance
+        if instance is None:
+            files = self.order.grants.files if self.order.grants else {}
+            return len(self.input) + sum(map(len, files.values()))
+        guest = instance.wasi
+        held = instance.memory_bytes() - self.image.runtime.initial_memory_bytes
+        held += guest.stdout.held_bytes + guest.stderr.held_bytes + guest.workspace_bytes
+        return held + self.calls.held_bytes if self.calls else held
+
     def start(self) -> None:
         """Begin in the instance, which is fresh: translate, or run. Raises Trapped."""
         order, instance, limits = self.order, self.instance, self.limits
