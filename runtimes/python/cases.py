@@ -53,7 +53,7 @@ VALUES: tuple[tuple[str, Any], ...] = (
     ("__name__", "__main__"),
     (
         "import sys\n[sys.executable, sys.prefix, sys.path, sys.platform]",
-        ["", "/usr", ["/usr/lib/python3.13"], "wasi"],
+        ["", "/usr", ["/workspace", "/usr/lib/python3.13"], "wasi"],
     ),
     ("import sys\nsys.modules['__main__'].__dict__ is globals()", True),
     ("import json\njson.__file__", "/usr/lib/python3.13/json/__init__.py"),
@@ -233,16 +233,25 @@ TRACEBACKS: tuple[tuple[str, str], ...] = (
 
 NEEDS: tuple[tuple[str, str], ...] = (
     ("import numpy", "the package 'numpy'"),
-    ("import requests.auth", "the package 'requests'"),
+    ("import pandas.io", "the package 'pandas'"),
     ("import ctypes", "ctypes"),
-    ("import ssl", "sockets"),
+    ("import _ssl", "sockets"),
     ("import curses", "a terminal"),
     ("import readline", "a terminal"),
     ("import tty", "a terminal"),
     ("import tkinter", "a display"),
     ("import fcntl", "file descriptors"),
     ("import socket\nsocket.socket()", "sockets"),
-    ("import socket\nsocket.create_connection(('example.org', 80))", "sockets"),
+    ("import socket\nsocket.socket().connect(('example.org', 80))", "sockets"),
+    *(
+        (code, "needs network access: HTTP is not allowed for this evaluation")
+        for code in (
+            "import socket\nsocket.create_connection(('example.org', 80))",
+            "import urllib.request\nurllib.request.urlopen('https://example.org')",
+            "import http.client\nhttp.client.HTTPSConnection('example.org').request('GET', '/')",
+            "import requests\nrequests.get('https://example.org')",
+        )
+    ),
     ("import subprocess\nsubprocess.run(['ls'])", "processes"),
     ("import os\nos.system('ls')", "processes"),
     ("import os\nos.fork()", "processes"),
@@ -275,7 +284,7 @@ MODULES = (
     "secrets select selectors shelve shlex shutil signal site smtplib socket socketserver sqlite3 stat statistics string "
     "stringprep struct subprocess symtable sys sysconfig tabnanny tarfile tempfile textwrap threading time timeit token tokenize "
     "tomllib trace traceback tracemalloc types typing unicodedata unittest unittest.mock urllib.error urllib.parse urllib.request "
-    "urllib.robotparser uuid warnings wave weakref webbrowser wsgiref.simple_server xml.dom.minidom xml.etree.ElementTree "
+    "urllib.robotparser uuid warnings wave weakref webbrowser wsgiref.simple_server wasmeval requests urllib3 idna charset_normalizer certifi ssl xml.dom.minidom xml.etree.ElementTree "
     "xml.sax xmlrpc.client xmlrpc.server zipapp zipfile zipimport zlib zoneinfo _pydecimal"
 ).split()
 

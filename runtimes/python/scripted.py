@@ -76,13 +76,25 @@ class ScriptedHost:
         if len(parts) > 1:
             stream = 1000 + len(self.streams)
             self.streams[stream] = list(parts[1:])
-        head = {"status": status, "reason": "", "url": "", "headers": headers, "redirected": False, "stream": stream}
+        head = {
+            "status": status,
+            "reason": "",
+            "url": "",
+            "headers": headers,
+            "redirected": False,
+            "stream": stream,
+        }
         encoded = json.dumps(head).encode()
         return DONE, struct.pack("<I", len(encoded)) + encoded + b"".join(parts[:1])
 
     def _context(self) -> dict[str, Any]:
         tools = [
-            {"name": name, "signature": self.signatures.get(name, ""), "parameters": [], "doc": f"What {name} does."}
+            {
+                "name": name,
+                "signature": self.signatures.get(name, ""),
+                "parameters": [],
+                "doc": f"What {name} does.",
+            }
             for name in self.tools
         ]
         return {"tools": tools, "http": self.http is not None, "workspace": True, "mounts": []}

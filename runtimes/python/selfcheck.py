@@ -25,7 +25,7 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
-from runtimes.python import cases
+from runtimes.python import cases, grantcases
 from runtimes.python.library import MOUNT, TIMESTAMP
 from runtimes.python.scripted import ScriptedHost
 from runtimes.snapshot import ABI_EXPORTS, check_copy_on_write
@@ -78,8 +78,13 @@ class Instance:
         self.store = wasmtime.Store(image.engine)
         wasi = wasmtime.WasiConfig()
         wasi.preopen_dir(str(image.root), "/", False)
-        for name in ("/workspace", "/tmp") if folder else ():
-            wasi.preopen_dir(str(folder), name, True)
+        self.spoken: dict[int, Path] = {}
+        if folder:
+            # Wasmtime writes the output itself where it writes files.
+            for name in ("/workspace", "/tmp"):
+                wasi.preopen_dir(str(folder), name, True)
+            self.spoken = {1: Path(f"{folder}.out"), 2: Path(f"{folder}.err")}
+            wasi.stdout_file, wasi.stderr_file = map(str, self.spoken.values())
         self.store.set_wasi(wasi)
         self.store.set_fuel(fuel)
         self.store.set_limits(memory_size=memory_bytes, memories=1)
@@ -88,7 +93,7 @@ class Instance:
         linker.define_wasi()
         i32 = wasmtime.ValType.i32
         for module, name, inputs, results, function in (
-            ("wasi_snapshot_preview1", "fd_write", 4, 1, self._fd_write),
+            *([] if folder else [("wasi_snapshot_preview1", "fd_write", 4, 1, self._fd_write)]),
             ("wasmeval", "host_call", 2, 1, self._host_call),
             ("wasmeval", "host_read", 1, 0, self._host_read),
         ):
@@ -136,6 +141,8 @@ class Instance:
         require((outcome == VALUE) == bool(parts[0]), f"outcome {outcome} with the value {parts[0][:40]!r}")
         require(outcome != VALUE or parts[1:] == ["", "", ""], "an error beside a value")
         value = json.loads(parts[0]) if parts[0] else None
+        for number, path in self.spoken.items():
+            self.output[number] += path.read_bytes()
         out, err = (bytes(self.output[n]).decode() for n in (1, 2))
         kind, message, traceback = parts[1:]
         return Reply(outcome, flags, value, kind, message, traceback, line, column, out, err, fuel)
@@ -371,6 +378,54 @@ def _changed_pages(before: bytes, after: bytes) -> Iterator[int]:
             yield start
 
 
+def check_case(image: Image, case: grantcases.Case, host: ScriptedHost, folder: Path | None = None) -> None:
+    code, wanted = case
+    reply = image.evaluate(code, host=host, folder=folder)
+    if isinstance(wanted, grantcases.Raises):
+        kind, text = wanted
+        require(
+            reply.type == kind and text in reply.message, f"{code!r} is told as {reply.type}: {reply.message}"
+        )
+        require("_wasmeval" not in reply.traceback or "_wasmeval_http" in reply.traceback, reply.traceback)
+    else:
+        require(reply.outcome == VALUE, f"{code!r}: {reply.type}: {reply.message}\n{reply.traceback}")
+        require(
+            reply.flags == 0 and same(reply.value, wanted), f"{code!r} is {reply.value!r}, not {wanted!r}"
+        )
+
+
+def check_tools(image: Image) -> None:
+    most = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    for case in grantcases.TOOLS:
+        check_case(image, case, grantcases.tool_host())
+    sys.set_int_max_str_digits(most)
+    host = grantcases.tool_host()
+    code = "import asyncio\nasync def main():\n    async with asyncio.timeout(0.01):\n        await never.aio()\nasyncio.run(main())"
+    image.evaluate(code, host=host)
+    require(host.dropped == [1], f"a cancelled call is not dropped: {host.dropped}")
+    require(all(number == 0 for _, number in host.waits), f"a loop waits for one call alone: {host.waits}")
+    reply = image.evaluate("search.aio(1)\nNone", host=host)
+    require("'search.aio' was never awaited" in reply.stderr, f"{reply}")
+
+
+def check_http(image: Image) -> None:
+    for case in grantcases.HTTP:
+        check_case(image, case, grantcases.http_host())
+    host = grantcases.http_host()
+    image.evaluate("import requests\nrequests.get('https://stream.test/', stream=True).close()", host=host)
+    require(host.dropped == [1000], f"a body that is not read is not dropped: {host.dropped}")
+
+
+def check_files(image: Image) -> None:
+    for case in grantcases.FILES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "workspace"
+            folder.mkdir()
+            (folder / "helper.py").write_text("answer = 42\n")
+            check_case(image, case, grantcases.tool_host(), folder)
+
+
 CHECKS: tuple[Callable[[Image], None], ...] = (
     check_interface,
     check_values,
@@ -383,6 +438,9 @@ CHECKS: tuple[Callable[[Image], None], ...] = (
     check_exits,
     check_limits,
     check_freshness,
+    check_tools,
+    check_http,
+    check_files,
     check_fuel,
     check_dirty_pages,
     check_recursion,

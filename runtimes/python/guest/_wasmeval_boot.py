@@ -97,6 +97,8 @@ import weakref
 import zlib
 import zoneinfo
 
+import requests
+
 import _strptime
 import wasmeval
 
@@ -156,8 +158,8 @@ def _offer_interactive_names():
     site.sethelper()
 
 
-def _name_folders_plainly():
-    """The C library keeps the `..` of a folder that was changed to; `os.getcwd` is to say where it is."""
+def _mend_files():
+    """The C library keeps the `..` of a folder that was changed to, and takes any name for permissions it does not have."""
     change = os.chdir
 
     def chdir(path):
@@ -167,7 +169,10 @@ def _name_folders_plainly():
             error.filename = path
             raise
 
-    os.chdir = _wasmeval.hide(chdir)
+    def chmod(path, mode, *, dir_fd=None, follow_symlinks=True):
+        os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    os.chdir, os.chmod = _wasmeval.hide(chdir), _wasmeval.hide(chmod)
 
 
 # ---- the warm-up ------------------------------------------------------------------------------------------------
@@ -257,6 +262,6 @@ _refuse_processes()
 _refuse_threads()
 _measure_process_time()
 _offer_interactive_names()
-_name_folders_plainly()
+_mend_files()
 _warm_up_tools()
 stdout.reconfigure(line_buffering=True)

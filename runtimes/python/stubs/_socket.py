@@ -46,13 +46,19 @@ _refuse_http = _wasmeval.refusal(OSError, (_errno.EACCES, _http.NOT_ALLOWED), _h
 class socket:
     """A connection that carries one HTTP request, where the evaluation may send any; nothing else can be made."""
 
-    __slots__ = ("_exchange", "family", "proto", "timeout", "type")
+    __slots__ = ("_exchange", "_settings", "_timeout")
 
     def __init__(self, family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None):
         self._exchange = None
         if not _calls.allows_http() or fileno is not None or (family, type) != (AF_INET, SOCK_STREAM):
             _refuse()
-        self.family, self.type, self.proto, self.timeout = family, type, proto, _default_timeout
+        self._settings, self._timeout = (family, type, proto), _default_timeout
+
+    # `socket.socket` has properties of the same names above these.
+    family = property(lambda self: self._settings[0])
+    type = property(lambda self: self._settings[1])
+    proto = property(lambda self: self._settings[2])
+    timeout = property(lambda self: self._timeout)
 
     def connect(self, address):
         """Nothing is connected yet: the host does that with the request."""
@@ -64,7 +70,7 @@ class socket:
 
     def send(self, data, flags=0):
         exchange = self._connected()
-        exchange.seconds = self.timeout
+        exchange.seconds = self._timeout
         view = memoryview(data).cast("B")
         exchange.send(view)
         return len(view)
@@ -102,16 +108,16 @@ class socket:
     def settimeout(self, seconds):
         if seconds is not None and seconds < 0:
             raise ValueError("Timeout value out of range")
-        self.timeout = seconds
+        self._timeout = seconds
 
     def gettimeout(self):
-        return self.timeout
+        return self._timeout
 
     def setblocking(self, blocking):
-        self.timeout = None if blocking else 0.0
+        self._timeout = None if blocking else 0.0
 
     def getblocking(self):
-        return self.timeout != 0.0
+        return self._timeout != 0.0
 
     def getpeername(self):
         return self._connected().host, self._connected().port
