@@ -39,6 +39,8 @@ FIRST_IN_A_ROW = 8
 _LARGE_BYTES = 16 * MIB
 """What grew by more is dropped at once, and not when there is time."""
 
+_NEVER = float("inf")
+
 _LARGE_ANSWER_BYTES = 65536
 """Answers up to this size are accounted for with the guest's next slice."""
 
@@ -230,15 +232,13 @@ class Scheduler:
         if done:
             self._finish(task)
             return
-        if not task.timed:
-            # Its first slice was not enough: from now on its deadline has a timer.
-            task.timed = True
-            self._at(task.deadline, task)
         task.flush()
         if instance.wake is None:
             self._again(task)
         else:
             self._rest(task)
+        # Its first slice was not enough: from now on its deadline has a timer.
+        self._arm(task)
         self._account(task)
 
     def _finish(self, task: Task) -> None:
@@ -265,13 +265,13 @@ class Scheduler:
             assert calls is not None
             task.awaits_input = True
             calls.want_input()
-        if calls is not None:
-            if not task.paused and not task.order.tool_time_counts and calls.waits_for_tools:
-                task.paused = monotonic()
-            if (due := calls.next_due) is not None and (task.paused or due < task.deadline):
-                self._at(due, task)
-        if instance.wake != FOREVER and (task.paused or instance.wake < task.deadline * 1e9):
-            self._at(instance.wake / 1e9, task)
+        if (
+            calls is not None
+            and not task.paused
+            and not task.order.tool_time_counts
+            and calls.waits_for_tools
+        ):
+            task.paused = monotonic()
 
     def _wake(self, task: Task) -> None:
         """What the guest waits for is there: it goes on, behind those that are new."""
@@ -286,7 +286,6 @@ class Scheduler:
         """The task's clock stood still for so long."""
         task.started += seconds
         task.deadline += seconds
-        self._at(task.deadline, task)
 
     def _again(self, task: Task) -> None:
         """It wants another slice: into the rotation, or parked until there is room."""
@@ -301,17 +300,22 @@ class Scheduler:
             return
         stood_still, task.parked = monotonic() - task.parked, 0.0
         self._shift(task, stood_still)
+        self._arm(task)
         self._rotation.append(task)
 
     def _expire(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
-            _, _, task = heapq.heappop(self._timers)
+            when, _, task = heapq.heappop(self._timers)
+            if when == task.armed:
+                task.armed = _NEVER
             if task.over or task.parked:
                 continue
             if task.deadline <= now and not task.paused:
                 self._end(task, self._ending(task).deadline())
             elif task.instance and task.instance.wake is not None:
                 self._look_after(task, now)
+            else:
+                self._arm(task)
 
     def _look_after(self, task: Task, now: float) -> None:
         """A timer of a task that waits has gone off; it may be an older one."""
@@ -327,12 +331,30 @@ class Scheduler:
             # Behind the new ones: who wakes all the time must not keep them out.
             self._wake(task)
         else:
-            self._rest(task)
+            self._arm(task)
+
+    def _arm(self, task: Task) -> None:
+        """See to it that a timer goes off no later than the task has to be looked after.
+
+        One that goes off too early costs a look; so a task that waits again and again has few, however often.
+        """
+        instance, calls = task.instance, task.calls
+        when = _NEVER if task.paused else task.deadline
+        if instance is not None and instance.wake is not None:
+            if instance.wake != FOREVER:
+                when = min(when, instance.wake / 1e9)
+            if calls is not None and (due := calls.next_due) is not None:
+                when = min(when, due)
+        if when < task.armed:
+            task.armed = when
+            self._at(when, task)
 
     def _at(self, when: float, task: Task) -> None:
         if len(self._timers) > 64 + 4 * len(self._tasks):
-            # Those of evaluations that are over would stay until their deadlines.
-            self._timers = [timer for timer in self._timers if not timer[2].over]
+            # Those of evaluations that are over, or that have an earlier one, would stay until they go off.
+            self._timers = [
+                timer for timer in self._timers if timer[2].armed == timer[0] and not timer[2].over
+            ]
             heapq.heapify(self._timers)
         self._sequence += 1
         heapq.heappush(self._timers, (when, self._sequence, task))

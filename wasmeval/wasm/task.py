@@ -77,7 +77,8 @@ class Task:
     parked: float = 0.0
     paused: float = 0.0
     grown_bytes: int = 0
-    timed: bool = False
+    armed: float = float("inf")
+    """When its next timer goes off, by the monotonic clock."""
     over: bool = False
     asked: int = 0
     """The call whose answer a WASI function waits for; 0 for none."""
