@@ -106,7 +106,7 @@ class Evaluator:
         (that time-out) or Unavailable (closed).
         """
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, tuple(mounts), http)
-        toolbox = Toolbox(tools or {})
+        toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = request_of(
             evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
             tool_time_counts=tool_time_counts,
@@ -213,6 +213,7 @@ def _folders(folders: Mapping[str, Folder | str | Path]) -> dict[str, Folder]:
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
+_NO_TOOLS = Toolbox({})
 _shared: tuple[int, Evaluator] | None = None
 _starting = threading.Lock()
 

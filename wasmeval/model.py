@@ -51,6 +51,9 @@ class Evaluation:
     http: HttpPolicy | None = None
 
 
+_NO_LIMITS = Limits()
+
+
 def evaluation_of(
     code: str,
     language: str,
@@ -66,7 +69,7 @@ def evaluation_of(
         code,
         language,
         {} if inputs is None else inputs,
-        Limits() if limits is None else limits,
+        _NO_LIMITS if limits is None else limits,
         {} if files is None else files,
         outputs,
         mounts,
