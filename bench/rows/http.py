@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import ProxyHandler, build_opener
 
 from bench.measure import Turn, in_turns, timed
 from bench.report import Row, number, pair, times
@@ -35,9 +36,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """One GET in one evaluation, by each way that a snippet has; beside a `1`, and beside httpx in this process."""
-    import httpx
-
+    """One GET in one evaluation, by each way that a snippet has; beside a `1`, and beside urllib in this process."""
     with (
         _site() as place,
         serving(settings.workers, place) as service,
@@ -45,7 +44,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     ):
         url = f"http://{place}/"
         policy = HttpPolicy((HttpRule(place, schemes=("http",)),))
-        turns = {"httpx": Turn(timed(lambda: httpx.get(url, trust_env=False).json()), 20)}
+        opener = build_opener(ProxyHandler({}))
+        turns = {"here": Turn(timed(lambda: opener.open(url).read()), 20)}
         for way, code in _CODE.items():
             language = "javascript" if way == "fetch" else "python"
             text = code.format(url=url)
@@ -58,16 +58,16 @@ def rows(settings: Settings) -> Iterator[Row]:
             )
         turns["1"] = Turn(timed(lambda: client.evaluate("1")), 20)
         samples = in_turns(turns, settings.of(10, 2))
-    plain, nothing = samples["httpx"], samples["1"]
+    plain, nothing = samples["here"], samples["1"]
     for way in _CODE:
         taken = samples[way]
         yield Row(
             f"a GET by `{way}` in one evaluation through `Client`, loopback server, p50 / p99",
             f"**{pair(taken)}**: {number(taken.p50 / plain.p50)}x",
-            f"`httpx.get` in this process {pair(plain)}; evaluating `1` {pair(nothing)}",
+            f"`urlopen` in this process {pair(plain)}; evaluating `1` {pair(nothing)}",
             figures=[
                 *times("http_get", taken, way=way),
-                *times("http_get", plain, peer="httpx"),
+                *times("http_get", plain, peer="urlopen"),
             ],
         )
 
