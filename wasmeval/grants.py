@@ -118,7 +118,7 @@ class Grants:
     tool_time_counts: bool = True
 
 
-def check_seconds(field_name: str, value: float) -> None:
+def check_seconds(field_name: str, value: object) -> None:
     """Raises InvalidArgument unless `value` is a positive, finite number of seconds."""
     if (
         isinstance(value, bool)
