@@ -8,7 +8,7 @@ from wasmeval.limits import Limits, Usage
 from wasmeval.model import ErrorInfo, Result, Status
 from wasmeval.wasm import abi, capi
 from wasmeval.wasm.instance import Instance, NoRoom, Trapped
-from wasmeval.wasm.translation import map_traceback, original_line
+from wasmeval.wasm.translation import Lines, map_traceback, original_place
 
 _NEARLY = 0.9
 """A guest that dies by `unreachable` with this much of its memory in use is taken to have died of it."""
@@ -33,7 +33,7 @@ class Ending:
     tool_calls: int = 0
     spent_fuel: int = 0
     """By a translator, before this instance."""
-    lines: tuple[int, ...] | None = None
+    lines: Lines | None = None
     """See translation.Translation."""
 
     def replied(self) -> Result:
@@ -53,10 +53,11 @@ class Ending:
             message = (
                 f"the value is larger than output_bytes ({most}); raise limits.output_bytes or return less"
             )
-        line, traceback = reply.line, reply.traceback
+        line, column, traceback = reply.line, reply.column, reply.traceback
         if self.lines is not None:
-            line, traceback = original_line(self.lines, line), map_traceback(traceback, self.lines)
-        error = ErrorInfo(reply.type, message, traceback, line or None, reply.column or None)
+            line, column = original_place(self.lines, line, column)
+            traceback = map_traceback(traceback, self.lines)
+        error = ErrorInfo(reply.type, message, traceback, line or None, column or None)
         return self._result(_STATUS[reply.outcome], error)
 
     def trapped(self, trap: Trapped) -> Result:

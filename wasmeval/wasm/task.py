@@ -13,7 +13,7 @@ from wasmeval.wasm import abi
 from wasmeval.wasm.calls import Calls, Operation, Outcome
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.live import Live
-from wasmeval.wasm.translation import decode, largest_translation
+from wasmeval.wasm.translation import Lines, decode, largest_translation
 from wasmeval.wasm.wasi import Stdin
 
 FILE_PIECE_BYTES = 1 << 20
@@ -85,8 +85,8 @@ class Task:
     awaits_input: bool = False
     spent_fuel: int = 0
     """By the translator, before `instance` was made."""
-    lines: tuple[int, ...] | None = None
-    """The original line of each line that the translator made; None where they are the same."""
+    lines: Lines | None = None
+    """Where what the translator made came from; None where nothing has moved."""
     input: bytearray = field(default_factory=bytearray)
     input_ended: bool = False
 
