@@ -147,6 +147,10 @@ RECURSIONS = (
     "const o = { [Symbol.toPrimitive]() { return +o } }; +o",
     "const o = { valueOf() { return o * 1 } }; o * 1",
     "class A extends Array { static get [Symbol.species]() { return new A(1).map(x => x) } } new A(1).map(x => x)",
+    "const o = { toString() { return new Headers([['a', o]]).get('a') } }; '' + o",
+    "const o = { toString() { return String(new Blob([o]).size) } }; '' + o",
+    "const o = { valueOf() { return Buffer.from(o) } }; Buffer.from(o)",
+    "const o = { [Symbol.toPrimitive]() { return require('path').join(`${o}`) } }; `${o}`",
     "(() => {" * 20000,
     "[" * 50000,
 )

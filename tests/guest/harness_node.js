@@ -20,6 +20,7 @@ class NotJson extends Error {}
 function main() {
   const [requestPath, replyPath] = process.argv.slice(2);
   const request = JSON.parse(fs.readFileSync(requestPath, "utf8"));
+  Object.defineProperty(globalThis, "require", { value: require, writable: true, configurable: true });
   Object.assign(globalThis, request.inputs);
   let reply = null;
   process.on("uncaughtException", (error) => {

@@ -104,9 +104,9 @@ class Buffer extends Uint8Array {
   includes(value, from, encoding) { return this.indexOf(value, from, encoding) >= 0; }
   [CUSTOM_INSPECT]() {
     let text = '';
-    for (let i = 0; i < mathMin(this.length, SHOWN_BYTES); i++) text += ` ${HEX[this[i]]}`;
+    for (let i = 0; i < mathMin(this.length, SHOWN_BYTES); i++) text += (text && ' ') + HEX[this[i]];
     const more = this.length - SHOWN_BYTES;
-    return `<Buffer${text}${more > 0 ? ` ... ${more} more byte${more > 1 ? 's' : ''}` : ''}>`;
+    return `<Buffer ${text}${more > 0 ? ` ... ${more} more byte${more > 1 ? 's' : ''}` : ''}>`;
   }
 }
 

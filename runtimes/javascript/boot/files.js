@@ -108,6 +108,12 @@ function encodingOf(name) {
   throw codedError(TypeError, 'ERR_UNKNOWN_ENCODING', `Unknown encoding: ${name}`);
 }
 
+function fileEncoding(name) {
+  const encoding = typeof name === 'string' ? TEXTS[stringLower(name)] : undefined;
+  if (encoding) return encoding;
+  throw codedError(TypeError, 'ERR_INVALID_ARG_VALUE', `The argument 'encoding' is invalid encoding. Received ${inspect(name)}`);
+}
+
 function binaryText(bytes, mask) {
   let text = '';
   for (let i = 0; i < bytes.length; i++) text += fromCharCode(bytes[i] & mask);
@@ -162,7 +168,7 @@ function bytesFrom(text, encoding) {
 }
 
 function dataBytes(data, encoding) {
-  if (typeof data === 'string') return bytesOf(bytesFrom(data, encodingOf(encoding || 'utf8')));
+  if (typeof data === 'string') return bytesOf(bytesFrom(data, fileEncoding(encoding || 'utf8')));
   if (data !== null && typeof data === 'object' && brand(data) !== 'ArrayBuffer' && isBufferSource(data)) return bytesOf(data);
   throw invalidArgument('data', 'of type string or an instance of Buffer, TypedArray, or DataView', data);
 }
@@ -252,7 +258,7 @@ function makeFolders(text) {
       continue;
     }
     done(fields === NOT_THERE ? host.mkdir(located(folder)) : fields, 'mkdir', text);
-    first ??= folder;
+    first ??= path.isAbsolute(text) ? folder : path.relative('', folder);
   }
   return first;
 }
@@ -309,7 +315,7 @@ const FS_CONSTANTS = { __proto__: null, F_OK: 0, X_OK: 1, W_OK: 2, R_OK: 4, COPY
 const fileFunctions = {
   readFile(given, options) {
     const { encoding } = optionsFrom(options);
-    const known = encoding && encoding !== 'buffer' ? encodingOf(encoding) : '';
+    const known = encoding && encoding !== 'buffer' ? fileEncoding(encoding) : '';
     const content = read(given);
     return known ? textFrom([content, 0, bufferBytes(content)], known) : fileBytes(content);
   },
@@ -332,9 +338,9 @@ const fileFunctions = {
     const { recursive, force } = optionsFrom(options);
     const fields = text === '' ? NOT_THERE : host.stat(located(text), false);
     if (fields === NOT_THERE && force) return;
-    if (done(fields, 'rm', text)[2] !== FOLDER) done(host.unlink(located(text)), 'rm', text);
+    if (done(fields, 'lstat', text)[2] !== FOLDER) done(host.unlink(located(text)), 'rm', text);
     else if (recursive) removeTree(text);
-    else throw codedError(Error, 'ERR_FS_EISDIR', `Path is a directory: rm returned EISDIR (is a directory) ${text}`);
+    else throw folderError(text);
   },
   rmdir(given) {
     const text = pathText(given);
@@ -361,6 +367,14 @@ const fileFunctions = {
     if (mode & FS_CONSTANTS.W_OK && !isWritable(located(text))) throw fileError(READ_ONLY, 'access', text);
   },
 };
+
+/** Node's error for `rm` of a folder, unlike its others. */
+function folderError(text) {
+  const error = new Error(`Path is a directory: rm returned EISDIR (is a directory) ${text}`);
+  const details = { code: 'ERR_FS_EISDIR', errno: 21, syscall: 'rm', path: text };
+  for (const key in details) defineIndex(error, key, details[key]);
+  return error;
+}
 
 function exists(given) {
   try {

@@ -75,7 +75,7 @@ class Headers {
   [symbolIterator]() { return this.entries(); }
   [CUSTOM_INSPECT](depth, options) {
     const shown = {};
-    for (const [name, value] of this.entries()) defineIndex(shown, name, value);
+    mapForEach(this.#values, (values, name) => defineIndex(shown, name, arrayJoin(values, ', ')));
     return `Headers ${inspect(shown, options)}`;
   }
 }
@@ -109,7 +109,7 @@ class Request {
       throw new TypeError('Request with GET/HEAD method cannot have body.');
     }
     this.#body = given ? bodyOf(init.body) : other ? takeBody(bodyOfRequest(other)) : null;
-    if (this.#body && this.#body.type && !this.#headers.has('content-type')) this.#headers.set('content-type', this.#body.type);
+    if (given && this.#body.type && !this.#headers.has('content-type')) this.#headers.set('content-type', this.#body.type);
   }
   get url() { return this.#url; }
   get method() { return this.#method; }
@@ -334,6 +334,7 @@ async function fetch(input, init) {
   const site = new Error();
   if (arguments.length === 0) throw new TypeError("fetch: 1 argument required, but 0 found.");
   const request = new Request(input, init);
+  if (request.signal.aborted) throw request.signal.reason;
   if (!grants.http) throw notAllowed(site);
   if (!regExpTest(/^https?:/, request.url)) throw fetchFailed(`unknown scheme of ${request.url}`, site);
   const { headers, signal } = request;

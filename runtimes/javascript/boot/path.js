@@ -62,12 +62,13 @@ const path = {
     const text = regExpReplace(/\/+$/, requireString(given, 'path'), '');
     const at = stringLastIndexOf(text, '/');
     if (at < 0) return stringStartsWith(given, '/') ? '/' : '.';
-    return regExpReplace(/\/+$/, stringSlice(text, 0, at), '') || '/';
+    return stringSlice(text, 0, at) || '/';
   },
   basename(given, suffix) {
     const text = regExpReplace(/\/+$/, requireString(given, 'path'), '');
     const name = stringSlice(text, stringLastIndexOf(text, '/') + 1);
-    if (suffix === undefined || !stringEndsWith(name, requireString(suffix, 'suffix')) || name === suffix) return name;
+    if (suffix === undefined || !stringEndsWith(name, requireString(suffix, 'suffix'))) return name;
+    if (name === suffix) return given === suffix ? '' : name;
     return stringSlice(name, 0, name.length - suffix.length);
   },
   extname(given) {
