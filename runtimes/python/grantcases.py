@@ -1,4 +1,4 @@
-"""Cases of what an evaluation may be given: tools, HTTP, files; each a snippet with its value, or its error's type and text."""
+"""Cases of what an evaluation may be given: tools, HTTP, files. Each is a snippet with its value or its error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def tool_host() -> ScriptedHost:
             "never": lambda args, kwargs: None,
         },
         signatures={
-            "search": "(query: str, limit: int = 10, *, tags: list[str] | None = <object object at 0x7f>) -> list",
+            "search": (
+                "(query: str, limit: int = 10, *, tags: list[str] | None = <object object at 0x7f>) -> list"
+            ),
             "fail": "(kind, message, /)): pass; import os; def x(",
         },
     )
@@ -38,7 +40,10 @@ TOOLS: tuple[Case, ...] = (
     ("[search(n)[0][0] for n in range(3)] + [r[0][0] for r in map(search, 'ab')]", [0, 1, 2, "a", "b"]),
     ("import functools\nfunctools.partial(search, limit=4)('q')", [["q"], {"limit": 4}]),
     (
-        "search((1, {'k': None, 'f': 2.5, 'n': float('inf')}))[0] == [[1, {'k': None, 'f': 2.5, 'n': float('inf')}]]",
+        (
+            "search((1, {'k': None, 'f': 2.5, 'n': float('inf')}))[0] == [[1, {'k': None, 'f': 2.5, "
+            "'n': float('inf')}]]"
+        ),
         True,
     ),
     ("search(10 ** 5000)[0][0] == 10 ** 5000", True),
@@ -53,8 +58,11 @@ TOOLS: tuple[Case, ...] = (
         ["(*args, **kwargs)"] * 2,
     ),
     (
-        "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    help(search)\n"
-        "'limit: int = 10' in out.getvalue() and 'What search does.' in out.getvalue()",
+        (
+            "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n"
+            "    help(search)\n"
+            "'limit: int = 10' in out.getvalue() and 'What search does.' in out.getvalue()"
+        ),
         True,
     ),
     ("search()", Raises(("TypeError", "search() missing 1 required positional argument: 'query'"))),
@@ -78,9 +86,12 @@ TOOLS: tuple[Case, ...] = (
     ("gone()", Raises(("ToolError", "the caller has gone"))),
     ("never()", Raises(("ToolError", "nobody answers this call any more"))),
     (
-        "from wasmeval import ToolError, ToolLimitError\nseen = []\nfor tool in (lambda: fail('Odd', 'x'), limited, gone):\n"
-        "    try:\n        tool()\n    except ToolError as error:\n"
-        "        seen.append([error.type, getattr(error, 'limit', None)])\nseen",
+        (
+            "from wasmeval import ToolError, ToolLimitError\nseen = []\n"
+            "for tool in (lambda: fail('Odd', 'x'), limited, gone):\n"
+            "    try:\n        tool()\n    except ToolError as error:\n"
+            "        seen.append([error.type, getattr(error, 'limit', None)])\nseen"
+        ),
         [["Odd", None], ["limit", "tool_calls"], ["gone", None]],
     ),
     (
@@ -90,7 +101,8 @@ TOOLS: tuple[Case, ...] = (
     (
         _MAIN.format(
             "task = asyncio.create_task(search.aio(1))\n    async with asyncio.TaskGroup() as group:\n"
-            "        other = group.create_task(search.aio(2))\n    return [await task, other.result(), search(3)]"
+            "        other = group.create_task(search.aio(2))\n"
+            "    return [await task, other.result(), search(3)]"
         ),
         [[[1], {}], [[2], {}], [[3], {}]],
     ),
@@ -111,13 +123,15 @@ TOOLS: tuple[Case, ...] = (
     (_MAIN.format("return await never.aio()"), Raises(("ToolError", "nobody answers this call any more"))),
     (
         _MAIN.format(
-            "try:\n        await asyncio.wait_for(never.aio(), 0.01)\n    except TimeoutError:\n        return 'late'"
+            "try:\n        await asyncio.wait_for(never.aio(), 0.01)\n    except TimeoutError:\n"
+            "        return 'late'"
         ),
         "late",
     ),
     (
         _MAIN.format(
-            "seen = []\n    async def tick():\n        for n in range(3):\n            await asyncio.sleep(0)\n"
+            "seen = []\n    async def tick():\n        for n in range(3):\n"
+            "            await asyncio.sleep(0)\n"
             "            seen.append(n)\n    await asyncio.gather(tick(), search.aio(1))\n    return seen"
         ),
         [0, 1, 2],
@@ -169,13 +183,20 @@ _FAILURES = {
 
 HTTP: tuple[Case, ...] = (
     (
-        "import urllib.request, json\nwith urllib.request.urlopen('https://echo.test/a?b=1') as r:\n"
-        "    told = json.load(r)\n[r.status, r.headers['X-Own'], told['url'], told['method'], told['redirect'], told['seconds']]",
+        (
+            "import urllib.request, json\nwith urllib.request.urlopen('https://echo.test/a?b=1') as r:\n"
+            "    told = json.load(r)\n"
+            "[r.status, r.headers['X-Own'], told['url'], told['method'], told['redirect'], told['seconds']]"
+        ),
         [200, "1", "https://echo.test/a?b=1", "GET", "manual", None],
     ),
     (
-        "import urllib.request, json\nq = urllib.request.Request('http://echo.test:81/x', b'text', {'A': 'b'})\n"
-        "t = json.load(urllib.request.urlopen(q, timeout=3))\n[t['url'], t['method'], t['body'], dict(t['headers'])['A'], t['seconds']]",
+        (
+            "import urllib.request, json\n"
+            "q = urllib.request.Request('http://echo.test:81/x', b'text', {'A': 'b'})\n"
+            "t = json.load(urllib.request.urlopen(q, timeout=3))\n"
+            "[t['url'], t['method'], t['body'], dict(t['headers'])['A'], t['seconds']]"
+        ),
         ["http://echo.test:81/x", "POST", "text", "b", 3],
     ),
     (
@@ -188,12 +209,17 @@ HTTP: tuple[Case, ...] = (
     ),
     ("import requests\nrequests.put('http://echo.test/', data=iter([b'ab', b'cd'])).json()['body']", "abcd"),
     (
-        "import requests\nr = requests.post('https://moved.test/old', data={'k': 'v'})\n"
-        "[r.url, [h.status_code for h in r.history], r.json()['method']]",
+        (
+            "import requests\nr = requests.post('https://moved.test/old', data={'k': 'v'})\n"
+            "[r.url, [h.status_code for h in r.history], r.json()['method']]"
+        ),
         ["https://moved.test/new", [302], "GET"],
     ),
     (
-        "import requests\nr = requests.get('https://stream.test/', stream=True)\nsum(len(c) for c in r.iter_content(4096))",
+        (
+            "import requests\nr = requests.get('https://stream.test/', stream=True)\n"
+            "sum(len(c) for c in r.iter_content(4096))"
+        ),
         300_015,
     ),
     (
@@ -205,13 +231,19 @@ HTTP: tuple[Case, ...] = (
         Raises(("HTTPError", "404")),
     ),
     (
-        "import requests\nwith requests.Session() as s:\n    s.headers['X-Mine'] = 'z'\n    names = []\n"
-        "    for n in range(2):\n        names.append(dict(s.get('https://echo.test/').json()['headers'])['X-Mine'])\nnames",
+        (
+            "import requests\nwith requests.Session() as s:\n    s.headers['X-Mine'] = 'z'\n    names = []\n"
+            "    for n in range(2):\n"
+            "        names.append(dict(s.get('https://echo.test/').json()['headers'])['X-Mine'])\nnames"
+        ),
         ["z", "z"],
     ),
     (
-        "import http.client\nc = http.client.HTTPSConnection('absent.test')\nc.request('HEAD', '/')\nr = c.getresponse()\n"
-        "[r.status, r.getheader('Content-Length'), r.read()]\n[r.status, r.getheader('Content-Length')]",
+        (
+            "import http.client\nc = http.client.HTTPSConnection('absent.test')\n"
+            "c.request('HEAD', '/')\nr = c.getresponse()\n"
+            "[r.status, r.getheader('Content-Length'), r.read()]\n[r.status, r.getheader('Content-Length')]"
+        ),
         [404, "4"],
     ),
     (
@@ -231,7 +263,10 @@ HTTP: tuple[Case, ...] = (
         Raises(("TimeoutError", "no answer within 1 s")),
     ),
     (
-        "import requests\ntry:\n    requests.get('https://slow.test/', timeout=1)\nexcept requests.ReadTimeout:\n    seen = True\nseen",
+        (
+            "import requests\ntry:\n    requests.get('https://slow.test/', timeout=1)\n"
+            "except requests.ReadTimeout:\n    seen = True\nseen"
+        ),
         True,
     ),
     (
@@ -252,55 +287,88 @@ FILES: tuple[Case, ...] = (
     ("import helper\nhelper.answer", 42),
     ("open('a.txt', 'w').write('hi')\n[open('a.txt').read(), open('/workspace/a.txt').read()]", ["hi", "hi"]),
     (
-        "import os\nos.makedirs('a/b')\nos.chdir('a/b')\nat = [os.getcwd()]\nos.chdir('..')\nat.append(os.getcwd())\nat",
+        (
+            "import os\nos.makedirs('a/b')\nos.chdir('a/b')\nat = [os.getcwd()]\nos.chdir('..')\n"
+            "at.append(os.getcwd())\nat"
+        ),
         ["/workspace/a/b", "/workspace/a"],
     ),
     ("import os\nos.chdir('absent')", Raises(("FileNotFoundError", "'absent'"))),
     ("import os\nos.chmod('absent', 0o600)", Raises(("FileNotFoundError", "'absent'"))),
     (
-        "import os\nopen('f', 'w').write('12345')\nos.truncate('f', 2)\nos.utime('f', (1, 2))\nos.symlink('f', 'l')\n"
-        "os.rename('f', 'g')\nos.replace('g', 'h')\n"
-        "seen = [os.stat('h').st_size, os.stat('h').st_mtime, os.readlink('l'), sorted(e.name for e in os.scandir())]\n"
-        "os.remove('h')\nos.mkdir('q')\nos.rmdir('q')\nseen + [oct(os.stat('.').st_mode), oct(os.stat('helper.py').st_mode)]",
+        (
+            "import os\nopen('f', 'w').write('12345')\nos.truncate('f', 2)\nos.utime('f', (1, 2))\n"
+            "os.symlink('f', 'l')\n"
+            "os.rename('f', 'g')\nos.replace('g', 'h')\n"
+            "seen = [os.stat('h').st_size, os.stat('h').st_mtime, os.readlink('l'), "
+            "sorted(e.name for e in os.scandir())]\n"
+            "os.remove('h')\nos.mkdir('q')\nos.rmdir('q')\n"
+            "seen + [oct(os.stat('.').st_mode), oct(os.stat('helper.py').st_mode)]"
+        ),
         [2, 2.0, "f", ["h", "helper.py", "l"], "0o40755", "0o100644"],
     ),
     (
-        "import shutil, os\nos.mkdir('s')\nopen('s/f', 'w').write('x')\nshutil.copytree('s', 't')\nshutil.copy('s/f', 'u')\n"
-        "shutil.copy2('s/f', 'w')\nshutil.move('u', 'v')\nshutil.rmtree('t')\n"
-        "[shutil.make_archive('z', 'zip', 's'), shutil.make_archive('z', 'gztar', 's'), sorted(os.listdir())]",
+        (
+            "import shutil, os\nos.mkdir('s')\nopen('s/f', 'w').write('x')\n"
+            "shutil.copytree('s', 't')\nshutil.copy('s/f', 'u')\n"
+            "shutil.copy2('s/f', 'w')\nshutil.move('u', 'v')\nshutil.rmtree('t')\n"
+            "[shutil.make_archive('z', 'zip', 's'), shutil.make_archive('z', 'gztar', 's'), "
+            "sorted(os.listdir())]"
+        ),
         ["/workspace/z.zip", "/workspace/z.tar.gz", ["helper.py", "s", "v", "w", "z.tar.gz", "z.zip"]],
     ),
     (
-        "import tempfile, os\nwith tempfile.TemporaryDirectory() as d:\n    open(os.path.join(d, 'x'), 'w').write('1')\n"
-        "    seen = [d[:5], os.listdir(d)]\nwith tempfile.TemporaryFile() as f:\n    f.write(b'abc')\n    f.seek(0)\n"
-        "    seen.append(f.read().decode())\nseen + [os.path.exists(d)]",
+        (
+            "import tempfile, os\nwith tempfile.TemporaryDirectory() as d:\n"
+            "    open(os.path.join(d, 'x'), 'w').write('1')\n"
+            "    seen = [d[:5], os.listdir(d)]\nwith tempfile.TemporaryFile() as f:\n"
+            "    f.write(b'abc')\n    f.seek(0)\n"
+            "    seen.append(f.read().decode())\nseen + [os.path.exists(d)]"
+        ),
         ["/tmp/", ["x"], "abc", False],
     ),
     (
-        "import csv\nwith open('x.csv', 'w', newline='') as f:\n    csv.writer(f).writerows([['a', 'b'], [3, 4]])\n"
-        "list(csv.DictReader(open('x.csv')))",
+        (
+            "import csv\nwith open('x.csv', 'w', newline='') as f:\n"
+            "    csv.writer(f).writerows([['a', 'b'], [3, 4]])\n"
+            "list(csv.DictReader(open('x.csv')))"
+        ),
         [{"a": "3", "b": "4"}],
     ),
     (
-        "import zipfile, gzip, pathlib\npathlib.Path('y').write_text('1')\nwith zipfile.ZipFile('z', 'w') as z:\n    z.write('y')\n"
-        "with gzip.open('g', 'wb') as g:\n    g.write(b'x' * 99)\nzipfile.ZipFile('z').extractall('out')\n"
-        "[pathlib.Path('out/y').read_text(), len(gzip.open('g').read())]",
+        (
+            "import zipfile, gzip, pathlib\npathlib.Path('y').write_text('1')\n"
+            "with zipfile.ZipFile('z', 'w') as z:\n    z.write('y')\n"
+            "with gzip.open('g', 'wb') as g:\n    g.write(b'x' * 99)\n"
+            "zipfile.ZipFile('z').extractall('out')\n"
+            "[pathlib.Path('out/y').read_text(), len(gzip.open('g').read())]"
+        ),
         ["1", 99],
     ),
     (
-        "import sqlite3\nwith sqlite3.connect('a.db') as a:\n    a.execute('create table t(n)')\n"
-        "    a.executemany('insert into t values (?)', [(n,) for n in range(5000)])\nb = sqlite3.connect('a.db', timeout=0)\n"
-        "a.execute('begin immediate')\na.execute('delete from t')\nseen = [b.execute('select count(*) from t').fetchone()[0]]\n"
-        "try:\n    b.execute('delete from t')\nexcept sqlite3.OperationalError as error:\n    seen.append(str(error))\n"
-        "a.rollback()\nb.execute('delete from t where n > 5')\nb.commit()\nb.execute('vacuum')\n"
-        "seen + [a.execute('select sum(n) from t').fetchone()[0], a.execute('pragma integrity_check').fetchone()[0],\n"
-        "    a.execute('pragma journal_mode').fetchone()[0]]",
+        (
+            "import sqlite3\nwith sqlite3.connect('a.db') as a:\n    a.execute('create table t(n)')\n"
+            "    a.executemany('insert into t values (?)', [(n,) for n in range(5000)])\n"
+            "b = sqlite3.connect('a.db', timeout=0)\n"
+            "a.execute('begin immediate')\na.execute('delete from t')\n"
+            "seen = [b.execute('select count(*) from t').fetchone()[0]]\n"
+            "try:\n    b.execute('delete from t')\nexcept sqlite3.OperationalError as error:\n"
+            "    seen.append(str(error))\n"
+            "a.rollback()\nb.execute('delete from t where n > 5')\nb.commit()\nb.execute('vacuum')\n"
+            "seen + [a.execute('select sum(n) from t').fetchone()[0], "
+            "a.execute('pragma integrity_check').fetchone()[0],\n"
+            "    a.execute('pragma journal_mode').fetchone()[0]]"
+        ),
         [5000, "database is locked", 15, "ok", "delete"],
     ),
     (
-        "import sqlite3, os\nos.mkdir('sub')\nos.chdir('sub')\nsqlite3.connect('../b.db').execute('create table t(n)')\n"
-        "c = sqlite3.connect('file:/workspace/b.db?mode=ro', uri=True)\ntry:\n    c.execute('delete from t')\n"
-        "except sqlite3.OperationalError as error:\n    seen = str(error)\nseen",
+        (
+            "import sqlite3, os\nos.mkdir('sub')\nos.chdir('sub')\n"
+            "sqlite3.connect('../b.db').execute('create table t(n)')\n"
+            "c = sqlite3.connect('file:/workspace/b.db?mode=ro', uri=True)\ntry:\n"
+            "    c.execute('delete from t')\n"
+            "except sqlite3.OperationalError as error:\n    seen = str(error)\nseen"
+        ),
         "attempt to write a readonly database",
     ),
     (
@@ -308,7 +376,10 @@ FILES: tuple[Case, ...] = (
         Raises(("OperationalError", "unable to open database file")),
     ),
     (
-        "import shelve\nwith shelve.open('s') as s:\n    s['k'] = [1]\nwith shelve.open('s') as s:\n    kept = s['k']\nkept",
+        (
+            "import shelve\nwith shelve.open('s') as s:\n    s['k'] = [1]\n"
+            "with shelve.open('s') as s:\n    kept = s['k']\nkept"
+        ),
         [1],
     ),
     ("input()", Raises(("EOFError", "EOF when reading a line"))),

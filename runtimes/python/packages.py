@@ -1,4 +1,4 @@
-"""Packages: what the library holds of PyPI beside CPython's own modules: pure Python, with its name, version and licence."""
+"""Packages: what the library holds of PyPI beside CPython's own modules: pure Python, pinned, with its licences."""
 
 from __future__ import annotations
 

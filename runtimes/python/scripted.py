@@ -1,6 +1,6 @@
 """Scripted: a host for the self-check whose answers are written down beforehand. See `abi.md`, "Host operations".
 
-Calls end in the order that the script says, `latest first` unless told otherwise, so that who mixes them up is found out.
+Calls end in the order latest first unless told otherwise, so that who mixes them up is found out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def told(kind: int, **words: Any) -> Outcome:
 class ScriptedHost:
     """`tools`: name -> function of the positional and named arguments; None for a call that never ends.
 
-    `http`: function of a request's head and body. A response that is a list of parts is given part by part, as a stream.
+    `http`: function of a request's head and body; `respond` makes its outcomes.
     """
 
     tools: Mapping[str, Callable[[list[Any], dict[str, Any]], Outcome | None]] = field(default_factory=dict)

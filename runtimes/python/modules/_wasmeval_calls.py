@@ -1,7 +1,7 @@
 """Calls: what a guest has begun with its host, and how it waits for outcomes. The operations of `abi.md`.
 
-Outcomes wait in the host until they are asked for. A blocking call asks for its own; an event loop asks for any, and hands it
-to whoever has put himself down in `pending`.
+Outcomes wait in the host until they are asked for. A blocking call asks for its own; an event loop asks for any,
+and hands it to whoever has put himself down in `pending`.
 """
 
 import struct

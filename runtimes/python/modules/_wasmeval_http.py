@@ -1,7 +1,7 @@
 """HTTP as a socket: what is written to it is a request, which the host sends; what is read from it is the response.
 
-The libraries above (`http.client`, `urllib.request`, `requests`) keep their own ideas of requests, redirects and sessions; only
-the bytes between them and the network end here. TLS, names and addresses are the host's.
+The libraries above (`http.client`, `urllib.request`, `requests`) keep their own ideas of requests, redirects and
+sessions; only the bytes between them and the network end here. TLS, names and addresses are the host's.
 """
 
 import errno
@@ -34,7 +34,9 @@ _CONNECTION_ERRORS = {
 
 NOT_ALLOWED = "HTTP is not allowed for this evaluation"
 NEED = f"network access: {NOT_ALLOWED}"
-only_http = _wasmeval.refusal(OSError, (errno.ENOTSUP, "this runtime's sockets carry HTTP requests alone"), "sockets")
+only_http = _wasmeval.refusal(
+    OSError, (errno.ENOTSUP, "this runtime's sockets carry HTTP requests alone"), "sockets"
+)
 
 
 class Exchange:
@@ -124,7 +126,9 @@ class Exchange:
 
 def _response_headers(head, bodiless, so_far):
     """The response's headers as they fit its body, which the host has decoded; the connection is for one response."""
-    pairs = [(name, value) for name, value in head["headers"] if name.lower() not in ("connection", "keep-alive")]
+    pairs = [
+        (name, value) for name, value in head["headers"] if name.lower() not in ("connection", "keep-alive")
+    ]
     names = {name.lower() for name, _ in pairs}
     dropped = {"transfer-encoding"}
     if "content-encoding" in names and not bodiless:
@@ -175,7 +179,11 @@ def _read_request(sent):
     body = _read_body(sent, end + len(_HEAD_END), framing)
     if body is None:
         return None
-    kept = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name.lower() not in _HOSTS_OWN]
+    kept = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in headers
+        if name.lower() not in _HOSTS_OWN
+    ]
     return method, target, kept, body
 
 

@@ -15,6 +15,7 @@ import warnings
 
 import _wasmeval
 import _wasmeval_calls as calls
+
 from wasmeval import ToolError, ToolLimitError
 
 _UNKNOWN = "(*args, **kwargs)"
@@ -30,7 +31,9 @@ _PLAIN = {
     for name, kind in vars(builtins).items()
     if isinstance(kind, type)
     and issubclass(kind, Exception)
-    and not issubclass(kind, (UnicodeError, BaseExceptionGroup, StopIteration, StopAsyncIteration, MemoryError))
+    and not issubclass(
+        kind, (UnicodeError, BaseExceptionGroup, StopIteration, StopAsyncIteration, MemoryError)
+    )
 }
 
 
@@ -102,7 +105,13 @@ def _parse(signature):
 
     arguments = definition.args
     annotations = {}
-    for each in (*arguments.posonlyargs, *arguments.args, arguments.vararg, *arguments.kwonlyargs, arguments.kwarg):
+    for each in (
+        *arguments.posonlyargs,
+        *arguments.args,
+        arguments.vararg,
+        *arguments.kwonlyargs,
+        arguments.kwarg,
+    ):
         if each is not None and each.annotation is not None:
             annotations[each.arg] = written(each.annotation)
             each.annotation = None
@@ -152,7 +161,7 @@ def begin(function, positional, named):
 class Call(collections.abc.Coroutine):
     """A call of a tool as a coroutine. Cancelling the task that awaits it tells the host to drop it."""
 
-    __slots__ = ("__qualname__", "_request", "_steps", "__weakref__")
+    __slots__ = ("__qualname__", "__weakref__", "_request", "_steps")
 
     def __init__(self, qualified, request):
         self.__qualname__ = qualified
@@ -242,7 +251,9 @@ def _request(function, positional, named):
     code = function.__code__
     known = code.co_varnames[: code.co_argcount]
     labels = [repr(known[i]) if i < len(known) else str(i + 1) for i in range(len(positional))]
-    args = b", ".join([_json(function, label, value) for label, value in zip(labels, positional, strict=True)])
+    args = b", ".join(
+        [_json(function, label, value) for label, value in zip(labels, positional, strict=True)]
+    )
     kwargs = b", ".join(
         [_wasmeval.encode(name) + b": " + _json(function, repr(name), value) for name, value in named.items()]
     )
@@ -272,7 +283,11 @@ def _culprit(value):
         elif isinstance(value, (list, tuple)):
             value = next((item for item in value if _wasmeval.encode(item) is None), None)
         else:
-            return f"it is of type {type(value).__name__}" if depth == 0 else f"in it is a value of type {type(value).__name__}"
+            return (
+                f"it is of type {type(value).__name__}"
+                if depth == 0
+                else f"in it is a value of type {type(value).__name__}"
+            )
     return f"it is nested more than {_DEEPEST} deep"
 
 

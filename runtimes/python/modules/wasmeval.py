@@ -1,6 +1,7 @@
 """What a snippet may import of its evaluator: the errors of the tools it was given.
 
-A tool that raised a built-in exception raises the same one here; what is below tells all other ways in which a call fails.
+A tool that raised a built-in exception raises the same one here; what is below tells all other ways in which a call
+fails.
 """
 
 __all__ = ["ToolError", "ToolLimitError"]
