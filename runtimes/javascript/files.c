@@ -134,7 +134,7 @@ static JSValue native_read_file(JSContext *c, JSValueConst self, int argc, JSVal
     return v;
 }
 
-/* writeFile(path or descriptor, oflags, fdflags, buffer, offset, length) */
+/* writeFile(path or descriptor, oflags, fdflags, buffer, offset, length): the errno of opening, or that of writing below zero */
 static JSValue native_write_file(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
 {
     uint32_t oflags, fdflags;
@@ -151,7 +151,7 @@ static JSValue native_write_file(JSContext *c, JSValueConst self, int argc, JSVa
         return failed(error);
     error = write_all(fd, bytes, length);
     close_descriptor(fd);
-    return failed(error);
+    return JS_NewInt32(c, -(int32_t)error);
 }
 
 static __wasi_errno_t copy_all(__wasi_fd_t from, __wasi_fd_t to, uint8_t *chunk)

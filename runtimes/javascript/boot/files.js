@@ -295,8 +295,10 @@ function write(given, data, options, flag) {
   if (stream !== undefined && stream !== 1 && stream !== 2) throw fileError(BAD_DESCRIPTOR, 'write');
   const text = stream === undefined ? pathText(given) : undefined;
   const [buffer, offset, length] = dataBytes(data, options.encoding);
-  if (stream !== undefined) done(host.writeFile(stream, 0, 0, buffer, offset, length), 'write');
-  else done(text === '' ? NOT_THERE : host.writeFile(located(text), oflags, fdflags, buffer, offset, length), 'open', text);
+  const place = stream === undefined ? located(text) : stream;
+  const result = text === '' ? NOT_THERE : host.writeFile(place, oflags, fdflags, buffer, offset, length);
+  if (result < 0) throw fileError(-result, 'write');
+  done(result, 'open', text);
 }
 
 function read(given) {
