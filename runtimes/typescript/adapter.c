@@ -25,7 +25,7 @@ IMPORT("env", "fail") extern _Noreturn void fail(const char *why, size_t length)
 
 enum { ABI_VERSION = 1, REQUEST_HEADER = 16, REPLY_HEADER = 32 };
 enum { MAX_MESSAGE = 8192, LONGEST_EXCERPT = 400 };
-typedef enum { OUTCOME_VALUE, OUTCOME_RAISED, OUTCOME_TOO_LARGE, OUTCOME_NO_MEMORY = 4 } Outcome;
+typedef enum { OUTCOME_VALUE = 0, OUTCOME_RAISED = 1, OUTCOME_NO_MEMORY = 4 } Outcome;
 
 /* What a translation may be larger than its source by; docs/typescript.md says so. */
 enum { MOST_TIMES = 4, MOST_MORE = 65536 };
@@ -663,9 +663,11 @@ static uint64_t too_large(Text code, size_t length)
 
     put(&message, TEXT("the translation to JavaScript has "));
     put_number(&message, length);
-    put(&message, TEXT(" bytes, "));
+    put(&message, TEXT(" bytes; for a snippet of "));
+    put_number(&message, code.length);
+    put(&message, TEXT(" bytes it may have "));
     put_number(&message, MOST_TIMES * code.length + MOST_MORE);
-    put(&message, TEXT(" at most for this snippet: split it"));
+    put(&message, TEXT(", and few segments in its source map: write less nested code"));
     return raised(code, TEXT("RangeError"), (Text){ message.data, message.length }, 0, 0);
 }
 
@@ -689,10 +691,9 @@ static uint64_t translated(Text code, uint32_t output, uint32_t value_limit)
         put(&frame, TEXT("null"));
     put_byte(&frame, '}');
     lengths[0] = frame.length - REPLY_HEADER;
-    if (lengths[0] <= value_limit)
-        return finish(frame.data, OUTCOME_VALUE, lengths, 0, 0);
-    lengths[0] = 0;
-    return finish(frame.data, OUTCOME_TOO_LARGE, lengths, 0, 0);
+    if (lengths[0] > value_limit)
+        return too_large(code, script.length);
+    return finish(frame.data, OUTCOME_VALUE, lengths, 0, 0);
 }
 
 /* ---- the guest ABI --------------------------------------------------------------------------------------------- */

@@ -31,25 +31,26 @@ from runtimes.snapshot import (
     read_sections,
 )
 from runtimes.toolchain import Zig
-from runtimes.typescript import selfcheck
+from runtimes.typescript import rewriting, selfcheck
 
 HERE = Path(__file__).resolve().parent
 BUILD = toolchain.BUILD / "typescript"
 IMAGES = selfcheck.IMAGES
 
-# The front end's own layout: its stack reaches from 0 to here, then come its data, to the end of its first memory.
-SWC_STACK_BYTES = 2 << 20
-SWC_PAGES = 40
-
-# The adapter's data and stack come next. swc's allocator takes new pages only, so the two never meet.
-ADAPTER_PAGES = 4
+# swc's stack reaches from 0 to 2 MiB, then come its data, to the end of its first memory. The adapter's data and stack
+# come next: swc's allocator takes new pages only, so the two never meet.
+LAYOUT = rewriting.Layout(stack_bytes=2 << 20, pages=40, room=4)
 ADAPTER_STACK_BYTES = 64 << 10
 
-# swc's frames on the native stack are this much at most when its own stack is full; the self-check recurses.
+# Of its stack, swc may use the upper half: a cycle of calls that takes 32 bytes of it for each turn would else need
+# more of the native stack than `MAX_WASM_STACK` before it is full.
+LOWEST_STACK = 1 << 20
+
+# swc raises its error by its own stack; this is what the native stack then needs. The self-check tries recursions.
 MAX_WASM_STACK = 9 << 20
 
 MINIMUM_MEMORY_BYTES = 16 << 20
-FUEL_PER_MILLISECOND = 1_000_000
+FUEL_PER_MILLISECOND = 2_000_000
 
 EXCEPTIONS = "--enable-exception-handling"
 _FEATURES = (
@@ -62,19 +63,6 @@ _FEATURES = (
     "--enable-reference-types",
 )
 _EXPORT_SECTION = 7
-_EXPORTS_USED = (
-    "memory",
-    "transformSync",
-    "__wbindgen_export_2",
-    "__wbindgen_export_3",
-    "__wbindgen_add_to_stack_pointer",
-)
-_IMPORT_LINE = re.compile(
-    r'^ \(import "__wbindgen_placeholder__" "(\w+)" \(func (\S+)((?: \(param[^)]*\))?(?: \(result \w+\))?)\)\)$', re.M
-)
-_PANIC = "(throw $failed (i32.const 0) (i32.const 0))"
-_OVERFLOW = "(throw $failed (i32.const 0) (i32.const -1))"
-_OVERFLOWS = re.compile(r"(\(global\.get \$__stack_limit\)\s*\)\s*\)\s*\(then\s*)\(unreachable\)")
 
 
 def _binaryen(program: str, *words: str | Path) -> None:
@@ -95,61 +83,27 @@ def package(build: Path = BUILD) -> Path:
 def adapter(zig: Zig) -> Path:
     """adapter.c as a module that lies above swc's data and has no memory of its own."""
     output = zig.root / "adapter.wasm"
-    base = SWC_PAGES * WASM_PAGE_BYTES
+    base = LAYOUT.pages * WASM_PAGE_BYTES
     zig.run(
         [
-            *(str(zig.executable), "cc", "-target", "wasm32-freestanding", "-mcpu=generic+bulk_memory", "-g0"),
+            *(
+                str(zig.executable),
+                "cc",
+                "-target",
+                "wasm32-freestanding",
+                "-mcpu=generic+bulk_memory",
+                "-g0",
+            ),
             *("-O3", "-nostdlib", "-fno-sanitize=undefined", "-fno-builtin", "-Wall", "-Werror"),
             *("-Wl,--no-entry", "-Wl,--import-memory", f"-Wl,--global-base={base}"),
-            *(f"-Wl,-z,stack-size={ADAPTER_STACK_BYTES}", f"-Wl,--initial-memory={_memory_pages() << 16}"),
+            *(
+                f"-Wl,-z,stack-size={ADAPTER_STACK_BYTES}",
+                f"-Wl,--initial-memory={(LAYOUT.pages + LAYOUT.room) * WASM_PAGE_BYTES}",
+            ),
             *(str(HERE / "adapter.c"), "-o", str(output)),
         ]
     )
     return output
-
-
-def _memory_pages() -> int:
-    return SWC_PAGES + ADAPTER_PAGES
-
-
-def adapted(text: str, offered: set[str]) -> str:
-    """swc's module as text, made to fit: with what is used of it, and throwing where it calls what no one offers.
-
-    `offered` are the imports that the adapter has. The rest belongs to a JavaScript engine (promises, iterators,
-    big integers) and is not reached by what the adapter asks for.
-    """
-
-    def replace(found: re.Match[str]) -> str:
-        name, function, signature = found.groups()
-        if name == "__wbindgen_throw":
-            return f' (import "env" "fail" (func {function}{signature}))'
-        if name in offered:
-            return found[0]
-        refused.append(f" (func {function}{signature} {_PANIC})")
-        return ""
-
-    refused: list[str] = []
-    text = _IMPORT_LINE.sub(replace, text)
-    text = re.sub(
-        r'^ \(export "(\w+)" .*\)$', lambda found: found[0] if found[1] in _EXPORTS_USED else "", text, flags=re.M
-    )
-    text, memories = re.subn(
-        rf"^ \(memory (\S+) {SWC_PAGES}\)$", rf" (memory \1 {_memory_pages()})", text, flags=re.M
-    )
-    stack = f"(global $global$0 (mut i32) (i32.const {SWC_STACK_BYTES}))"
-    if memories != 1 or stack not in text or not refused:
-        raise toolchain.ToolchainError("swc's module has another memory or stack than the recipe knows")
-    # The pass that guards the stack finds it by this name.
-    text = re.sub(r"\$global\$0\b", "$__stack_pointer", text)
-    first_import = text.index(" (import ")
-    tag = ' (import "env" "failure" (tag $failed (param i32 i32)))\n'
-    end = text.rindex(")")
-    return text[:first_import] + tag + text[first_import:end] + "\n".join(refused) + "\n)\n"
-
-
-def throwing(text: str) -> str:
-    """The module with a throw for each of its traps: guard.wat can catch those."""
-    return _OVERFLOWS.sub(rf"\1{_OVERFLOW}", text).replace("(unreachable)", _PANIC)
 
 
 def front_end(zig: Zig, source: Path, offered: set[str]) -> Path:
@@ -161,16 +115,18 @@ def front_end(zig: Zig, source: Path, offered: set[str]) -> Path:
     original, plain, guarded = (zig.root / f"swc{suffix}" for suffix in (".wasm", ".wat", "-guarded.wat"))
     original.write_bytes(base64.b64decode(found[1]))
     _binaryen("wasm-dis", original, "-o", plain)
-    plain.write_text(adapted(plain.read_text(), offered))
+    plain.write_text(rewriting.adapt(plain.read_text(), offered, LAYOUT))
     _binaryen("wasm-opt", plain, "--remove-unused-module-elements", "--stack-check", "-S", "-o", guarded)
-    guarded.write_text(throwing(guarded.read_text()))
+    guarded.write_text(rewriting.make_throw(guarded.read_text()))
     return guarded
 
 
 def module(zig: Zig, source: Path) -> Path:
     """The raw module: front end, adapter and guard over one memory."""
     ours = adapter(zig)
-    offered = {export.name for export in read_exports(dict(read_sections(ours.read_bytes()))[_EXPORT_SECTION])}
+    offered = {
+        export.name for export in read_exports(dict(read_sections(ours.read_bytes()))[_EXPORT_SECTION])
+    }
     swc = front_end(zig, source, offered)
     guard, joined, output = (zig.root / f"{name}.wasm" for name in ("guard", "joined", "module"))
     _binaryen("wasm-as", HERE / "guard.wat", "-o", guard)
@@ -199,7 +155,7 @@ def image(raw: Path) -> bytes:
     """The snapshot, taken after the warm-up snippets: swc's tables of names and its allocator's pages are in it."""
     wasm = raw.read_bytes()
     with Guest(wasm, max_wasm_stack=MAX_WASM_STACK) as guest:
-        guest.call("build_start", SWC_STACK_BYTES, 0)
+        guest.call("build_start", LAYOUT.stack_bytes, LOWEST_STACK)
         for path in sorted((HERE / "training").glob("*.ts")):
             reply = translate(guest, path.read_text())
             if reply.outcome != 0:

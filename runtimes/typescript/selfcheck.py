@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import struct
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
-from runtimes.snapshot import ABI_EXPORTS, check_copy_on_write
+from runtimes.snapshot import check_copy_on_write
 
 IMAGES = Path(__file__).resolve().parents[2] / "wasmeval" / "images" / "typescript"
 
