@@ -77,6 +77,13 @@ class Folder:
     max_bytes: int = 64 * MIB
     max_files: int = 1024
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        for name in ("max_bytes", "max_files"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidArgument(f"folder.{name}", f"must be a whole number above zero, not {value!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:

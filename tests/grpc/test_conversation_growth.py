@@ -32,6 +32,11 @@ def real() -> Iterator[Real]:
         yield server
 
 
+def worker_pids(real: Real) -> set[int]:
+    assert real.pool._pool
+    return {worker.process.pid for worker in real.pool._pool._workers}
+
+
 def start(code: str, language: str, seconds: float) -> bytes:
     evaluation = pb.EvaluateRequest(code=code, language=language)
     evaluation.limits.deadline_seconds = seconds
@@ -91,8 +96,7 @@ async def converse_many(target: str, count: int) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_conversations_leave_nothing(real: Real) -> None:
-    assert real.pool._pool
-    pids = [worker.process.pid for worker in real.pool._pool._workers]
+    pids = worker_pids(real)
 
     def settled() -> dict[str, float]:
         real.wait_until(lambda: real.pool.stats().running == 0)
@@ -113,7 +117,7 @@ def test_ten_thousand_conversations_leave_nothing(real: Real) -> None:
     before = settled()
     asyncio.run(converse_many(real.target, COUNT))
     after = settled()
-    assert [worker.process.pid for worker in real.pool._pool._workers] == pids, "a worker was replaced"
+    assert worker_pids(real) == pids, "a worker was replaced"
     assert after["worker"] - before["worker"] < 4 * MIB, (before, after)
     # The clients are in this process too.
     assert after["front"] - before["front"] < 24 * MIB, (before, after)

@@ -77,7 +77,11 @@ PYTHON_TRACES = {
         ),
         0,
     ),
-    "descriptors": ("import os\nos.close(3)", "import os\nos.listdir('/')", ["usr"]),
+    "descriptors": (
+        "import os\nos.close(3)",
+        "import os\nsorted(os.listdir('/'))",
+        ["mnt", "tmp", "usr", "workspace"],
+    ),
 }
 JAVASCRIPT_TRACES = {
     "global": ("globalThis.secret = 'S'", "typeof secret", "undefined"),
