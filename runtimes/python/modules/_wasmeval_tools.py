@@ -9,20 +9,16 @@ import asyncio
 import builtins
 import collections.abc
 import inspect
-import re
-import types
 import warnings
 
 import _wasmeval
 import _wasmeval_calls as calls
+from _wasmeval_signatures import Signature
 
 from wasmeval import ToolError, ToolLimitError
 
 _UNKNOWN = "(*args, **kwargs)"
 _DEEPEST = 256
-
-# What `repr` makes of objects that have no literal: `<object object at 0x...>`.
-_OBJECT = re.compile(r"<(?:[^<>'\"]|<[^<>]*>)*>")
 
 # An exception of a tool's is raised as itself when it is one of these: made from one message, and of no meaning to the
 # interpreter or to the evaluation's outcome.
@@ -37,15 +33,6 @@ _PLAIN = {
 }
 
 
-class Written(str):
-    """Source text that stands for what only the host has: a default value, an annotation."""
-
-    __slots__ = ()
-
-    def __repr__(self):
-        return str(self)
-
-
 # ---- making them -------------------------------------------------------------------------------------------------
 
 
@@ -58,91 +45,16 @@ def offer(names):
 
 def _make(name, signature, doc, names):
     try:
-        parts = _parse(signature or _UNKNOWN)
+        parsed = Signature(signature or _UNKNOWN)
     except (SyntaxError, ValueError, RecursionError):
-        parts = _parse(_UNKNOWN)
-    function = _function(name, name, parts, names)
+        parsed = Signature(_UNKNOWN)
+    function = parsed.function(name, name, names, name)
     function.__doc__ = doc or None
-    function.aio = _function("aio", f"{name}.aio", parts, names)
+    function.aio = parsed.function("aio", f"{name}.aio", names, name)
     function.aio.__doc__ = f"{name}() to be awaited: several run at once.\n\n{doc}".rstrip()
     _wasmeval.make_tool(function, False)
     _wasmeval.make_tool(inspect.markcoroutinefunction(function.aio), True)
     return function
-
-
-def _function(name, qualified, parts, names):
-    code, defaults, named_defaults, annotations = parts
-    own = code.replace(co_name=qualified.removesuffix(".aio"), co_qualname=qualified)
-    function = types.FunctionType(own, names, name, defaults)
-    function.__kwdefaults__ = named_defaults
-    function.__annotations__ = dict(annotations)
-    return function
-
-
-def _parse(signature):
-    """Code with these parameters and no body, its defaults (positional and named), its annotations."""
-    objects = []
-
-    def stand_in(match):
-        objects.append(match[0])
-        return f"_object_{len(objects) - 1}_"
-
-    try:
-        source = f"def tool{signature}: pass"
-        module = ast.parse(source)
-    except SyntaxError:
-        source = f"def tool{_OBJECT.sub(stand_in, signature)}: pass"
-        module = ast.parse(source)
-    definition = module.body[0]
-    if len(module.body) != 1 or not isinstance(definition, ast.FunctionDef) or len(definition.body) != 1:
-        raise ValueError("more than a signature")
-
-    def written(node):
-        text = ast.get_source_segment(source, node)
-        for number, name in enumerate(objects):
-            text = text.replace(f"_object_{number}_", name)
-        return Written(text)
-
-    arguments = definition.args
-    annotations = {}
-    for each in (
-        *arguments.posonlyargs,
-        *arguments.args,
-        arguments.vararg,
-        *arguments.kwonlyargs,
-        arguments.kwarg,
-    ):
-        if each is not None and each.annotation is not None:
-            annotations[each.arg] = written(each.annotation)
-            each.annotation = None
-    if definition.returns is not None:
-        annotations["return"] = written(definition.returns)
-        definition.returns = None
-    defaults = tuple(_default(node, written) for node in arguments.defaults)
-    named = {
-        each.arg: _default(node, written)
-        for each, node in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        if node is not None
-    }
-    return _empty(definition), defaults, named, annotations
-
-
-def _default(node, written):
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return written(node)
-
-
-def _empty(definition):
-    """Code of a function with these parameters. Nothing of the signature's text is ever run: defaults are not in it."""
-    arguments = definition.args
-    arguments.defaults = [ast.Constant(None) for _ in arguments.defaults]
-    arguments.kw_defaults = [node and ast.Constant(None) for node in arguments.kw_defaults]
-    definition.body = [ast.Pass()]
-    definition.decorator_list, definition.type_params = [], []
-    module = compile(ast.fix_missing_locations(ast.Module([definition], [])), "<tool>", "exec")
-    return next(each for each in module.co_consts if isinstance(each, types.CodeType))
 
 
 # ---- calling them ------------------------------------------------------------------------------------------------
