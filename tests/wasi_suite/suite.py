@@ -24,7 +24,9 @@ from wasmeval.limits import MIB
 from wasmeval.preopens import OpenFolders
 from wasmeval.wasm import errno, wasi
 from wasmeval.wasm.library import Library
+from wasmeval.wasm.mounts import STAT, FileOperation, FileRequest, HostNode, checked, payload
 from wasmeval.wasm.nodes import Folder as FolderNode
+from wasmeval.wasm.nodes import MountPoint, Node
 from wasmeval.wasm.output import Output
 
 ARCHIVE = "nodejs_20.19.2+dfsg.orig.tar.xz"
@@ -83,12 +85,16 @@ class Outcome:
 
 @dataclass(slots=True)
 class Sandbox:
-    """`/sandbox` and `/tmp` as the programs want them: both in the guest's memory, or both folders of the host."""
+    """`/sandbox` and `/tmp` as the programs want them: both in the guest's memory, or both folders of the host.
+
+    `is_root`: the program's preopen is `/sandbox` itself, under the name `/`.
+    """
 
     sandbox: Path
     tmp: Path
     is_in_memory: bool
     environment: Mapping[str, str] = field(default_factory=dict)
+    is_root: bool = False
 
 
 class _Memory:
@@ -119,6 +125,8 @@ def run(program: Path, sandbox: Sandbox, stdin: bytes | None = None) -> Outcome:
     mounted = {} if sandbox.is_in_memory else {"sandbox": sandbox.sandbox, "tmp": sandbox.tmp}
     folders = OpenFolders({name: Folder(path, read_only=False) for name, path in mounted.items()})
     guest = _guest(memory, sandbox)
+    if sandbox.is_root:
+        guest._descriptors[3].node = _preopen(guest, folders)
     if stdin is not None:
         guest.stdin = wasi.Stdin()
         guest.stdin.feed(stdin)
@@ -172,18 +180,28 @@ def _guest(memory: _Memory, sandbox: Sandbox) -> wasi.Wasi:
             for path in sandbox.sandbox.rglob("*")
             if path.is_file() and not path.is_symlink()
         }
-        guest.provide(MIB, 100, files)
+        guest.provide(16 * MIB, 10_000, files)
         root = guest._tree().root
         root.names[b"sandbox"] = root.names[b"workspace"]
         for link in sorted(path for path in sandbox.sandbox.rglob("*") if path.is_symlink()):
             _link(guest, memory, f"sandbox/{link.relative_to(sandbox.sandbox)}", os.readlink(link))
     else:
-        guest.provide(MIB, 100, {}, [Mount("sandbox", read_only=False), Mount("tmp", read_only=False)])
+        guest.provide(16 * MIB, 10_000, {}, [Mount("sandbox", read_only=False), Mount("tmp", read_only=False)])
         root = guest._tree().root
         mounted = root.names[b"mnt"]
         assert isinstance(mounted, FolderNode)
         root.names |= mounted.names
     return guest
+
+
+def _preopen(guest: wasi.Wasi, folders: OpenFolders) -> Node:
+    """`/sandbox`, as what is open at first."""
+    node = guest._tree().root.names[b"sandbox"]
+    if isinstance(node, MountPoint):
+        answer = folders.handle(FileRequest(FileOperation.PATH_STATUS, node.handle, b".").encode())
+        node = HostNode(node, node.handle, checked(STAT, payload(answer)))
+    node.opens += 1
+    return node
 
 
 def _link(guest: wasi.Wasi, memory: _Memory, path: str, target: str) -> None:
