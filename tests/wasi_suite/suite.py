@@ -186,7 +186,9 @@ def _guest(memory: _Memory, sandbox: Sandbox) -> wasi.Wasi:
         for link in sorted(path for path in sandbox.sandbox.rglob("*") if path.is_symlink()):
             _link(guest, memory, f"sandbox/{link.relative_to(sandbox.sandbox)}", os.readlink(link))
     else:
-        guest.provide(16 * MIB, 10_000, {}, [Mount("sandbox", read_only=False), Mount("tmp", read_only=False)])
+        guest.provide(
+            16 * MIB, 10_000, {}, [Mount("sandbox", read_only=False), Mount("tmp", read_only=False)]
+        )
         root = guest._tree().root
         mounted = root.names[b"mnt"]
         assert isinstance(mounted, FolderNode)
