@@ -1,6 +1,6 @@
 """Build: the interpreter images, from pinned sources to the files of the package.
 
-    python -m runtimes.build                        # both, doing only what has changed
+    python -m runtimes.build                        # all, doing only what has changed
     python -m runtimes.build python --stage link    # one image up to a stage
     python -m runtimes.build python --train         # take Python's profile anew, then build
     python -m runtimes.build --list                 # the stages there are
@@ -17,6 +17,7 @@ from runtimes import toolchain
 from runtimes.javascript import recipe as javascript
 from runtimes.python import recipe as python
 from runtimes.stages import Stage, run_stages
+from runtimes.typescript import recipe as typescript
 
 
 def _javascript_stages() -> list[Stage]:
@@ -33,7 +34,18 @@ def _javascript_stages() -> list[Stage]:
     ]
 
 
-RECIPES: dict[str, Callable[[], list[Stage]]] = {"python": python.stages, "javascript": _javascript_stages}
+def _typescript_stages() -> list[Stage]:
+    """One stage as well: what takes its minutes is the optimiser."""
+    inputs = (typescript.HERE, toolchain.LOCK.read_text())
+    made = (typescript.IMAGES / "manifest.json",)
+    return [Stage("image", lambda: print(typescript.build(), flush=True), inputs, (), made)]
+
+
+RECIPES: dict[str, Callable[[], list[Stage]]] = {
+    "python": python.stages,
+    "javascript": _javascript_stages,
+    "typescript": _typescript_stages,
+}
 
 
 def main() -> None:

@@ -438,6 +438,8 @@ static uint32_t options(bool strip)
     /* An import of a value stays, in both modes, and is refused by JavaScript with the module's name. */
     option(transform, TEXT("verbatimModuleSyntax"), IS_TRUE);
     option(transform, TEXT("noEmptyExport"), IS_TRUE);
+    /* A member of an enum that is put in as a number has no place in the source map. */
+    option(transform, TEXT("tsEnumIsMutable"), IS_TRUE);
     option(all, TEXT("transform"), transform);
     return all;
 }
@@ -663,11 +665,11 @@ static uint64_t too_large(Text code, size_t length)
 
     put(&message, TEXT("the translation to JavaScript has "));
     put_number(&message, length);
-    put(&message, TEXT(" bytes; for a snippet of "));
+    put(&message, TEXT(" bytes, or its source map more than fit; a snippet of "));
     put_number(&message, code.length);
-    put(&message, TEXT(" bytes it may have "));
+    put(&message, TEXT(" bytes may have "));
     put_number(&message, MOST_TIMES * code.length + MOST_MORE);
-    put(&message, TEXT(", and few segments in its source map: write less nested code"));
+    put(&message, TEXT(": write it in fewer nested parts"));
     return raised(code, TEXT("RangeError"), (Text){ message.data, message.length }, 0, 0);
 }
 

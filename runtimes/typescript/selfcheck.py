@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import struct
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
-from runtimes.snapshot import check_copy_on_write
+from runtimes.snapshot import ABI_EXPORTS, check_copy_on_write
 
 IMAGES = Path(__file__).resolve().parents[2] / "wasmeval" / "images" / "typescript"
 
@@ -106,8 +108,72 @@ def decode(frame: bytes, fuel: int = 0) -> Reply:
 # Snippet and translation. What is left out leaves its place empty, so that every line and column stays.
 STRIPPED = (
     ("const x: number = 1; x + 1", "const x         = 1; x + 1"),
-    ("await 1 as any", "await 1       "),
-    ("type A = { a: 1 }\n[1].map(x => x)", ";                \n[1].map(x => x)"),
+    ("await (1 as any)", "await (1       )"),
+    ("import type { A } from 'a'\nlet b!: A", "                          \nlet b    "),
+    ("", ""),
+)
+
+# Snippet, and the translation's lines as `original_place` would place their beginnings.
+REWRITTEN = (
+    ("enum E { A }\n\nE.A", {"E.A;": 3}),
+    ("class P {\n  constructor(public x: number) {}\n}\n\nnew P(1)", {"this.x = x;": 2, "new P(1);": 5}),
+    ("namespace N {\n  export const a = 1\n}", {"N.a = 1;": 2}),
+)
+
+# Snippet, type, line, column.
+REFUSED = (
+    ("let x: = 3", "SyntaxError", 1, 8),
+    ("const y = 1;\n  let x: = 3", "SyntaxError", 2, 10),
+    ("class A { @x() y() {} }", "SyntaxError", 1, 11),
+    ("enum E { A, ", "SyntaxError", 1, 13),
+)
+
+# Each nests without end in another part of the front end: all must end in its error.
+RECURSIONS = (
+    "(" * 100_000,
+    "[" * 50_000,
+    "{" * 50_000,
+    "1+" * 100_000 + "1",
+    "!" * 100_000 + "1",
+    "- -" * 50_000 + "1",
+    "x" + ".y" * 100_000,
+    "x" + "()" * 100_000,
+    "x" + "!" * 50_000,
+    "x" + "`a`" * 50_000,
+    "x" + " as any" * 50_000,
+    "a" + "?.b" * 50_000,
+    "a&&" * 50_000 + "a",
+    "a??" * 50_000 + "a",
+    "a=" * 50_000 + "1",
+    "1?" * 50_000,
+    "2**" * 50_000 + "1",
+    "new " * 50_000 + "f",
+    "typeof " * 50_000 + "x",
+    "a => " * 50_000 + "1",
+    "(() => {" * 20_000,
+    "`${" * 10_000,
+    "if(1)" * 50_000 + "1",
+    "for(;;)" * 50_000 + ";",
+    "do " * 50_000,
+    "try{" * 50_000,
+    "function f(){" * 20_000,
+    "class A extends " * 20_000 + "B{}",
+    "let " + "[" * 50_000,
+    "let " + "{a:" * 50_000,
+    "import(" * 50_000,
+    "<any>" * 50_000 + "x",
+    "namespace A {" * 20_000,
+    "namespace A." + "B." * 50_000 + "C { export const x = 1 }",
+    "type X = " + "A<" * 50_000,
+    "type X = " + "(" * 50_000,
+    "type X = " + "{a:" * 50_000,
+    "type X = " + "keyof " * 50_000 + "A",
+    "let x: " + "() => " * 50_000 + "A",
+    "enum E { A = " + "(" * 50_000,
+    "enum E { A = " + "1+" * 50_000 + "1}",
+    "enum E {A} " + "1+" * 100_000 + "1",
+    "enum E {A} x" + ".y" * 100_000,
+    "enum E {A} x" + "`a`" * 50_000,
 )
 
 
@@ -117,4 +183,84 @@ def expect(condition: bool, what: str) -> None:
 
 
 def check(wasm: bytes, *, max_wasm_stack: int) -> None:
+    """Raises `CheckError` for the first promise that the image breaks.
+
+    Works in a thread of its own, whose stack is larger than the guest may ask for.
+    """
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _check(wasm, max_wasm_stack)
+        except BaseException as error:
+            failures.append(error)
+
+    before = threading.stack_size(max_wasm_stack + (16 << 20))
+    worker = threading.Thread(target=work)
+    worker.start()
+    threading.stack_size(before)
+    worker.join()
+    if failures:
+        raise failures[0]
+
+
+def _check(wasm: bytes, max_wasm_stack: int) -> None:
     check_copy_on_write(wasm)
+    image = Image(wasm, max_wasm_stack=max_wasm_stack)
+    exports = sorted(export.name for export in image.module.exports)
+    expect(exports == sorted(ABI_EXPORTS), f"exports are {exports}")
+    expect(not image.module.imports, f"imports {[wanted.name for wanted in image.module.imports]}")
+    check_translations(image)
+    check_refusals(image)
+    check_limits(image)
+
+
+def check_translations(image: Image) -> None:
+    for code, translation in STRIPPED:
+        reply = image.evaluate(code)
+        expect(reply.value == {"code": translation, "lines": None}, f"{code!r} gave {reply}")
+    for code, wanted in REWRITTEN:
+        reply = image.evaluate(code)
+        expect(reply.outcome == 0 and reply.value["lines"] is not None, f"{code!r} gave {reply}")
+        lines = [line.strip() for line in reply.value["code"].split("\n")]
+        for text, line in wanted.items():
+            segments = reply.value["lines"][lines.index(text)]
+            expect(segments.split(",")[1] == str(line), f"{text!r} of {code!r} comes from {segments}")
+    first, second = (image.evaluate(REWRITTEN[0][0]).fuel for _ in range(2))
+    expect(first == second, f"the same translation used {first} and {second} fuel")
+
+
+def check_refusals(image: Image) -> None:
+    for code, kind, line, column in REFUSED:
+        reply = image.evaluate(code)
+        got = (reply.outcome, reply.type, reply.line, reply.column)
+        expect(got == (1, kind, line, column), f"{code!r} gave {got}: {reply.message}")
+        expect(
+            reply.traceback.startswith(f"<snippet>:{line}\n{code.splitlines()[line - 1]}\n"),
+            f"{code!r} has the traceback {reply.traceback!r}",
+        )
+
+
+def check_limits(image: Image) -> None:
+    for code in RECURSIONS:
+        try:
+            reply = image.evaluate(code)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise CheckError(f"{code[:60]!r} trapped: {error}") from error
+        expect((reply.outcome, reply.type) == (1, "RangeError"), f"{code[:60]!r} gave {reply}")
+    reply = image.evaluate("enum A {}\n" * 4000)
+    expect((reply.outcome, reply.type) == (1, "RangeError"), f"a translation over its limit gave {reply}")
+    reply = image.evaluate("const a: number[] = [" + "1, " * 1_000_000 + "]", memory_bytes=16 << 20)
+    expect((reply.outcome, reply.type) == (4, "OutOfMemory"), f"a lack of memory gave {reply}")
+
+
+def main() -> None:
+    manifest = json.loads((IMAGES / "manifest.json").read_text())
+    wasm = lzma.decompress((IMAGES / manifest["image"]["file"]).read_bytes())
+    expect(sha256(wasm) == manifest["image"]["sha256"], "the image is not the manifest's")
+    check(wasm, max_wasm_stack=manifest["max_wasm_stack"])
+    print(f"{manifest['interpreter']}: all well")
+
+
+if __name__ == "__main__":
+    main()
