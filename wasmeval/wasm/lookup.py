@@ -69,7 +69,7 @@ def find(root: Folder, start: Folder, path: bytes, follow: int) -> Place | HostP
             trail.append(node)
             last = name
             continue
-        ends = not any(pending)
+        ends = not pending or not any(pending)
         if node is None:
             check_name(name)
             if not ends:
