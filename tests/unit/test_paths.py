@@ -32,7 +32,9 @@ def test_what_cannot_be_a_path_is_refused(path: str, message: str) -> None:
         assert (caught.value.field, caught.value.description) == ("files", message)
 
 
-@pytest.mark.parametrize("path", ["a", "data/in.csv", ".hidden", "...", "a\\b", "C:", "ä ö", "~", "a\nb", "x" * 255])
+@pytest.mark.parametrize(
+    "path", ["a", "data/in.csv", ".hidden", "...", "a\\b", "C:", "ä ö", "~", "a\nb", "x" * 255]
+)
 def test_everything_else_is_a_path(path: str) -> None:
     check_path("files", path)
 
@@ -45,7 +47,9 @@ def test_folders_are_only_so_deep() -> None:
 
 def test_nothing_is_a_file_and_a_folder() -> None:
     check_files("files", ["a/b", "a/c", "ab"])
-    with pytest.raises(InvalidArgument, match="'a/b' is a file and also a folder of another file; rename one"):
+    with pytest.raises(
+        InvalidArgument, match="'a/b' is a file and also a folder of another file; rename one"
+    ):
         check_files("files", ["a/b/c", "a/b"])
 
 
