@@ -14,6 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from wasmeval.egress import Exchange, HttpFailure
+from wasmeval.errors import SetupError, Unavailable
 from wasmeval.grants import Grants, HttpUse
 from wasmeval.offer import Offer
 from wasmeval.wasm.calls import Operation, Outcome
@@ -91,7 +92,12 @@ class Attendant:
             # Few evaluations mount folders; for the others this is not loaded.
             from wasmeval.preopens import OpenFolders
 
-            self._folders = OpenFolders(offer.folders_for(grants))
+            try:
+                self._folders = OpenFolders(offer.folders_for(grants))
+            except SetupError as error:
+                # Where the folder is, is the operator's business.
+                logger.error("a folder cannot be mounted: %s", error)
+                raise Unavailable("a folder that this evaluation mounts cannot be opened; tell its operator") from None
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     @property

@@ -11,7 +11,7 @@ from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Folder, Grants, HttpRule, Mount, Tool
 from wasmeval.inputs import check_name, shorten
 from wasmeval.limits import Limits
-from wasmeval.paths import check_path
+from wasmeval.paths import check_files, check_pattern
 
 MAX_TOOLS = 128
 MAX_OUTPUTS = 64
@@ -21,8 +21,6 @@ MAX_TOOL_TEXT_BYTES = 1 << 20
 
 NODE_BYTES = 512
 """What a file or folder of the workspace takes beside its content, in the quota and about so in memory."""
-
-_MOST_PATTERN_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +97,10 @@ def _credential(name: str, config: CredentialConfig, environ: Mapping[str, str])
 
 
 def _check_files(files: Mapping[str, bytes], limits: Limits) -> None:
+    check_files("files", files)
     total = 0
     nodes: set[str] = set()
     for path, content in files.items():
-        check_path("files", path)
         total += len(content)
         parts = path.split("/")
         nodes.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
@@ -124,17 +122,7 @@ def _check_outputs(patterns: tuple[str, ...]) -> None:
     if len(patterns) > MAX_OUTPUTS:
         raise InvalidArgument("outputs", f"{len(patterns)} patterns; give at most {MAX_OUTPUTS}")
     for index, pattern in enumerate(patterns):
-        if (
-            not pattern
-            or pattern.startswith("/")
-            or "\0" in pattern
-            or ".." in pattern.split("/")
-            or len(pattern) > _MOST_PATTERN_BYTES
-        ):
-            raise InvalidArgument(
-                f"outputs[{index}]",
-                f"{shorten(pattern)!r} is no pattern below /workspace, such as 'out/*.png'",
-            )
+        check_pattern(f"outputs[{index}]", pattern)
 
 
 def _check_tools(tools: tuple[Tool, ...], runtime: str, inputs: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from wasmeval.grants import Grants, Mount, Tool
 from wasmeval.inputs import encode_inputs
 from wasmeval.limits import Limits
 from wasmeval.model import Evaluation, Request, checked
-from wasmeval.paths import check_path
+from wasmeval.paths import check_files
 from wasmeval.tools import Function, Toolbox
 
 _UNARY_FILES_BYTES = 4 << 20
@@ -36,8 +36,7 @@ def request_of(
 ) -> Request:
     """The request for `evaluation`. Raises InvalidArgument for parts of wrong types, and inputs that are no JSON."""
     checked(evaluation)
-    for path in evaluation.files:
-        check_path("files", path)
+    check_files("files", evaluation.files)
     offered = Toolbox(tools).describe() if isinstance(tools, Mapping) else tuple(tools)
     grants = None
     if (
