@@ -50,7 +50,8 @@ LOWEST_STACK = 1 << 20
 MAX_WASM_STACK = 9 << 20
 
 MINIMUM_MEMORY_BYTES = 16 << 20
-FUEL_PER_MILLISECOND = 2_000_000
+# Rounded: it is for people and for the length of slices, and must not differ from build to build.
+FUEL_PER_MILLISECOND = 3_000_000
 
 EXCEPTIONS = "--enable-exception-handling"
 _FEATURES = (
