@@ -293,6 +293,9 @@ def prepare_tree(flavour: Flavour) -> Path:
     )
     library.pack_tree(tree, flavour.folder / "library.zip")
     library.add_modules(tree, HERE / "guest", ROOT / "native" / "python")
+    # What a folder says of its age is seen by the guest, and what it has seen stays in its memory.
+    for folder in (root, *root.iterdir()):
+        os.utime(folder, (library.TIMESTAMP, library.TIMESTAMP))
     return root
 
 
