@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import groupby
 
 from wasmeval.attendant import GONE, Link, raised
 from wasmeval.errors import FailedPrecondition, InvalidArgument
-from wasmeval.events import Answer, Called, Cancel, Collected, Dropped, Input, Opening, Piece, Printed, Wanted
+from wasmeval.events import Answer, Called, Cancel, Dropped, Input, Opening, Piece, Printed, Wanted
 from wasmeval.grants import Grants
 from wasmeval.inputs import check_json
 from wasmeval.model import Request
+from wasmeval.offer import NODE_BYTES
+from wasmeval.paths import check_path
 from wasmeval.service import Service
 from wasmeval.wasm.calls import Outcome
 from wasmeval.wire.conversations import decode_said, encode_ending, encode_event
 
 _MERGED_BYTES = 1 << 20
+_MOST_EVENTS = 1024
+"""With more to send, what is printed on each stream is put together."""
 
 Read = Callable[[], Awaitable[bytes | None]]
 """The client's next message; None when it has ended its side."""
 Write = Callable[[bytes], Awaitable[None]]
+_Event = Printed | Called | Dropped | Wanted
 
 
 class Dialogue:
@@ -36,7 +42,7 @@ class Dialogue:
         self._read = read
         self._write = write
         self._carrier = carrier
-        self._events: deque[Printed | Called | Dropped | Wanted] = deque()
+        self._events: deque[_Event] = deque()
         self._changed = asyncio.Event()
         self._link: Link | None = None
         self._early: list[Input | Cancel] = []
@@ -61,8 +67,10 @@ class Dialogue:
                 if not evaluating.done():
                     await self._changed.wait()
                     self._changed.clear()
-            for message in encode_ending(await evaluating):
-                await self._write(message)
+            result = await evaluating
+            with self._service.hold_result(result):
+                for message in encode_ending(result):
+                    await self._write(message)
         finally:
             for task in (evaluating, listening):
                 task.cancel()
@@ -111,22 +119,36 @@ class Dialogue:
         grants = request.grants or Grants()
         if files == 0:
             return request
+        whole = await self._receive_files(request, files)
+        return request._replace(grants=replace(grants, files={**grants.files, **whole}))
+
+    async def _receive_files(self, request: Request, count: int) -> dict[str, bytes]:
+        given = request.grants.files if request.grants else {}
+        coming: dict[str, bytearray] = {}
+        whole: dict[str, bytes] = {}
         with self._service.hold() as hold:
-            collected = Collected({})
-            while files:
+            while len(whole) < count:
                 piece = await self._next()
                 if not isinstance(piece, Piece):
                     what = "ended its side" if piece is None else f"sent {_name(piece)}"
                     raise FailedPrecondition(
-                        f"the client {what}; {files} of the files it announced are to come first"
+                        f"the client {what}; {count - len(whole)} of the files it announced are to come first"
                     )
-                if piece.path in grants.files:
-                    raise InvalidArgument("file.path", "this file is among start.evaluation.files already")
+                if piece.path not in coming:
+                    check_path("file.path", piece.path)
+                    if piece.path in given or piece.path in whole:
+                        raise FailedPrecondition("a piece of a file came that was whole already")
+                    if len(coming) + len(whole) == count:
+                        raise FailedPrecondition(
+                            f"a piece of a file came that is none of the {count} announced"
+                        )
+                    hold(request.limits, NODE_BYTES)
+                    coming[piece.path] = bytearray()
                 hold(request.limits, len(piece.data))
-                collected.add(piece)
-                files -= piece.is_last
-        whole = {path: bytes(data) for path, data in collected.files.items()}
-        return request._replace(grants=replace(grants, files={**grants.files, **whole}))
+                coming[piece.path] += piece.data
+                if piece.is_last:
+                    whole[piece.path] = bytes(coming.pop(piece.path))
+        return whole
 
     async def _listen(self, request: Request) -> None:
         self._input_over = not (request.grants and request.grants.stdin)
@@ -195,7 +217,7 @@ class Dialogue:
         if self._link is not None:
             self._link.answer(call, outcome, payload)
 
-    def _put(self, event: Printed | Called | Dropped | Wanted) -> None:
+    def _put(self, event: _Event) -> None:
         last = self._events[-1] if self._events else None
         if (
             isinstance(event, Printed)
@@ -207,11 +229,28 @@ class Dialogue:
             self._events[-1] = Printed(last.stream, last.data + event.data)
         else:
             self._events.append(event)
+            if len(self._events) > _MOST_EVENTS:
+                self._events = _fewer(self._events)
         self._changed.set()
 
     async def _send_events(self) -> None:
         while self._events:
             await self._write(encode_event(self._events.popleft()))
+
+
+def _fewer(events: Iterable[_Event]) -> deque[_Event]:
+    """The same events; of those printed in a row there is one for each stream."""
+    fewer: deque[_Event] = deque()
+    for is_printed, run in groupby(events, lambda event: isinstance(event, Printed)):
+        if not is_printed:
+            fewer.extend(run)
+            continue
+        printed: dict[int, bytearray] = {}
+        for event in run:
+            assert isinstance(event, Printed)
+            printed.setdefault(event.stream, bytearray()).extend(event.data)
+        fewer.extend(Printed(stream, bytes(data)) for stream, data in printed.items())
+    return fewer
 
 
 def _name(said: object) -> str:

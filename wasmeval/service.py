@@ -203,7 +203,9 @@ class Service:
         job = prepare(request, self._catalogue, self._policy, self._offer)
         self._enter()
         try:
-            return _fit_files(await self._run(job, carrier))
+            return _without_files_beyond(
+                MAX_UNARY_FILES_BYTES, await self._run(job, carrier), _TOO_MANY_FOR_A_REPLY
+            )
         finally:
             self._leave()
 
@@ -235,6 +237,16 @@ class Service:
         finally:
             self._uploads -= held
 
+    @contextlib.contextmanager
+    def hold_result(self, result: Result) -> Iterator[None]:
+        """Count the files of a result as long as they wait for a client that reads slowly."""
+        size = sum(file.size for file in result.files.values())
+        self._uploads += size
+        try:
+            yield
+        finally:
+            self._uploads -= size
+
     async def converse(
         self, request: Request, talk: Talk, carrier: Mapping[str, str] | None = None
     ) -> Result:
@@ -242,7 +254,9 @@ class Service:
         job = prepare(request, self._catalogue, self._policy, self._offer)
         self._enter()
         try:
-            return await self._run(job, carrier, talk)
+            return _without_files_beyond(
+                MAX_UPLOADS_BYTES - self._uploads, await self._run(job, carrier, talk), _TOO_MANY_HELD
+            )
         finally:
             self._leave()
 
@@ -436,18 +450,19 @@ class _Batch:
         return result
 
 
-def _fit_files(result: Result) -> Result:
-    """The result, if its files fit into one reply; else one without them."""
-    if (
-        not result.files
-        or (size := sum(file.size for file in result.files.values())) <= MAX_UNARY_FILES_BYTES
-    ):
+_TOO_MANY_FOR_A_REPLY = (
+    f"more than {MAX_UNARY_FILES_BYTES} in one reply; ask for fewer, or converse: there they come in pieces"
+)
+_TOO_MANY_HELD = (
+    "more than the service has room for now, as other clients read slowly; try again, or ask for fewer"
+)
+
+
+def _without_files_beyond(room: int, result: Result, why: str) -> Result:
+    """The result, if its files fit into `room`; else one without them."""
+    if not result.files or (size := sum(file.size for file in result.files.values())) <= room:
         return result
-    text = (
-        f"the files that outputs asked for are {size} bytes, more than {MAX_UNARY_FILES_BYTES} in one reply; ask for "
-        "fewer, or converse: there they come in pieces"
-    )
-    error = ErrorInfo("OutputExceeded", text)
+    error = ErrorInfo("OutputExceeded", f"the files that outputs asked for are {size} bytes, {why}")
     return replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, files={})
 
 

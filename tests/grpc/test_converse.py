@@ -113,6 +113,17 @@ def test_a_flood_comes_in_few_pieces_and_never_beyond_the_limit(client: Client, 
     assert result.stdout_truncated == (size > limit)
 
 
+def test_a_flood_on_both_streams_comes_in_few_pieces(client: Client) -> None:
+    pieces: list[tuple[str, str]] = []
+    code = "import os\nfor i in range(50_000):\n    os.write(1, b'%d\\n' % i); os.write(2, b'%d\\n' % i)"
+    result = client.evaluate(code, on_output=lambda *piece: pieces.append(piece))
+    for name in ("stdout", "stderr"):
+        text = "".join(text for stream, text in pieces if stream == name)
+        assert text == "".join(f"{i}\n" for i in range(50_000))
+    assert result.stdout == result.stderr
+    assert len(pieces) < 20_000
+
+
 def test_a_character_that_is_cut_arrives_whole(client: Client) -> None:
     pieces: list[str] = []
     code = (
@@ -156,6 +167,19 @@ def test_a_file_is_read_only_when_the_snippet_asks(client: Client) -> None:
     assert reads == []
     assert client.evaluate("input()", stdin=Source()).value == "x"  # type: ignore[arg-type]
     assert len(reads) == 1
+
+
+def test_input_may_be_sent_ahead(client: Client, real: Real) -> None:
+    count = 3000
+    with client.converse(
+        f"total = 0\nfor _ in range({count}): total += int(input())\ntotal", stdin=True
+    ) as conversation:
+        for number in range(count):
+            conversation.send_input(f"{number}\n")
+        events = list(conversation)
+    assert isinstance(events[-1], Result)
+    assert events[-1].value == sum(range(count))
+    assert real.pool.stats().restarts == 0
 
 
 def test_a_source_that_fails_is_an_end(client: Client) -> None:
@@ -326,6 +350,14 @@ WRONG_ORDER: dict[str, tuple[list[pb.ConverseRequest], str]] = {
         [start("1", files=1, input=True), pb.ConverseRequest(input=pb.Input())],
         "sent input; 1 of the files",
     ),
+    "a file twice": (
+        [start("1", files=2), piece("a", b""), piece("a", b"")],
+        "a piece of a file came that was whole already",
+    ),
+    "another file than announced": (
+        [start("1", files=1), piece("a", b"", last=False), piece("b", b"")],
+        "none of the 1 announced",
+    ),
     "a file too many": ([start(ASLEEP), piece("a", b"")], "a piece of a file came"),
     "input nobody announced": (
         [start(ASLEEP), pb.ConverseRequest(input=pb.Input())],
@@ -361,8 +393,9 @@ WRONG: dict[str, tuple[list[pb.ConverseRequest], str]] = {
         [start(ASLEEP), pb.ConverseRequest(tool_result=pb.ToolResult(call_id=1))],
         "tool_result.outcome",
     ),
-    "a file above": ([start("1", files=1), piece("../a", b"")], "files"),
-    "a file at the root": ([start("1", files=1), piece("/etc/passwd", b"")], "files"),
+    "a file above": ([start("1", files=1), piece("../a", b"")], "file.path"),
+    "a file at the root": ([start("1", files=1), piece("/etc/passwd", b"")], "file.path"),
+    "a file of a long name": ([start("1", files=1), piece("a" * 5000, b"", last=False)], "file.path"),
     "a tool that is no name": ([start("1", tools=[pb.Tool(name="a b")])], "tools[0].name"),
     "a tool twice": ([start("1", tools=TOOLS * 2)], "tools[1].name"),
     "many tools": ([start("1", tools=[pb.Tool(name=f"t{i}") for i in range(129)])], "tools"),

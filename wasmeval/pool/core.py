@@ -306,7 +306,7 @@ class Pool:
             self._held(worker, number).printed(stream, body)
         elif kind == Kind.OUTPUT_FILE and worker.state is State.READY:
             number, path, body, _ = exchanges.decode_output_file(body)
-            self._held(worker, number).keep_file(path, body)
+            self._keep_file(self._held(worker, number), path, body)
         elif kind == Kind.READY and worker.state is State.STARTING:
             worker.state = State.READY
             worker.ready = monotonic()
@@ -321,6 +321,15 @@ class Pool:
             self._lost(worker, "died")
         else:
             raise frames.MalformedFrame(f"kind {kind} in state {worker.state.value}")
+
+    def _keep_file(self, ticket: Ticket, path: str, data: bytes) -> None:
+        ticket.keep_file(path, data)
+        ticket.size += len(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._settings.held_bytes:
+            freed = ticket.drop_files()
+            ticket.size -= freed
+            self._held_bytes -= freed
 
     def _held(self, worker: WorkerProcess, number: int) -> Ticket:
         ticket = self._holding[worker].get(number)

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from wasmeval.model import Job, OutputFile, Result
+from wasmeval.errors import InvalidArgument
+from wasmeval.model import ErrorInfo, Job, OutputFile, Result, Status
+from wasmeval.paths import check_path
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.wasm.calls import MOST_HTTP_IN_FLIGHT, Operation
 from wasmeval.worker.frames import MalformedFrame
@@ -49,32 +51,35 @@ class Ticket:
     input: list[tuple[bytes, bool]] = field(default_factory=list)
     """Standard input that waits for a worker."""
     _wants_input: bool = False
+    _wanted: int = 0
+    _fed: int = 0
     _calls: int = 0
     _open: dict[int, Operation] = field(default_factory=dict)
     _printed: dict[int, int] = field(default_factory=dict)
     _files: dict[str, bytearray] = field(default_factory=dict)
     _file_bytes: int = 0
+    _dropped: bool = False
 
     def called(self, call: int, operation: Operation, body: bytes) -> None:
         """The worker says that the evaluation begins a call, or drops one."""
+        is_heard = False
         if operation is Operation.DROP:
             self._open.pop(call, None)
         elif operation is Operation.INPUT:
-            if self._wants_input or not (self.job.grants and self.job.grants.stdin):
-                raise MalformedFrame("input is wanted twice, or by an evaluation that has none")
-            self._wants_input = True
+            is_heard = self._want_input()
         else:
             self._check(operation, body)
             if call in self._open:
                 raise MalformedFrame(f"call {call} begins twice")
             self._open[call] = operation
         self.bound = True
-        if self.partner and self.settle:
+        if self.partner and self.settle and not is_heard:
             self.partner.called(call, operation, body)
 
     def fed(self) -> None:
         """Input went to the worker."""
         self.bound = True
+        self._fed += 1
         self._wants_input = False
 
     def answered(self, call: int) -> bool:
@@ -95,7 +100,13 @@ class Ticket:
         """The worker sends a piece of a file that the evaluation left."""
         limits, grants = self.job.limits, self.job.grants
         self._file_bytes += len(data)
-        self._files.setdefault(path, bytearray()).extend(data)
+        if path not in self._files:
+            try:
+                check_path("path", path)
+            except InvalidArgument as error:
+                raise MalformedFrame(f"a file with a path that cannot be: {error}") from None
+        if not self._dropped:
+            self._files.setdefault(path, bytearray()).extend(data)
         if (
             grants is None
             or not grants.outputs
@@ -104,8 +115,19 @@ class Ticket:
         ):
             raise MalformedFrame("files that nobody asked for, or more than their limit")
 
+    def drop_files(self) -> int:
+        """There is no room for its files: let go of them, and keep no more. How many bytes that frees."""
+        freed = sum(map(len, self._files.values()))
+        self._files.clear()
+        self._dropped = True
+        return freed
+
     def complete(self, result: Result) -> Result:
         """The result, with the files that came before it."""
+        if self._dropped:
+            text = "there is no room now for the files that outputs asked for; try again, or ask for fewer"
+            error = ErrorInfo("OutputExceeded", text)
+            return replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error)
         if not self._files:
             return result
         from mimetypes import guess_type
@@ -115,6 +137,14 @@ class Ticket:
             for path, data in self._files.items()
         }
         return replace(result, files=files)
+
+    def _want_input(self) -> bool:
+        """Whether the caller has been told so already. A guest waits once for each input it gets, and once more."""
+        self._wanted += 1
+        if self._wanted > self._fed + 1 or not (self.job.grants and self.job.grants.stdin):
+            raise MalformedFrame("input is wanted more often than it came, or by an evaluation that has none")
+        heard, self._wants_input = self._wants_input, True
+        return heard
 
     def _check(self, operation: Operation, body: bytes) -> None:
         grants, limits = self.job.grants, self.job.limits

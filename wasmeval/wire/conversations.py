@@ -22,6 +22,7 @@ from wasmeval.events import (
 from wasmeval.grants import Grants, Tool
 from wasmeval.model import Request, Result
 from wasmeval.v1 import wasmeval_pb2 as pb
+from wasmeval.wire.bounds import check_bounds
 from wasmeval.wire.faults import parse
 from wasmeval.wire.names import FILE_PIECE_BYTES
 from wasmeval.wire.replies import decode_result, parse_reply, write_result
@@ -82,6 +83,7 @@ CANCEL = pb.ConverseRequest(cancel=pb.Cancel()).SerializeToString()
 
 def decode_said(data: bytes) -> Said:
     """Raises InvalidArgument for what is no such message, and for an empty one."""
+    check_bounds(pb.ConverseRequest, data)
     message = parse(pb.ConverseRequest, data)
     match message.WhichOneof("message"):
         case "start":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -65,7 +64,7 @@ def _find_in(
     descriptor: Any, data: memoryview, prefix: str, fault: _Fault, left: Iterator[int]
 ) -> tuple[str, str] | None:
     seen: dict[str, int] = {}
-    for number, wire_type, content in _fields(data):
+    for number, wire_type, content in fields_of(data):
         if next(left, None) is None:
             return None
         field = descriptor.fields_by_number.get(number)
@@ -99,17 +98,7 @@ def _is_garbled(wire_type: int, content: memoryview, field: Any) -> bool:
     return is_text and wire_type == _BYTES and not is_unicode(bytes(content))
 
 
-def has_more_fields(data: bytes, most: int) -> bool:
-    """Whether there are more than `most` at the top of a message, known or not."""
-    return next(islice(_fields(memoryview(data)), most, None), None) is not None
-
-
-def count_fields(data: bytes, number: int) -> int:
-    """How often the field `number` is at the top of a message."""
-    return sum(found == number for found, _, _ in _fields(memoryview(data)))
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+def fields_of(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """Number, wire type and content of each field in turn, as far as they are well-formed.
 
     Source: protobuf.dev/programming-guides/encoding. Groups have no content here: what is in them follows.

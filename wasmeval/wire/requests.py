@@ -7,16 +7,11 @@ from dataclasses import fields
 
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount
-from wasmeval.inputs import MAX_INPUTS, TOO_MANY_INPUTS
 from wasmeval.limits import MAX_BATCH, Limits
 from wasmeval.model import Request
 from wasmeval.v1 import wasmeval_pb2 as pb
-from wasmeval.wire.faults import count_fields, has_more_fields, is_unicode, parse, too_many
-
-# A message up to this size holds too few fields to be a burden.
-_SMALL_BYTES = 1 << 16
-_MOST_FIELDS = 1 << 17
-"""At the top of one evaluation; its files alone may be 65,536."""
+from wasmeval.wire.bounds import check_bounds
+from wasmeval.wire.faults import is_unicode, parse
 
 
 def encode_request(request: Request) -> pb.EvaluateRequest:
@@ -43,9 +38,7 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
 
 def decode_request(data: bytes) -> Request:
     """Raises InvalidArgument for what is no such message, and for fields this version does not know."""
-    if len(data) > _SMALL_BYTES and has_more_fields(data, MAX_INPUTS + 3):
-        # Files are few in most requests; one with many is read twice.
-        _check_fields(data)
+    check_bounds(pb.EvaluateRequest, data)
     return request_of(parse(pb.EvaluateRequest, data))
 
 
@@ -62,12 +55,12 @@ def encode_batch(requests: Iterable[Request]) -> bytes:
 
 def decode_batch(data: bytes) -> list[Request]:
     """Raises InvalidArgument as `decode_request`, naming the evaluation, and for none or more than MAX_BATCH."""
-    if has_more_fields(data, MAX_BATCH):
-        # Not worth parsing: two bytes on the wire are an object here.
-        raise too_many(pb.EvaluateBatchRequest, data, _wrong_count(f"more than {MAX_BATCH}"))
+    check_bounds(pb.EvaluateBatchRequest, data)
     batch = parse(pb.EvaluateBatchRequest, data)
     if not batch.evaluations:
         raise _wrong_count("0")
+    if len(batch.evaluations) > MAX_BATCH:
+        raise _wrong_count(f"more than {MAX_BATCH}")
     return [request_of(message, f"evaluations[{index}].") for index, message in enumerate(batch.evaluations)]
 
 
@@ -95,15 +88,6 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
         except InvalidArgument as error:
             raise InvalidArgument(prefix + error.field, error.description) from None
     return Request(message.code, message.language, message.inputs, limits, _grants_of(message))
-
-
-def _check_fields(data: bytes) -> None:
-    error = InvalidArgument("inputs", TOO_MANY_INPUTS)
-    if has_more_fields(data, _MOST_FIELDS) or count_fields(data, _INPUTS_FIELD) > MAX_INPUTS:
-        raise too_many(pb.EvaluateRequest, data, error)
-
-
-_INPUTS_FIELD = pb.EvaluateRequest.DESCRIPTOR.fields_by_name["inputs"].number
 
 
 def _grants_of(message: pb.EvaluateRequest) -> Grants | None:
