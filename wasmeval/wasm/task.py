@@ -168,13 +168,15 @@ class Task:
         if grants.live:
             self.live = Live(limits.output_bytes, lambda stream, data: outlet.output(number, stream, data))
             guest.on_output = self.live.write
-        if grants.stdin or self.input or self.input_ended:
+        if grants.stdin:
             guest.stdin = Stdin()
             self.feed(bytes(self.input), self.input_ended)
 
     def feed(self, data: bytes, ended: bool) -> bool:
         """Input has come. True when the guest waits for it and can go on."""
         guest = self.instance.wasi if self.instance else None
+        if not (self.order.grants and self.order.grants.stdin):
+            return False
         if guest is None or guest.stdin is None:
             self.input += data
             self.input_ended = self.input_ended or ended
@@ -183,8 +185,10 @@ class Task:
             guest.stdin.feed(data)
         if ended:
             guest.stdin.close()
-        satisfied, self.awaits_input = self.awaits_input, False
-        return satisfied
+        if not (self.awaits_input and guest.stdin.is_ready):
+            return False
+        self.awaits_input = False
+        return True
 
     def answer(self, call: int, outcome: Outcome, payload: bytes) -> bool:
         """A call has ended. True when the guest waits for it and can go on."""
