@@ -14,9 +14,10 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from wasmeval.egress import Exchange, HttpFailure
-from wasmeval.errors import SetupError, Unavailable
+from wasmeval.errors import Internal, SetupError
 from wasmeval.grants import Grants, HttpUse
 from wasmeval.offer import Offer
+from wasmeval.wasm import errno
 from wasmeval.wasm.calls import Operation, Outcome
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _READ = struct.Struct("<II")
 # The name is the first member of a call's JSON object; the rest is for whoever runs the tool to read.
-_NAME = re.compile(rb'\s*\{\s*"name"\s*:\s*"([A-Za-z_$][\w$]{0,127})"\s*[,}]')
+_NAME = re.compile(rb'\s*\{\s*"name"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.){1,4096}")\s*[,}]')
 
 
 def raised(kind: str, message: str) -> bytes:
@@ -37,12 +38,17 @@ def raised(kind: str, message: str) -> bytes:
 def tool_name(body: bytes) -> str:
     """The name in the body of a `call` operation; empty when it has none."""
     match = _NAME.match(body)
-    return match[1].decode() if match else ""
+    try:
+        return str(json.loads(match[1])) if match else ""
+    except ValueError:
+        return ""
 
 
 NO_SUCH_TOOL = ("LookupError", "no such tool was offered to this evaluation")
 GONE = raised("gone", "nobody answers calls of tools any more")
 _BROKEN = raised("gone", "the service could not answer; its log says why")
+_BROKEN_FILES = bytes((errno.IO,))
+"""An answer about files begins with a WASI errno; see wasm/mounts.py."""
 
 
 class Link(Protocol):
@@ -84,9 +90,6 @@ class Attendant:
         self._names = frozenset(tool.name for tool in grants.tools)
         self._link = link
         self._talk = talk
-        self._exchange: Exchange | None = None
-        if grants.http is not None and offer.egress is not None:
-            self._exchange = offer.egress.open(grants.http)
         self._folders: OpenFolders | None = None
         if grants.mounts:
             # Few evaluations mount folders; for the others this is not loaded.
@@ -97,7 +100,11 @@ class Attendant:
             except SetupError as error:
                 # Where the folder is, is the operator's business.
                 logger.error("a folder cannot be mounted: %s", error)
-                raise Unavailable("a folder that this evaluation mounts cannot be opened; tell its operator") from None
+                raise Internal("a folder that this evaluation mounts cannot be opened; tell its operator") from None
+        # Last: nothing after it fails, so it is closed with this.
+        self._exchange: Exchange | None = None
+        if grants.http is not None and offer.egress is not None:
+            self._exchange = offer.egress.open(grants.http)
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     @property
@@ -129,12 +136,17 @@ class Attendant:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if self._exchange:
-            await self._exchange.aclose()
-        if self._folders:
-            await asyncio.to_thread(self._folders.close)
+        # Cancelled at any of these, it still goes through them all.
+        try:
+            if tasks:
+                await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            try:
+                if self._exchange:
+                    await self._exchange.aclose()
+            finally:
+                if self._folders:
+                    self._folders.close()
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -157,7 +169,7 @@ class Attendant:
             self._talk.dropped(number)
 
     async def _serve(self, call: int, operation: Operation, body: bytes) -> None:
-        outcome, payload = Outcome.FAILED, _BROKEN
+        outcome, payload = Outcome.FAILED, _BROKEN_FILES if operation is Operation.FILES else _BROKEN
         try:
             payload = await self._handle(operation, body)
             outcome = Outcome.DONE

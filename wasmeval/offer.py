@@ -14,10 +14,11 @@ from wasmeval.limits import Limits
 from wasmeval.paths import check_files, check_pattern
 
 MAX_TOOLS = 128
+MAX_TOOL_NAME_BYTES = 256
 MAX_OUTPUTS = 64
 MAX_MOUNTS = 64
 MAX_TOOL_TEXT_BYTES = 1 << 20
-"""Names, signatures, parameters and docs of all tools of one evaluation together."""
+"""Names, signatures, parameters and docs of all tools of one evaluation together, in UTF-8."""
 
 NODE_BYTES = 512
 """What a file or folder of the workspace takes beside its content, in the quota and about so in memory."""
@@ -136,9 +137,12 @@ def _check_tools(tools: tuple[Tool, ...], runtime: str, inputs: Collection[str])
         if tool.name in seen or tool.name in inputs:
             other = "an input" if tool.name in inputs else "another tool"
             raise InvalidArgument(where, f"{tool.name!r} is the name of {other} too; rename one")
+        if len(tool.name.encode()) > MAX_TOOL_NAME_BYTES:
+            raise InvalidArgument(where, f"{len(tool.name.encode())} bytes; a name has at most {MAX_TOOL_NAME_BYTES}")
         seen.add(tool.name)
-        size += sum(map(len, (tool.name, tool.signature, tool.doc, *tool.parameters)))
+        texts = (tool.name, tool.signature, tool.doc, *tool.parameters)
+        size += sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts)
     if size > MAX_TOOL_TEXT_BYTES:
         raise InvalidArgument(
-            "tools", f"{size} characters of description; {MAX_TOOL_TEXT_BYTES} are the most"
+            "tools", f"{size} bytes of description; {MAX_TOOL_TEXT_BYTES} are the most"
         )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.guests import LIMITS, guest, pool_of, worker_pids
@@ -333,6 +333,7 @@ def ask(
     return running.outcome, partner
 
 
+@example(requests=[bytes([Operation.HTTP]), struct.pack("<BI", Operation.DROP, 0)])
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=st.lists(_REQUEST, max_size=12))
 def test_wild_requests_to_the_host(pool: BlockingPool, requests: list[bytes]) -> None:
@@ -365,6 +366,12 @@ def test_drops_and_requests_without_end_do_not_flood_the_parent(pool: BlockingPo
     calls = [bytes([Operation.CALL]) + b'{"name": "tool"}'] * 5000
     result, partner = ask(pool, *calls, limits=replace(LIMITS, tool_calls=50, tool_calls_in_flight=256))
     assert (result.status, len(partner.seen)) == (Status.OK, 50)
+
+
+def test_outcomes_that_nobody_fetches_are_bounded(pool: BlockingPool) -> None:
+    calls = [bytes([Operation.CALL]) + b'{"name": "tool"}'] * 20_000
+    result, partner = ask(pool, *calls, limits=replace(LIMITS, tool_calls=10, tool_calls_in_flight=256))
+    assert (result.status, len(partner.seen)) == (Status.OK, 10)
 
 
 def test_a_request_that_is_too_long_is_none(pool: BlockingPool) -> None:

@@ -50,6 +50,12 @@ MOST_HTTP_IN_FLIGHT = 64
 MOST_HTTP_OPERATIONS = 1 << 16
 """Of one evaluation in all: each costs the parent process a little, even one that it refuses."""
 
+MOST_UNFETCHED = 4096
+"""Outcomes that wait for the guest to fetch them; one that begins more calls meanwhile gets no number for them."""
+
+_OUTCOME_BYTES = 256
+"""What an outcome takes beside its bytes, about."""
+
 MOST_READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 17
 _NUMBER = struct.Struct("<I")
@@ -115,6 +121,8 @@ class Calls:
         if not request:
             return NO_SUCH_OPERATION
         body = request[1:]
+        if len(self._ended) >= MOST_UNFETCHED and request[0] not in (Operation.WAIT, Operation.DROP):
+            return NO_SUCH_OPERATION
         match request[0]:
             case Operation.CONTEXT:
                 return self._context()
@@ -245,7 +253,7 @@ class Calls:
 
     def _drop(self, number: int) -> bytes:
         self._due.pop(number, None)
-        if self._fetch(number):
+        if not number or self._fetch(number):
             return b""
         # A stream's number is known to the other side alone; there are no more of them than requests.
         if self._open.pop(number, None) is None:
@@ -272,12 +280,12 @@ class Calls:
 
     def _keep(self, call: int, outcome: Outcome, payload: bytes) -> None:
         self._ended[call] = outcome, payload
-        self.held_bytes += len(payload)
+        self.held_bytes += len(payload) + _OUTCOME_BYTES
 
     def _fetch(self, call: int) -> tuple[Outcome, bytes] | None:
         ended = self._ended.pop(call, None)
         if ended is not None:
-            self.held_bytes -= len(ended[1])
+            self.held_bytes -= len(ended[1]) + _OUTCOME_BYTES
         return ended
 
     def _within(self, outcome: Outcome, payload: bytes) -> tuple[Outcome, bytes]:
