@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from wasmeval.config import ServerConfig, load
-from wasmeval.offer import Offer
+from wasmeval.offering import configured
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
@@ -32,6 +32,6 @@ def test_the_example_is_taken(tmp_path: Path) -> None:
     assert config.limits.defaults.deadline_seconds == 5.0
     assert config.limits.ceilings.memory_bytes == 512 << 20
     assert config.preopen["datasets"].read_only
-    offer = Offer.configured(config, {"EXAMPLE_TOKEN": "a-secret-of-some-length"})
+    offer = configured(config, {"EXAMPLE_TOKEN": "a-secret-of-some-length"})
     assert list(offer.folders) == ["datasets"]
     assert offer.egress is not None

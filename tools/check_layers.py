@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
-    ("dialogue", "streams", "backstage"),
+    ("dialogue", "streams", "backstage", "offering"),
     ("wire", "service", "conversation"),
     ("attendant",),
     ("offer",),

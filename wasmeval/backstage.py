@@ -7,16 +7,18 @@ straight to the conversation, and to the caller's own threads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from wasmeval.attendant import NO_SUCH_TOOL, Attendant, raised, tool_name
 from wasmeval.conversation import Conversation, ConversationEvent, EventReader
-from wasmeval.errors import DeadlineExceeded, InvalidArgument
+from wasmeval.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 from wasmeval.events import Answer, Called, Dropped, Event, Printed, Wanted
 from wasmeval.model import Job, Result
 from wasmeval.offer import Offer
@@ -28,16 +30,19 @@ _CLOSING_SECONDS = 5.0
 
 
 class Backstage:
-    """An event loop in a daemon thread, started at first use. Close it after the evaluations it serves."""
+    """An event loop in a daemon thread, started at first use. Once closed it starts no more."""
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop."""
+        """The running loop. Raises Unavailable when closed."""
         with self._starting:
+            if self._closed:
+                raise Unavailable("the evaluator is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -46,25 +51,38 @@ class Backstage:
                 self._thread.start()
             return self._loop
 
-    def run(self, make: Callable[[], Any]) -> Any:
-        """What the coroutine that `make` gives returns; it runs on the loop."""
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call it on the loop, soon; once closed there is nobody to serve."""
+        with contextlib.suppress(Unavailable, RuntimeError):
+            self.loop().call_soon_threadsafe(function, *arguments)
 
-        async def run() -> Any:
-            return await make()
+    def run(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run the coroutine that `make` gives on the loop, to its end; nothing once closed."""
+        with contextlib.suppress(Unavailable):
+            _run_on(self.loop(), make)
 
-        return asyncio.run_coroutine_threadsafe(run(), self.loop()).result()
-
-    def close(self) -> None:
-        """End the thread. Safe to call twice."""
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `last` on the loop, if there ever was one, and end the thread. Safe to call twice."""
         with self._starting:
+            self._closed = True
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
+        _run_on(loop, last)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(_CLOSING_SECONDS)
         if not thread.is_alive():
             loop.close()
+
+
+def _run_on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        await make()
+
+    # The loop may be stopped meanwhile by whoever closes.
+    with contextlib.suppress(RuntimeError, TimeoutError, CancelledError):
+        asyncio.run_coroutine_threadsafe(run(), loop).result(_CLOSING_SECONDS)
 
 
 class EmbeddedConversation(Conversation):
@@ -85,7 +103,11 @@ class EmbeddedConversation(Conversation):
         self._reader = EventReader(self._answer)
         self._pending: Iterator[ConversationEvent] = iter(())
         self._over = False
+        self._job = job
+        self._input_bytes = 0
+        self._input_over = not job.grants.stdin
         self._open: set[int] = set()
+        self._last_call = 0
         self._running = pool.begin(job, self._attend)
 
     def __next__(self) -> ConversationEvent:
@@ -100,10 +122,21 @@ class EmbeddedConversation(Conversation):
 
     def send_input(self, data: bytes | str) -> None:
         """See Conversation."""
-        self._running.feed(data.encode() if isinstance(data, str) else bytes(data), False)
+        data = data.encode() if isinstance(data, str) else bytes(data)
+        most = self._job.limits.workspace_bytes or 0
+        self._check_input()
+        if self._input_bytes + len(data) > most:
+            raise InvalidArgument(
+                "data", f"more than limits.workspace_bytes ({most}) together; raise it or send less"
+            )
+        self._input_bytes += len(data)
+        if data:
+            self._running.feed(data, False)
 
     def end_input(self) -> None:
         """See Conversation."""
+        self._check_input()
+        self._input_over = True
         self._running.feed(b"", True)
 
     def cancel(self) -> None:
@@ -124,6 +157,7 @@ class EmbeddedConversation(Conversation):
         """See pool.Partner."""
         if operation is Operation.CALL:
             self._open.add(call)
+            self._last_call = max(call, self._last_call)
             self._events.append(Called(call, tool_name(body), body))
         elif operation is Operation.INPUT:
             self._events.append(Wanted())
@@ -131,13 +165,17 @@ class EmbeddedConversation(Conversation):
             self._open.discard(call)
             self._events.append(Dropped(call))
         elif self._attendant is not None:
-            self._backstage.loop().call_soon_threadsafe(self._attendant.called, call, operation, body)
+            self._backstage.call(self._attendant.called, call, operation, body)
 
     def printed(self, stream: int, data: bytes) -> None:
         """See pool.Partner."""
         self._events.append(Printed(stream, data))
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _check_input(self) -> None:
+        if self._input_over and not self._over:
+            raise FailedPrecondition("input came after its end; `stdin` says whether there is any")
 
     def _attend(self, running: Running) -> EmbeddedConversation:
         if self._grants.http is not None or self._grants.mounts:
@@ -177,9 +215,9 @@ class EmbeddedConversation(Conversation):
 
     def _answer(self, answer: Answer) -> None:
         if answer.call not in self._open:
-            if self._over:
-                return
-            raise InvalidArgument("call", f"no call of the number {answer.call} waits for an answer")
+            if not (self._over or 0 < answer.call <= self._last_call):
+                raise InvalidArgument("call", f"no call has the number {answer.call}")
+            return  # It came too late, or a second time.
         self._open.discard(answer.call)
         if answer.error is None:
             self._running.answer(answer.call, Outcome.DONE, answer.value)

@@ -166,7 +166,7 @@ class Evaluator:
     def close(self) -> None:
         """Ends the workers; evaluations that other threads wait for end as `cancelled`."""
         self._pool.close()
-        self._backstage.close()
+        self._backstage.close(self._offer.aclose)
 
     def __enter__(self) -> Evaluator:
         return self

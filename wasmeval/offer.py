@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from wasmeval.config import CredentialConfig, HttpConfig, ServerConfig
-from wasmeval.egress import Credential, Egress, HttpCeiling
+from wasmeval.egress import Egress
 from wasmeval.errors import InvalidArgument
-from wasmeval.grants import Folder, Grants, HttpRule, Mount, Tool
+from wasmeval.grants import Folder, Grants, Mount, Tool
 from wasmeval.inputs import check_name, shorten
 from wasmeval.limits import Limits
 from wasmeval.paths import check_files, check_pattern
@@ -31,15 +30,6 @@ class Offer:
     egress: Egress | None = None
     folders: Mapping[str, Folder] = field(default_factory=dict)
 
-    @classmethod
-    def configured(cls, config: ServerConfig, environ: Mapping[str, str]) -> Offer:
-        """What a service's configuration says. Raises InvalidArgument for a rule, network or secret that cannot be."""
-        folders = {
-            name: Folder(preopen.path, preopen.read_only, preopen.max_bytes, preopen.max_files)
-            for name, preopen in config.preopen.items()
-        }
-        return cls(_egress(config.http, environ) if config.http.rules else None, folders)
-
     def check(self, grants: Grants, limits: Limits, runtime: str, inputs: Collection[str]) -> Grants:
         """What an evaluation gets of what it asks for. Raises InvalidArgument for what it can never have."""
         _check_files(grants.files, limits)
@@ -53,6 +43,11 @@ class Offer:
                 )
             http = self.egress.check(http)
         return replace(grants, http=http, mounts=self._mounts(grants.mounts))
+
+    async def aclose(self) -> None:
+        """End what it keeps open, on the loop where it was used."""
+        if self.egress is not None:
+            await self.egress.aclose()
 
     def folders_for(self, grants: Grants) -> dict[str, Folder]:
         """The folders that a checked evaluation mounts."""
@@ -71,30 +66,6 @@ class Offer:
                 )
             mounts[mount.name] = Mount(mount.name, folder.read_only)
         return tuple(mounts.values())
-
-
-def _egress(config: HttpConfig, environ: Mapping[str, str]) -> Egress:
-    try:
-        ceiling = HttpCeiling(
-            tuple(HttpRule(rule.host, rule.methods, rule.path_prefix, rule.schemes) for rule in config.rules),
-            config.requests,
-            config.request_bytes,
-            config.response_bytes,
-            config.seconds,
-            config.redirects,
-            config.private_networks,
-        )
-    except InvalidArgument as error:
-        raise InvalidArgument(f"http.{error.field}", error.description) from None
-    credentials = {name: _credential(name, each, environ) for name, each in config.credentials.items()}
-    return Egress(ceiling, credentials)
-
-
-def _credential(name: str, config: CredentialConfig, environ: Mapping[str, str]) -> Credential:
-    try:
-        return Credential(config.kind, config.secret(environ), config.name, config.hosts)
-    except InvalidArgument as error:
-        raise InvalidArgument(f"http.credentials.{name}.{error.field}", error.description) from None
 
 
 def _check_files(files: Mapping[str, bytes], limits: Limits) -> None:
@@ -138,11 +109,11 @@ def _check_tools(tools: tuple[Tool, ...], runtime: str, inputs: Collection[str])
             other = "an input" if tool.name in inputs else "another tool"
             raise InvalidArgument(where, f"{tool.name!r} is the name of {other} too; rename one")
         if len(tool.name.encode()) > MAX_TOOL_NAME_BYTES:
-            raise InvalidArgument(where, f"{len(tool.name.encode())} bytes; a name has at most {MAX_TOOL_NAME_BYTES}")
+            raise InvalidArgument(
+                where, f"{len(tool.name.encode())} bytes; a name has at most {MAX_TOOL_NAME_BYTES}"
+            )
         seen.add(tool.name)
         texts = (tool.name, tool.signature, tool.doc, *tool.parameters)
         size += sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts)
     if size > MAX_TOOL_TEXT_BYTES:
-        raise InvalidArgument(
-            "tools", f"{size} bytes of description; {MAX_TOOL_TEXT_BYTES} are the most"
-        )
+        raise InvalidArgument("tools", f"{size} bytes of description; {MAX_TOOL_TEXT_BYTES} are the most")

@@ -24,7 +24,7 @@ from wasmeval.dialogue import Dialogue
 from wasmeval.errors import Internal, InvalidArgument, SetupError, WasmevalError
 from wasmeval.limits import MIB, Limits
 from wasmeval.model import RuntimeInfo
-from wasmeval.offer import Offer
+from wasmeval.offering import configured
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Policy, Service
 from wasmeval.service import Pool as ServicePool
@@ -243,13 +243,14 @@ async def serve(
     """
     catalogue = catalogue or Catalogue.installed()
     policy = Policy(config.limits.defaults.limits(), config.limits.ceilings.limits())
-    offer = Offer.configured(config, os.environ)
+    offer = configured(config, os.environ)
     async with contextlib.AsyncExitStack() as stack:
         signals = stack.enter_context(_Signals())
         telemetry = set_up(os.environ)
         if telemetry is not None:
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
         pool = (make_pool or _worker_pool)(config, catalogue, telemetry)
+        stack.push_async_callback(offer.aclose)
         stack.push_async_callback(pool.aclose)
         service = Service(
             pool,

@@ -23,6 +23,28 @@ async def hang() -> Result:
     raise AssertionError("unreachable")
 
 
+class ScriptedLink:
+    """The way into a scripted evaluation: notes what is said, and stops it."""
+
+    def __init__(self, stopping: asyncio.Future[None]) -> None:
+        self._stopping = stopping
+        self.answers: list[tuple[int, int, bytes]] = []
+        self.input: list[tuple[bytes, bool]] = []
+
+    def answer(self, call: int, outcome: int, payload: bytes) -> None:
+        """How a call of the guest ended."""
+        self.answers.append((call, outcome, payload))
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """Standard input for the guest."""
+        self.input.append((data, ended))
+
+    def stop(self) -> None:
+        """The evaluation ends, as `cancelled`."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+
+
 class ScriptedPool:
     """Answers each job as `script(job)` says: with a Result, with an exception, or by an awaitable later.
 
@@ -35,6 +57,8 @@ class ScriptedPool:
     ) -> None:
         self.jobs: list[Job] = []
         self.stopped: list[Job] = []
+        self.partners: list[Any] = []
+        """Whom the calls of each evaluation that was granted something go to."""
         self.healthy = True
         """Whether it says that it can run guests; a test may change it."""
         self._script = script
@@ -51,14 +75,19 @@ class ScriptedPool:
         """One layer that holds and one that does not."""
         return [["scripted", True, ""], ["real", False, "no guest runs here"]]
 
-    async def evaluate(self, job: Job) -> Result:
-        """Raises ResourceExhausted when the queue is full, Unavailable when draining or closed."""
+    async def evaluate(self, job: Job, attend: Callable[[Any], Any] | None = None) -> Result:
+        """Raises ResourceExhausted when the queue is full, Unavailable when draining or closed.
+
+        `attend` is given a ScriptedLink, and its partner is in `partners`: a script may call it as a guest would.
+        """
         if self._draining:
             raise Unavailable("the pool is draining")
         if len(self._held) >= self._room:
             raise ResourceExhausted("the queue is full", retry_after_seconds=0.01)
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held.add(stop)
+        if attend is not None:
+            self.partners.append(attend(ScriptedLink(stop)))
         try:
             async with self._slots:
                 if stop.done():

@@ -369,7 +369,8 @@ class Scheduler:
             self._end(largest, self._ending(largest).evicted(self._settings.memory_bytes))
 
     def _ending(self, task: Task) -> Ending:
-        seconds = monotonic() - task.started if task.started else 0.0
+        # While it is paused its clock stands still.
+        seconds = (task.paused or monotonic()) - task.started if task.started else 0.0
         return Ending(
             task.instance,
             task.limits,
