@@ -11,6 +11,8 @@ import json
 import logging
 import re
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from wasmeval.egress import Exchange, HttpFailure
@@ -83,6 +85,15 @@ class Talk(Protocol):
         """The snippet waits for standard input."""
 
 
+_FOLDER_THREADS = 4
+"""Disks that stall hold up evaluations that mount folders, and nothing else of this process."""
+
+
+@cache
+def _folder_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_FOLDER_THREADS, thread_name_prefix="wasmeval-folders")
+
+
 class Attendant:
     """One evaluation's; a `pool.Partner` on the loop it was made in. Close it when the evaluation is over."""
 
@@ -100,7 +111,9 @@ class Attendant:
             except SetupError as error:
                 # Where the folder is, is the operator's business.
                 logger.error("a folder cannot be mounted: %s", error)
-                raise Internal("a folder that this evaluation mounts cannot be opened; tell its operator") from None
+                raise Internal(
+                    "a folder that this evaluation mounts cannot be opened; tell its operator"
+                ) from None
         # Last: nothing after it fails, so it is closed with this.
         self._exchange: Exchange | None = None
         if grants.http is not None and offer.egress is not None:
@@ -184,7 +197,8 @@ class Attendant:
     async def _handle(self, operation: Operation, body: bytes) -> bytes:
         if operation is Operation.FILES:
             assert self._folders is not None
-            return await asyncio.to_thread(self._folders.handle, body)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(_folder_threads(), self._folders.handle, body)
         assert self._exchange is not None
         if operation is Operation.HTTP:
             return await self._exchange.request(body)

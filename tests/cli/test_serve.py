@@ -23,7 +23,7 @@ def test_it_says_where_it_listens_and_what_is_in_force(tmp_path: Path) -> None:
         assert service.target.startswith("127.0.0.1:")
         with package.Client(service.target) as client:
             result = client.evaluate("1 + 1", limits=package.Limits(fuel=2**62))
-            assert {runtime.name for runtime in client.runtimes()} == {"python", "javascript"}
+            assert {runtime.name for runtime in client.runtimes()} == {"python", "javascript", "typescript"}
     assert (result.value, result.limits.deadline_seconds, result.limits.fuel) == (2, 3.5, 123_456_789_012)
     said = "".join(service.log)
     for words in (

@@ -220,7 +220,7 @@ def test_a_real_worker_has_no_environment_and_no_descriptors(evaluator: Evaluato
     rest = {number: name for number, name in open_files.items() if name != "/dev/null"}
     # Its channel, and what it has mapped: the page it shares with the pool, compiled code, the library.
     kinds = [name.partition(":")[0].rpartition(".")[2] for name in rest.values()]
-    assert sorted(kinds) == ["/memfd", "cwasm", "cwasm", "socket", "zip"]
+    assert sorted(kinds) == ["/memfd", "cwasm", "cwasm", "cwasm", "socket", "zip"]
     for number, name in rest.items():
         if name.endswith((".cwasm", ".zip")):
             flags = next(
