@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
-    ("dialogue", "streams", "backstage", "offering"),
+    ("dialogue", "streams", "plans", "backstage", "offering"),
     ("wire", "service", "conversation"),
     ("attendant",),
     ("offer",),
@@ -42,6 +42,7 @@ LAYERS = (
 # Tighter than the layer: a client works where none of the rest could.
 ONLY = {
     "client": {
+        "plans",
         "streams",
         "conversation",
         "wire",
@@ -69,6 +70,7 @@ ONLY = {
         "errors",
         "v1",
     },
+    "plans": {"conversation", "wire", "requests", "tools", "model", "limits", "errors"},
     "wire": {"events", "inputs", "model", "grants", "limits", "errors", "v1"},
     "service": {
         "attendant",

@@ -8,7 +8,7 @@ A snippet's failure is never an exception: it is a `Result`. These are raised fo
     ├── EvaluationError        the snippet's, and only from Result.raise_for_status()
     ├── SetupError             the machine's: an image, a cache, a jail or a library is not as it must be
     └── ServiceError           the service's own failure; no Result was produced
-        ├── Unavailable        not reachable, shutting down or lost mid-call; a retry is safe
+        ├── Unavailable        not reachable, shutting down or lost mid-call; a retry is safe but for effects
         ├── ResourceExhausted  full; nothing ran, a retry after `retry_after_seconds` is safe
         ├── DeadlineExceeded   the call's own time-out passed before a Result arrived; the guest was stopped
         └── Internal           a bug of ours or of the transport; the pool stays usable
@@ -68,7 +68,9 @@ class ServiceError(WasmevalError):
 class Unavailable(ServiceError):
     """The service is not reachable, is draining, or was lost in the middle of the call.
 
-    A snippet may have run then, but it has no effect outside its instance: a retry is safe.
+    A snippet may have run then. A retry is safe unless it could have an effect outside its instance: send HTTP, write
+    to a folder, call a tool. Then it is safe only when the message says that nothing ran, or that there was no
+    connection.
     """
 
 

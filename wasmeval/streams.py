@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
@@ -16,12 +17,12 @@ from wasmeval.conversation import (
     Conversation,
     ConversationEvent,
     EventReader,
+    Feeder,
     InputWanted,
     OnOutput,
     Output,
     Stdin,
     ToolCall,
-    input_chunks,
 )
 from wasmeval.errors import Unavailable, WasmevalError
 from wasmeval.model import Request, Result
@@ -39,8 +40,8 @@ INLINE_FILES_BYTES = 4 << 20
 """Smaller files go with the start, larger ones in pieces behind it."""
 
 _Call = Callable[[Any], Any]
-Explain = Callable[[Exception], WasmevalError]
-"""What an error of gRPC's means to a caller."""
+Explain = Callable[[BaseException], WasmevalError]
+"""What an error of gRPC's means to a caller; a CancelledError only when the client was closed."""
 
 
 def opening(request: Request) -> tuple[bytes, Mapping[str, bytes]]:
@@ -75,7 +76,9 @@ class ServiceConversation(Conversation):
                 return event
             if self._over:
                 raise StopIteration
-            self._pending = self._reader.read(decode_event(self._receive()))
+            if (data := self._receive()) is None:
+                raise StopIteration
+            self._pending = self._reader.read(decode_event(data))
             self.heard = True
 
     def send_input(self, data: bytes | str) -> None:
@@ -109,15 +112,17 @@ class ServiceConversation(Conversation):
         while (message := self._said.get()) is not None:
             yield message
 
-    def _receive(self) -> bytes:
+    def _receive(self) -> bytes | None:
+        """The next message; None when another thread closed this meanwhile."""
         try:
             data: bytes = next(self._call)
-        except StopIteration:
-            raise _ended() from None
-        except grpc.RpcError as error:
+        except (StopIteration, grpc.RpcError) as error:
+            if self._over:
+                return None
             self._over = True
+            # Ends the thread of gRPC's that takes our messages.
             self._said.put(None)
-            raise self._explain(error) from None
+            raise (_ended() if isinstance(error, StopIteration) else self._explain(error)) from None
         return data
 
 
@@ -125,11 +130,17 @@ _INPUT_BYTES = 1 << 20
 
 
 class AsyncConversation:
-    """The same as `Conversation`, with `async for` and `async with`, in one event loop."""
+    """The same as `Conversation`, with `async for` and `async with`, in one event loop.
 
-    def __init__(self, call: _Call, explain: Explain, request: Request) -> None:
+    `is_closed` says whether the client was closed, which cancels its calls.
+    """
+
+    def __init__(
+        self, call: _Call, explain: Explain, request: Request, is_closed: Callable[[], bool]
+    ) -> None:
         start, files = opening(request)
         self._explain = explain
+        self._is_closed = is_closed
         self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
         self._pending: Iterator[ConversationEvent] = iter(())
@@ -151,7 +162,9 @@ class AsyncConversation:
                 return event
             if self._over:
                 raise StopAsyncIteration
-            self._pending = self._reader.read(decode_event(await self._receive()))
+            if (data := await self._receive()) is None:
+                raise StopAsyncIteration
+            self._pending = self._reader.read(decode_event(data))
             self.heard = True
 
     async def __aenter__(self) -> AsyncConversation:
@@ -199,82 +212,69 @@ class AsyncConversation:
         while (message := await self._said.get()) is not None:
             yield message
 
-    async def _receive(self) -> bytes:
+    async def _receive(self) -> bytes | None:
+        """The next message; None when another task closed this meanwhile."""
         try:
             data = await self._call.read()
             if data is grpc.aio.EOF:
-                # The status says why there was no Result.
-                code = await self._call.code()
-                if code is grpc.StatusCode.OK:
-                    raise _ended()
-                error = grpc.aio.AioRpcError(
-                    code,
-                    await self._call.initial_metadata(),
-                    await self._call.trailing_metadata(),
-                    await self._call.details(),
-                )
-                raise error
-        except grpc.RpcError as error:
-            self._over = True
-            raise self._explain(error) from None
+                await self._fail()
+        except (grpc.RpcError, Unavailable, asyncio.CancelledError) as error:
+            was_over, self._over = self._over, True
+            # Ends the task of gRPC's that takes our messages.
+            self._put(None)
+            # Closing this or the client cancels the call, from within; cancelling a task comes from without.
+            task = asyncio.current_task()
+            from_within = (was_over or self._is_closed()) and not (task and task.cancelling())
+            if isinstance(error, asyncio.CancelledError) and not from_within:
+                raise
+            if was_over:
+                return None
+            raise (error if isinstance(error, Unavailable) else self._explain(error)) from None
         answer: bytes = data
         return answer
+
+    async def _fail(self) -> None:
+        """The status says why there was no Result."""
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            raise _ended()
+        initial, trailing = await self._call.initial_metadata(), await self._call.trailing_metadata()
+        raise grpc.aio.AioRpcError(code, initial, trailing, await self._call.details())
 
 
 async def drive_async(
     conversation: AsyncConversation, toolbox: Toolbox, on_output: OnOutput | None, stdin: Stdin | None
 ) -> Result:
     """As `conversation.drive`: async tools run on this event loop, others in threads, all of them at once."""
-    tasks: set[asyncio.Task[None]] = set()
     calls: dict[int, asyncio.Task[None]] = {}
-    chunks = input_chunks(stdin)
-
-    def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        return task
-
     try:
         async with conversation:
-            async for event in conversation:
-                if isinstance(event, Result):
-                    return event
-                if isinstance(event, Output):
-                    if on_output is not None:
-                        on_output(event.stream, event.text)
-                elif isinstance(event, ToolCall):
-                    task = calls[event.id] = start(_run_tool(toolbox, event))
-                    task.add_done_callback(partial(_forget, calls, event.id))
-                elif isinstance(event, InputWanted):
-                    start(_feed(conversation, chunks))
-                elif event.id in calls:
-                    calls[event.id].cancel()
+            feeder = Feeder(conversation, stdin)
+            with feeder.raising():
+                async for event in conversation:
+                    if isinstance(event, Result):
+                        return event
+                    if isinstance(event, Output):
+                        if on_output is not None:
+                            given = on_output(event.stream, event.text)
+                            if inspect.isawaitable(given):
+                                await given
+                    elif isinstance(event, ToolCall):
+                        work = toolbox.run(event.name, event.args, event.kwargs, event.answer)
+                        task = calls[event.id] = asyncio.get_running_loop().create_task(work)
+                        task.add_done_callback(partial(_forget, calls, event.id))
+                    elif isinstance(event, InputWanted):
+                        feeder.wanted()
+                    elif event.id in calls:
+                        calls[event.id].cancel()
         raise AssertionError("a conversation ends with its Result")
     finally:
-        for task in tasks:
+        for task in list(calls.values()):
             task.cancel()
 
 
 def _forget(calls: dict[int, asyncio.Task[None]], call: int, _: object) -> None:
     calls.pop(call, None)
-
-
-async def _run_tool(toolbox: Toolbox, call: ToolCall) -> None:
-    value, error = await toolbox.run_async(call.name, call.arguments_json)
-    call.answer(value, error)
-
-
-async def _feed(conversation: AsyncConversation, chunks: Iterator[bytes | str]) -> None:
-    """Read one chunk, in a thread, and send it."""
-    try:
-        chunk = await asyncio.to_thread(next, chunks, None)
-    except (OSError, ValueError):
-        chunk = None  # Closed, or no file to read from: no more input.
-    if chunk is None:
-        conversation.end_input()
-    else:
-        conversation.send_input(chunk)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

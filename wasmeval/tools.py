@@ -1,25 +1,38 @@
 """Toolbox: functions of the caller's that a snippet may call: described for it, and called for it.
 
 A snippet is not trusted: its arguments are plain JSON values, bound to the function's own signature; of what a function
-raises it learns class and message, never the traceback.
+raises it learns class and message, never the traceback. Neither is a function: it may raise anything, or never return.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import Any, TypeVar
 
-from wasmeval.errors import InvalidArgument
+from wasmeval.errors import InvalidArgument, WasmevalError
 from wasmeval.grants import Tool
-from wasmeval.inputs import encode_value
+from wasmeval.inputs import MAX_CONTAINERS, check_json, encode_value
+from wasmeval.limits import CEILINGS
 from wasmeval.model import decode_value
+
+T = TypeVar("T")
 
 Function = Callable[..., Any]
 Outcome = tuple[bytes, tuple[str, str] | None]
 """JSON of what a function returned, or the class and message of what it raised."""
+
+Reply = Callable[[bytes, tuple[str, str] | None], None]
+"""Takes an Outcome's two parts to the snippet."""
+
+MOST_MESSAGE_CHARACTERS = 8192
+"""Of an exception's message."""
 
 
 class Toolbox:
@@ -40,36 +53,152 @@ class Toolbox:
         """What the snippet is told of each."""
         return tuple(describe(function, name) for name, function in self._functions.items())
 
-    def run(self, name: str, arguments: bytes) -> Outcome:
-        """Call a function, here and now; an async one on an event loop of its own."""
-        try:
-            value = self._call(name, arguments)
-            if inspect.isawaitable(value):
-                value = asyncio.run(_awaited(value))
-            return encode_value("value", value), None
-        except Exception as error:
-            return b"", told(error)
+    def call(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Outcome | Awaitable[Any]:
+        """What a function gives, here and now; of an async one, what is to be awaited and told by `settle`.
 
-    async def run_async(self, name: str, arguments: bytes) -> Outcome:
-        """The same on this event loop: an async function here, any other one in a thread."""
+        Whatever a function raises is its outcome, `SystemExit` too: the snippet waits for an answer.
+        """
         try:
-            function = self._functions.get(name)
-            if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-                getattr(function, "__call__", None)  # noqa: B004
-            ):
-                value = self._call(name, arguments)
+            value = self._functions[name](*args, **kwargs)
+        except BaseException as error:
+            return b"", told(error)
+        return value if inspect.isawaitable(value) else outcome_of(value)
+
+    async def run(self, name: str, args: list[Any], kwargs: dict[str, Any], reply: Reply) -> None:
+        """Call a function and reply: an async one on this event loop, any other one in a thread."""
+        try:
+            if is_async(self._functions.get(name)):
+                given = self.call(name, args, kwargs)
             else:
-                value = await asyncio.to_thread(self._call, name, arguments)
-            if inspect.isawaitable(value):
-                value = await value
-            return encode_value("value", value), None
-        except Exception as error:
-            return b"", told(error)
+                given = await asyncio.wrap_future(in_thread(self.call, name, args, kwargs))
+        except RuntimeError as error:
+            given = b"", told(error)  # No thread could be started.
+        if isinstance(given, tuple):
+            _send(reply, given)
+        else:
+            await settle(given, reply)
 
-    def _call(self, name: str, arguments: bytes) -> Any:
-        function = self._functions[name]
-        positional, named = decode_arguments(arguments)
-        return function(*positional, **named)
+
+class ToolThread:
+    """A call of a tool in a daemon thread of its own; an async function has an event loop of its own there."""
+
+    def __init__(
+        self, toolbox: Toolbox, name: str, args: list[Any], kwargs: dict[str, Any], reply: Reply
+    ) -> None:
+        self._reply = reply
+        # Guards the three below: a task is cancelled only while its loop runs, and `cancel` may come before it does.
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        try:
+            in_thread(self._run, toolbox, name, args, kwargs)
+        except RuntimeError as error:
+            _send(reply, (b"", told(error)))  # No thread could be started.
+
+    def cancel(self) -> None:
+        """Cancel an async function; any other one goes on, and its answer is not heard."""
+        with self._lock:
+            self._cancelled = True
+            if self._loop is not None and self._task is not None:
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def _run(self, toolbox: Toolbox, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        given = toolbox.call(name, args, kwargs)
+        if isinstance(given, tuple):
+            _send(self._reply, given)
+        else:
+            try:
+                asyncio.run(self._settle(given))
+            except OSError as error:
+                _send(self._reply, (b"", told(error)))  # No event loop could be made.
+
+    async def _settle(self, given: Awaitable[Any]) -> None:
+        task = asyncio.current_task()
+        assert task
+        with self._lock:
+            self._loop, self._task = asyncio.get_running_loop(), task
+            if self._cancelled:
+                task.cancel()
+        try:
+            await settle(given, self._reply)
+        finally:
+            with self._lock:
+                self._loop = self._task = None
+
+
+async def settle(given: Awaitable[Any], reply: Reply) -> None:
+    """Await what an async function gave and reply; not when this task is cancelled, for then nobody waits."""
+    try:
+        outcome = outcome_of(await given)
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+            raise
+        _send(reply, (b"", told(error)))
+        if isinstance(error, KeyboardInterrupt):
+            raise
+    else:
+        _send(reply, outcome)
+
+
+def in_thread(function: Callable[..., T], *arguments: object) -> Future[T]:
+    """What `function` gives, in a daemon thread that sees this context's variables: a program ends while it hangs.
+
+    Raises RuntimeError when there can be no more threads.
+    """
+    future: Future[T] = Future()
+    # From now on it cannot be cancelled: whoever waits goes, and the function goes on.
+    future.set_running_or_notify_cancel()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(function, *arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="wasmeval-caller", daemon=True).start()
+    return future
+
+
+def is_async(function: object) -> bool:
+    """Whether a call of `function` gives a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
+
+
+def outcome_of(value: Any) -> Outcome:
+    """The answer with `value`, or, for what cannot be one, with the error that says why."""
+    try:
+        return encode_answer(value), None
+    except Exception as error:
+        # A mapping or sequence of the caller's own may raise anything.
+        return b"", told(error)
+
+
+def encode_answer(value: Any) -> bytes:
+    """A tool's answer as JSON text. Raises InvalidArgument for `value`: for what JSON does not have, and for what no
+    service takes, more than the ceiling of `tool_call_bytes` or MAX_CONTAINERS arrays and objects."""
+    text = encode_value("value", value)
+    most = CEILINGS.tool_call_bytes
+    assert most
+    if len(text) > most:
+        raise InvalidArgument("value", f"{len(text)} bytes of JSON, more than {most}; return less")
+    # All else that is checked there holds for what was encoded here.
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
+        try:
+            check_json("value", text)
+        except InvalidArgument as error:
+            raise InvalidArgument("value", error.description) from None
+    return text
+
+
+def _send(reply: Reply, outcome: Outcome) -> None:
+    # The conversation may be over by now.
+    with contextlib.suppress(WasmevalError):
+        reply(*outcome)
 
 
 def decode_arguments(arguments: bytes) -> tuple[list[Any], dict[str, Any]]:
@@ -81,13 +210,24 @@ def decode_arguments(arguments: bytes) -> tuple[list[Any], dict[str, Any]]:
     return positional, named
 
 
-def told(error: BaseException) -> tuple[str, str]:
-    """Class and message of an exception, for the snippet."""
+def told(error: BaseException | str) -> tuple[str, str]:
+    """Class and message of an exception, for the snippet; a RuntimeError for a message alone."""
+    if isinstance(error, str):
+        return "RuntimeError", _plain(error)
     if isinstance(error, InvalidArgument) and error.field == "value":
-        return "TypeError", f"the tool's answer is no JSON value: {error.description}"
-    if isinstance(error, KeyError) and len(error.args) == 1:
-        return type(error).__name__, str(error.args[0])
-    return type(error).__name__, str(error)
+        return "TypeError", _plain(f"the tool's answer is not a JSON value that fits: {error.description}")
+    try:
+        text = str(error.args[0] if isinstance(error, KeyError) and len(error.args) == 1 else error)
+    except Exception:
+        text = "its message cannot be shown"
+    return _plain(type(error).__name__), _plain(text)
+
+
+def _plain(text: str) -> str:
+    """`text` in bounds and without lone surrogates, which no message can carry."""
+    if len(text) > MOST_MESSAGE_CHARACTERS:
+        text = text[: MOST_MESSAGE_CHARACTERS - 3] + "..."
+    return text.encode("utf-8", "replace").decode()
 
 
 def describe(function: Function, name: str) -> Tool:
@@ -139,7 +279,3 @@ def _is_expression(parameter: inspect.Parameter) -> bool:
     except SyntaxError:
         return False
     return True
-
-
-async def _awaited(value: Any) -> Any:
-    return await value

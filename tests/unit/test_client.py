@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmeval import Internal, InvalidArgument, ResourceExhausted, Unavailable, WasmevalError
-from wasmeval.client import _call, _Send
+from wasmeval.plans import Send, call
 
 
 class Clock:
@@ -24,12 +24,12 @@ def play(
 ) -> tuple[list[float], list[float | None]]:
     """The delays and the time-outs of a call that always fails with `error`."""
     clock = Clock()
-    plan = _call("/m", b"data", bytes.decode, timeout, clock, lambda: chance)
+    plan = call("/m", b"data", bytes.decode, timeout, clock, lambda: chance)
     delays, timeouts = [], []
     step = next(plan)
     try:
         while True:
-            if isinstance(step, _Send):
+            if isinstance(step, Send):
                 timeouts.append(step.timeout)
                 step = plan.send(error)
             else:

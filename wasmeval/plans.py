@@ -1,0 +1,212 @@
+"""Plans: what a client sends for a call, how long it waits, and when it tries again.
+
+A plan is a generator without any effect of its own: `Client` and `AsyncClient` take its steps.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from wasmeval import wire
+from wasmeval.conversation import OnOutput, Stdin
+from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, WasmevalError
+from wasmeval.limits import MAX_BATCH, call_timeout
+from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
+from wasmeval.requests import request_of
+from wasmeval.tools import Toolbox
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 10.0
+"""For how long a call without a time-out of its own is retried."""
+
+_FIRST_DELAY_SECONDS = 0.05
+_LONGEST_DELAY_SECONDS = 2.0
+_SHORTEST_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A step of a plan: send `data` and come back with the reply or the error."""
+
+    method: str
+    data: bytes
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A step of a plan: hold the conversation and come back with its Result or the error."""
+
+    request: Request
+    toolbox: Toolbox
+    on_output: OnOutput | None
+    stdin: Stdin | None
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A conversation that failed, and whether the service had said anything by then."""
+
+    error: WasmevalError
+    heard: bool
+
+
+# A plan yields what to do next: a message to send, a conversation to hold, or the seconds to sleep.
+Step = Send | Hold | float
+Outcome = bytes | Result | WasmevalError | Failed | None
+Plan = Generator[Step, Outcome, T]
+
+
+def evaluate(evaluation: Evaluation, timeout: float | None) -> Plan[Result]:
+    """One evaluation in one message."""
+    request = request_of(evaluation)
+    data = wire.encode_request(request).SerializeToString()
+    return call(wire.EVALUATE, data, wire.decode_reply, timeout, has_effects=_has_effects(request))
+
+
+def evaluate_batch(evaluations: Iterable[Evaluation], timeout: float | None) -> Plan[list[Result]]:
+    """Many, in messages of at most MAX_BATCH."""
+    if not isinstance(evaluations, Iterable):
+        raise InvalidArgument("evaluations", f"must be iterable, not {type(evaluations).__name__}")
+    requests = []
+    for index, evaluation in enumerate(evaluations):
+        try:
+            requests.append(request_of(evaluation))
+        except InvalidArgument as error:
+            raise wire.at_index(index, error) from None
+    return _batches(requests, call_timeout(timeout))
+
+
+def _batches(requests: list[Request], timeout: float | None) -> Plan[list[Result]]:
+    end = None if timeout is None else time.monotonic() + timeout
+    starts = range(0, len(requests), MAX_BATCH)
+    # All of them before the first is sent: what no message can carry is then refused, and nothing has run.
+    messages = [_batch(requests, start) for start in starts]
+    results: list[Result] = []
+    for start, data in zip(starts, messages, strict=True):
+        # Even with no time left the service is asked: it is gRPC that says DEADLINE_EXCEEDED.
+        left = None if end is None else max(end - time.monotonic(), _SHORTEST_SECONDS)
+        try:
+            results += yield from call(
+                wire.EVALUATE_BATCH,
+                data,
+                wire.decode_batch_reply,
+                left,
+                has_effects=any(map(_has_effects, requests[start : start + MAX_BATCH])),
+            )
+        except InvalidArgument as error:
+            raise _moved(error, start) from None
+    return results
+
+
+def _batch(requests: list[Request], start: int) -> bytes:
+    try:
+        return wire.encode_batch(requests[start : start + MAX_BATCH])
+    except InvalidArgument as error:
+        raise _moved(error, start) from None
+
+
+def _moved(error: InvalidArgument, start: int) -> InvalidArgument:
+    """The error of one batch, with the evaluation's place among all of them."""
+    match = re.match(r"evaluations\[(\d+)\]", error.field)
+    if not match or not start:
+        return error
+    field = f"evaluations[{start + int(match[1])}]{error.field[match.end() :]}"
+    return InvalidArgument(field, error.description)
+
+
+def runtimes(timeout: float | None) -> Plan[tuple[RuntimeInfo, ...]]:
+    """The list of what is installed."""
+    return call(wire.LIST_RUNTIMES, b"", wire.decode_runtimes, timeout)
+
+
+def converse(
+    request: Request, toolbox: Toolbox, on_output: OnOutput | None, stdin: Stdin | None, timeout: float | None
+) -> Plan[Result]:
+    """A conversation, begun again only if surely nothing ran, nothing was heard, and nothing was read from a file."""
+    timeout = call_timeout(timeout)
+    end = time.monotonic() + (RETRY_SECONDS if timeout is None else timeout)
+    again = stdin is None or isinstance(stdin, str | bytes)
+    attempt = 0
+    while True:
+        left = None if timeout is None else max(end - time.monotonic(), _SHORTEST_SECONDS)
+        outcome = yield Hold(request, toolbox, on_output, stdin, left)
+        if isinstance(outcome, Result):
+            return outcome
+        assert isinstance(outcome, Failed)
+        delay = _delay(outcome.error, attempt, random.random())
+        if (
+            delay is None
+            or outcome.heard
+            or not again
+            or not is_refusal(outcome.error)
+            or time.monotonic() + delay >= end
+        ):
+            raise outcome.error
+        yield delay
+        attempt += 1
+
+
+def call(
+    method: str,
+    data: bytes,
+    decode: Callable[[bytes], T],
+    timeout: float | None,
+    clock: Callable[[], float] = time.monotonic,
+    chance: Callable[[], float] = random.random,
+    *,
+    has_effects: bool = False,
+) -> Plan[T]:
+    """The plan of one call: send, and again after a delay, while a retry is safe and there is time for it.
+
+    `has_effects`: what runs may change something outside, so a retry is safe only after a refusal.
+    """
+    timeout = call_timeout(timeout)
+    end = clock() + (RETRY_SECONDS if timeout is None else timeout)
+    attempt = 0
+    while True:
+        outcome = yield Send(method, data, None if timeout is None else max(end - clock(), 0.0))
+        if isinstance(outcome, bytes):
+            return decode(outcome)
+        assert isinstance(outcome, WasmevalError)
+        delay = _delay(outcome, attempt, chance())
+        if delay is None or clock() + delay >= end or (has_effects and not is_refusal(outcome)):
+            raise outcome
+        yield delay
+        attempt += 1
+
+
+def is_refusal(error: WasmevalError) -> bool:
+    """Whether an error says for sure that nothing ran. A connection that was lost does not."""
+    if isinstance(error, ResourceExhausted):
+        return True
+    return isinstance(error, Unavailable) and any(sign in str(error) for sign in _SIGNS)
+
+
+# Said by a service that is shutting down, and by gRPC when it could not connect at all.
+# Source: gRPC's src/core/load_balancing/pick_first/pick_first.cc.
+_SIGNS = ("shutting down; nothing ran", "failed to connect to all addresses")
+
+
+def _has_effects(request: Request) -> bool:
+    return request.grants is not None and bool(request.grants.http or request.grants.mounts)
+
+
+def _delay(error: WasmevalError, attempt: int, chance: float) -> float | None:
+    """How long to wait before the next attempt; None when there must be none.
+
+    Grows twofold from 50 ms to 2 s; a random half of it keeps many clients from coming back at once. What the
+    service asks for is the least.
+    """
+    if not isinstance(error, Unavailable | ResourceExhausted):
+        return None
+    delay = min(_FIRST_DELAY_SECONDS * 2.0 ** min(attempt, 16), _LONGEST_DELAY_SECONDS)
+    jittered = delay * (0.5 + chance / 2)
+    return max(jittered, error.retry_after_seconds) if isinstance(error, ResourceExhausted) else jittered
