@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants, Mount, Tool
 from wasmeval.inputs import encode_inputs
 from wasmeval.limits import Limits
@@ -16,7 +17,11 @@ _NO_LIMITS = Limits()
 
 
 def converses(evaluation: Evaluation, tools: object, on_output: object, stdin: object) -> bool:
-    """Whether an evaluation needs a conversation: it talks while it runs, or its files may be large."""
+    """Whether an evaluation needs a conversation: it talks while it runs, or its files may be large.
+
+    Raises InvalidArgument for parts of wrong types.
+    """
+    check_parts(evaluation)
     return (
         bool(tools)
         or on_output is not None
@@ -24,6 +29,15 @@ def converses(evaluation: Evaluation, tools: object, on_output: object, stdin: o
         or bool(evaluation.outputs)
         or (bool(evaluation.files) and sum(map(len, evaluation.files.values())) > _UNARY_FILES_BYTES)
     )
+
+
+def check_parts(evaluation: Evaluation) -> None:
+    """Raises InvalidArgument that names a part of a wrong type."""
+    for name in ("outputs", "mounts"):
+        value = getattr(evaluation, name, ())
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            raise InvalidArgument(name, f"must be a sequence of str, not {type(value).__name__}")
+    checked(evaluation)
 
 
 def request_of(
@@ -35,7 +49,7 @@ def request_of(
     tool_time_counts: bool = True,
 ) -> Request:
     """The request for `evaluation`. Raises InvalidArgument for parts of wrong types, and inputs that are no JSON."""
-    checked(evaluation)
+    check_parts(evaluation)
     check_files("files", evaluation.files)
     offered = Toolbox(tools).describe() if isinstance(tools, Mapping) else tuple(tools)
     grants = None

@@ -28,11 +28,13 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
             message.limits.SetInParent()
             write_limits(message.limits, request.limits)
         return message
+    except InvalidArgument:
+        raise
     except (UnicodeError, ValueError):
         for field, text in (("code", request.code), ("language", request.language)):
             if not is_unicode(text):
                 raise InvalidArgument(field, "not valid Unicode: it cannot be written as UTF-8") from None
-        part = "inputs" if not all(map(is_unicode, request.inputs)) else "files, outputs, mounts or http"
+        part = "inputs" if not all(map(is_unicode, request.inputs)) else "files, outputs or mounts"
         raise InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8") from None
 
 
@@ -108,7 +110,11 @@ def _write_grants(message: pb.EvaluateRequest, grants: Grants) -> None:
     message.outputs.extend(grants.outputs)
     message.mounts.extend(mount.name for mount in grants.mounts)
     if grants.http is not None:
-        _write_policy(message.http, grants.http)
+        try:
+            _write_policy(message.http, grants.http)
+        except (ValueError, TypeError, AttributeError) as error:
+            # UnicodeError is a ValueError; the rest is no number, too large a one, or no rule.
+            raise InvalidArgument("http", f"cannot be sent: {error}") from None
 
 
 _POLICY = ("requests", "request_bytes", "response_bytes", "seconds", "redirects")
