@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from wasmeval.cli import codes
 from wasmeval.cli.arguments import language_of
-from wasmeval.errors import InvalidArgument
+from wasmeval.errors import Internal, InvalidArgument
 from wasmeval.grants import Folder, HttpPolicy, HttpRule
 from wasmeval.limits import Limits
 from wasmeval.model import Result, Status
+from wasmeval.paths import check_files
 
 _EXIT_CODES = {
     Status.OK: codes.OK,
@@ -90,12 +92,12 @@ class _Printer:
 
     def __init__(self) -> None:
         self.shown = {"stdout": 0, "stderr": 0}
-        """How many characters of each went out."""
+        """How many bytes of each went out, as UTF-8."""
         self.last = "\n"
         """The last character on stdout."""
 
     def show(self, stream: str, text: str) -> None:
-        self.shown[stream] += len(text)
+        self.shown[stream] += len(text.encode("utf-8", "replace"))
         if stream == "stdout" and text:
             self.last = text[-1]
         _write(sys.stdout if stream == "stdout" else sys.stderr, text)
@@ -131,7 +133,14 @@ def _mounts(texts: list[str], is_local: bool) -> Any:
 
 
 def _save(result: Result, folder: Path) -> None:
-    """Put the files that came back below `folder`."""
+    """Put the files that came back below `folder`. Raises Internal for names that would lead elsewhere.
+
+    A service is not trusted: nothing is written before all names are checked.
+    """
+    try:
+        check_files("files", result.files)
+    except InvalidArgument as error:
+        raise Internal(f"the service sent a file that cannot be: {error.description}") from None
     for name, file in result.files.items():
         target = folder / name
         try:
@@ -177,8 +186,7 @@ def _print(result: Result, printer: _Printer) -> None:
     for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
         truncated = result.stdout_truncated if stream == "stdout" else result.stderr_truncated
         if truncated:
-            notice = text.find("\n[... ")
-            printer.show(stream, text[max(notice, 0) :])
+            printer.show(stream, _unseen(text, printer.shown[stream], result.limits.output_bytes or 0))
     if result.value_json not in {b"", b"null"}:
         separator = "" if printer.last == "\n" else "\n"
         _write(sys.stdout, separator + result.value_json.decode("utf-8", "replace") + "\n")
@@ -189,6 +197,27 @@ def _print(result: Result, printer: _Printer) -> None:
         _write(sys.stderr, result.error.traceback.rstrip("\n") + "\n")
     if result.status is not Status.ERROR or not result.error.traceback:
         _write(sys.stderr, f"wasmeval: {_reason(result)}\n")
+
+
+def _unseen(text: str, shown: int, limit: int) -> str:
+    """What of truncated output goes on after the first `shown` bytes: a notice of what is left out, and the tail.
+
+    `text` is the first half of `limit` bytes, a notice of how many were left out, and the last half. The head ends up
+    to 3 bytes early, before a character that was cut, and is longer where U+FFFD stands for one byte that was no UTF-8.
+    """
+    data = text.encode("utf-8", "replace")
+    match = _NOTICE.search(data, max(limit // 2 - 3, 0))
+    if match is None:
+        return text  # Not as this version writes it.
+    head, left_out, tail = data[: match.start()], int(match[1]), data[match.end() :]
+    # Replaced bytes count as more here than they were; of what was sent live, no more than the limit.
+    seen = min(shown, limit) - min(len(head), limit // 2) - left_out
+    if seen < 0:
+        return f"\n[... {-seen} bytes left out ...]\n" + tail.decode()
+    return tail[seen:].decode("utf-8", "ignore")
+
+
+_NOTICE = re.compile(rb"\n\[\.\.\. (\d{1,20}) bytes left out \.\.\.\]\n")
 
 
 def _reason(result: Result) -> str:
