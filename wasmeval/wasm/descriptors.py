@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from wasmeval.wasm.errno import BADF, INVAL, IO, ISDIR, MFILE, NAMETOOLONG, NOENT, NOTDIR, Errno
+from wasmeval.wasm.globs import Found
 from wasmeval.wasm.library import Library
 from wasmeval.wasm.lookup import MOST_PATH_BYTES, HostPlace, Place, check_name, find, find_inside
 from wasmeval.wasm.mounts import Ask, FileOperation, FileRequest, HostNode, payload
@@ -115,7 +116,7 @@ class Descriptors:
         files = self._workspace.quota.bytes if self._workspace else sum(map(len, self._given[2].values()))
         return files + self._held_bytes + (self.stdin.held_bytes if self.stdin else 0)
 
-    def collect(self, patterns: Iterable[str]) -> Iterator[tuple[str, memoryview]]:
+    def collect(self, patterns: Iterable[str]) -> Iterator[Found]:
         """The files below /workspace that match one of `patterns`: see Workspace. For when the guest has ended."""
         return self._tree().collect(patterns)
 
@@ -134,6 +135,8 @@ class Descriptors:
         workspace.quota.max_bytes, workspace.quota.max_files = max_bytes, max_files
         workspace.put(files)
         workspace.mount(mounts)
+        # What a file was given may go as it is written over.
+        self._given = max_bytes, max_files, {}, ()
 
     def _descriptor(self, fd: int) -> Descriptor:
         descriptor = self._descriptors.get(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from time import time_ns
 
+from wasmeval.wasm.contents import Contents
 from wasmeval.wasm.errno import NAMETOOLONG, NOENT, NOSPC, ROFS, Errno
 
 UNKNOWN, FOLDER, FILE, LINK = 0, 3, 4, 7
@@ -118,53 +119,43 @@ class Folder(Node):
 
 
 class File(Node):
-    """A file in memory. `data` is bytes as long as nobody has written to it."""
+    """A file in memory. `given` is what it starts with; see Contents."""
 
-    __slots__ = ("data",)
+    __slots__ = ("_contents",)
     kind = FILE
 
-    def __init__(self, number: int, quota: Quota, data: bytes = b"") -> None:
+    def __init__(self, number: int, quota: Quota, given: bytes | bytearray = b"") -> None:
         super().__init__(number, quota)
-        self.data: bytes | bytearray = data
+        self._contents = Contents(given)
 
     @property
     def size(self) -> int:
         """See Node."""
-        return len(self.data)
+        return self._contents.length
 
     def read(self, position: int, length: int) -> bytes:
         """At most `length` bytes from `position`."""
-        return bytes(memoryview(self.data)[position : position + length])
+        return self._contents.read(position, length)
 
     def write(self, position: int, data: bytes) -> None:
         """Put `data` at `position`, behind zeros where the file ended before. Raises Errno(NOSPC)."""
         if not data:
             return
-        end, size = position + len(data), len(self.data)
-        if end > size:
-            self.writable().take(end - size)
-        buffer = self._buffer()
-        if position > size:
-            buffer.extend(bytes(position - size))
-        # A slice that reaches beyond the end appends; the buffer grows by an eighth at a time.
-        buffer[position:end] = data
+        grown = position + len(data) - self._contents.length
+        if grown > 0:
+            self.writable().take(grown)
+        self._contents.write(position, data)
         self.touch()
 
     def resize(self, size: int) -> None:
-        """Cut, or fill with zeros. Raises Errno(NOSPC)."""
-        if size < len(self.data):
-            self.writable().give(len(self.data) - size)
-            del self._buffer()[size:]
+        """Cut, or let zeros follow. Raises Errno(NOSPC)."""
+        grown = size - self._contents.length
+        if grown > 0:
+            self.writable().take(grown)
         else:
-            missing = size - len(self.data)
-            self.writable().take(missing)
-            self._buffer().extend(bytes(missing))
+            self.writable().give(-grown)
+        self._contents.resize(size)
         self.touch()
-
-    def _buffer(self) -> bytearray:
-        if isinstance(self.data, bytes):
-            self.data = bytearray(self.data)
-        return self.data
 
 
 class Link(Node):

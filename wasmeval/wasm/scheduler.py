@@ -4,7 +4,7 @@ One thread, no locks: `submit`, `cancel`, `answer` and `feed` note what is wante
 for one slice or does one piece of idle work, and whatever an evaluation says goes to the `Outlet`. A guest is in
 exactly one of four places: `_first` (not yet started, or just woken), `_rotation` (used up a slice and wants another),
 `_parked` (the same, while the rotation is full), or waiting (in `_timers` only, until its wake, its deadline, or what
-it waits for).
+it waits for). One that is over may have files to send: they go a piece a step, between the slices of others.
 
 The rotation is short so that many long evaluations end one after the other, each within its deadline, and not all
 together past it: a parked one's clock stands still.
@@ -21,6 +21,7 @@ from time import monotonic, monotonic_ns
 from wasmeval.limits import MIB
 from wasmeval.model import Result
 from wasmeval.wasm.calls import FOREVER, Outcome
+from wasmeval.wasm.delivery import Delivery
 from wasmeval.wasm.instance import Image, Instance, Trapped
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.results import Ending
@@ -77,6 +78,7 @@ class Scheduler:
         self._ready: dict[str, list[Instance]] = {name: [] for name in images}
         self._wanted = list(images)
         self._spent: list[Instance] = []
+        self._deliveries: dict[int, Delivery] = {}
         self._first_in_a_row = 0
         self._sequence = 0
         self._grown_bytes = 0
@@ -95,9 +97,12 @@ class Scheduler:
 
     def cancel(self, number: int) -> None:
         """End an evaluation now, wherever it is; unknown numbers are those that ended meanwhile."""
-        task = self._tasks.get(number)
+        task, delivery = self._tasks.get(number), self._deliveries.pop(number, None)
         if task:
-            self._end(task, self._ending(task).cancelled())
+            self._end(task, self._ending(task).cancelled(), gives_files=False)
+        elif delivery:
+            self._grown_bytes -= delivery.held_bytes
+            delivery.cancel()
 
     def answer(self, number: int, call: int, outcome: Outcome, payload: bytes) -> None:
         """A call of an evaluation has ended; one that is over by now does not need it."""
@@ -125,7 +130,7 @@ class Scheduler:
 
     def timeout(self) -> float | None:
         """Seconds until there is something to do; None when only a new evaluation could bring it."""
-        if self._first or self._rotation or self._parked:
+        if self._first or self._rotation or self._parked or self._deliveries:
             return 0.0
         # poll(2) takes no more than 24 days.
         due = [min(max(0.0, self._timers[0][0] - monotonic()), 3600.0)] if self._timers else []
@@ -155,6 +160,8 @@ class Scheduler:
             self._prepare_one()
         elif self._chores_in() == 0.0:
             self._prepare_one()
+        if self._deliveries:
+            self._deliver()
 
     def close(self) -> None:
         """Drop every instance; evaluations under way are not delivered."""
@@ -366,7 +373,7 @@ class Scheduler:
         task.grown_bytes = grown
         if self._grown_bytes > self._settings.memory_bytes:
             largest = max(self._tasks.values(), key=lambda each: each.grown_bytes)
-            self._end(largest, self._ending(largest).evicted(self._settings.memory_bytes))
+            self._end(largest, self._ending(largest).evicted(self._settings.memory_bytes), gives_files=False)
 
     def _ending(self, task: Task) -> Ending:
         # While it is paused its clock stands still.
@@ -381,14 +388,21 @@ class Scheduler:
             task.lines,
         )
 
-    def _end(self, task: Task, result: Result) -> None:
+    def _end(self, task: Task, result: Result, gives_files: bool = True) -> None:
+        """It is over. `gives_files`: it may keep its files until they are sent, and its result waits for that."""
         task.over = True
         self._ended = monotonic()
         del self._tasks[task.number]
         self._grown_bytes -= task.grown_bytes
         task.flush()
-        task.send_files()
-        self._outlet.result(task.number, result)
+        found = task.found_files() if gives_files else None
+        if found is None:
+            self._outlet.result(task.number, result)
+        else:
+            assert task.instance is not None
+            held = task.instance.wasi.workspace_bytes
+            self._grown_bytes += held
+            self._deliveries[task.number] = Delivery(task.number, self._outlet, result, found, held)
         instance, task.instance = task.instance, None
         if instance is None:
             return
@@ -396,6 +410,15 @@ class Scheduler:
             instance.close()
         else:
             self._spent.append(instance)
+
+    def _deliver(self) -> None:
+        """Send a piece of the files whose turn it is, of an evaluation that is over."""
+        number = next(iter(self._deliveries))
+        delivery = self._deliveries.pop(number)
+        if delivery.go_on():
+            self._grown_bytes -= delivery.held_bytes
+        else:
+            self._deliveries[number] = delivery
 
     def _prepare_one(self) -> None:
         """Drop what is spent, or prepare one instance of a runtime that was used, if there is such a thing to do."""

@@ -11,13 +11,14 @@ from wasmeval.limits import Limits
 from wasmeval.model import Result
 from wasmeval.wasm import abi
 from wasmeval.wasm.calls import Calls, Operation, Outcome
+from wasmeval.wasm.globs import Found
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.live import Live
 from wasmeval.wasm.translation import Lines, decode, largest_translation
 from wasmeval.wasm.wasi import Stdin
 
 FILE_PIECE_BYTES = 1 << 20
-"""Files leave a worker in pieces of this size, so that no frame keeps others waiting."""
+"""Files come and leave in pieces of this size, one a turn, so that neither a frame nor a file keeps others waiting."""
 
 
 class Outlet(Protocol):
@@ -207,17 +208,10 @@ class Task:
         if self.live:
             self.live.flush()
 
-    def send_files(self) -> None:
-        """Send the files that its outputs ask for; after this the instance may go."""
+    def found_files(self) -> Iterator[Found] | None:
+        """The files that its outputs ask for, of a guest that has ended, bit by bit; they outlive the instance. None
+        when nothing asks for any."""
         grants = self.order.grants
         if grants is None or not grants.outputs or self.instance is None:
-            return
-        for path, content in self.instance.wasi.collect(grants.outputs):
-            for data, is_last in _pieces(memoryview(content)):
-                self.outlet.file(self.number, path, bytes(data), is_last)
-
-
-def _pieces(content: memoryview) -> Iterator[tuple[memoryview, bool]]:
-    for start in range(0, max(len(content), 1), FILE_PIECE_BYTES):
-        end = start + FILE_PIECE_BYTES
-        yield content[start:end], end >= len(content)
+            return None
+        return self.instance.wasi.collect(grants.outputs)

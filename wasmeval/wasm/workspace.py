@@ -10,22 +10,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import translate
 from typing import Protocol
 
 from wasmeval.wasm.errno import EXIST, INVAL, ISDIR, NAMETOOLONG, NOENT, NOTDIR, NOTEMPTY, XDEV, Errno
+from wasmeval.wasm.globs import Found, Globs
 from wasmeval.wasm.library import Library
-from wasmeval.wasm.lookup import MOST_PATH_BYTES, Place
+from wasmeval.wasm.lookup import Place
 from wasmeval.wasm.nodes import MOST_DEPTH, NODE_BYTES, File, Folder, Link, MountPoint, Node, Quota
 
 _FIRST_OWN_NUMBER = 1 << 32
 """Higher than any inode of a library."""
-
-_Parts = tuple[re.Pattern[str] | None, ...]
-"""A glob pattern, name by name; None is `**`."""
-_State = tuple[_Parts, int]
 
 
 class Mounted(Protocol):
@@ -155,16 +150,10 @@ class Workspace:
 
     # --- what is in it -------------------------------------------------------------------------------------------
 
-    def collect(self, patterns: Iterable[str]) -> Iterator[tuple[str, memoryview]]:
-        """The files of `/workspace` whose paths match one of the `patterns`, with their contents, sorted by path.
-
-        `*`, `?` and `[...]` stand for characters of one name, hidden names too, `**` for any number of folders. Links
-        are neither followed nor given. The contents must be let go before the guest goes on.
-        """
-        states = frozenset((_compiled(pattern), 0) for pattern in patterns)
-        found = list(_matching(self._folder, b"", states))
-        for path, file in sorted(found, key=lambda pair: pair[0]):
-            yield path.decode(), memoryview(file.data)
+    def collect(self, patterns: Iterable[str]) -> Iterator[Found]:
+        """The files of `/workspace` that match one of the `patterns`, bit by bit; see Globs. For when the guest has
+        ended."""
+        return Globs(patterns).files(self._folder)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -205,48 +194,3 @@ def _folders(folder: Folder) -> Iterator[Folder]:
         each = todo.pop()
         yield each
         todo += [child for child in each.names.values() if isinstance(child, Folder)]
-
-
-# --- glob patterns: a state is a pattern and how many of its parts are used up -------------------------------------
-
-
-def _compiled(pattern: str) -> _Parts:
-    return tuple(None if part == "**" else re.compile(translate(part)) for part in pattern.split("/"))
-
-
-def _matching(folder: Folder, prefix: bytes, states: frozenset[_State]) -> Iterator[tuple[bytes, File]]:
-    """Files below `folder`, with their paths behind `prefix`, that bring a state to its end."""
-    states = _beyond_any_depth(states)
-    for name, node in folder.names.items():
-        path = prefix + name
-        if len(path) > MOST_PATH_BYTES or isinstance(node, Link):
-            continue
-        after = frozenset(_after(states, name.decode()))
-        if isinstance(node, Folder) and after:
-            yield from _matching(node, path + b"/", after)
-        elif isinstance(node, File) and any(
-            at == len(parts) or (at == len(parts) - 1 and parts[at] is None) for parts, at in after
-        ):
-            yield path, node
-
-
-def _after(states: frozenset[_State], name: str) -> Iterator[_State]:
-    for parts, at in states:
-        if at == len(parts):
-            continue
-        part = parts[at]
-        if part is None:
-            yield parts, at
-        elif part.match(name):
-            yield parts, at + 1
-
-
-def _beyond_any_depth(states: frozenset[_State]) -> frozenset[_State]:
-    """The states, and those where `**` stands for no folder at all."""
-    found, todo = set(states), list(states)
-    while todo:
-        parts, at = todo.pop()
-        if at < len(parts) and parts[at] is None and (parts, at + 1) not in found:
-            found.add((parts, at + 1))
-            todo.append((parts, at + 1))
-    return frozenset(found)
