@@ -69,23 +69,13 @@ class Offer:
 
 
 def _check_files(files: Mapping[str, bytes], limits: Limits) -> None:
-    check_files("files", files)
-    total = 0
-    nodes: set[str] = set()
-    for path, content in files.items():
-        total += len(content)
-        parts = path.split("/")
-        nodes.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
     most_bytes, most_files = limits.workspace_bytes or 0, limits.workspace_files or 0
-    if len(nodes) > most_files:
+    nodes = check_files("files", files, most_files)
+    total = sum(map(len, files.values()))
+    if total + NODE_BYTES * nodes > most_bytes:
         raise InvalidArgument(
             "files",
-            f"{len(nodes)} files and folders, more than limits.workspace_files ({most_files}); raise it",
-        )
-    if total + NODE_BYTES * len(nodes) > most_bytes:
-        raise InvalidArgument(
-            "files",
-            f"{total} bytes, and {NODE_BYTES} for each of {len(nodes)} files and folders, are more than "
+            f"{total} bytes, and {NODE_BYTES} for each of {nodes} files and folders, are more than "
             f"limits.workspace_bytes ({most_bytes}); raise it or send less",
         )
 

@@ -11,6 +11,9 @@ MOST_NAME_BYTES = 255
 MOST_FOLDERS = 64
 """One below the other, below `/workspace`."""
 
+_Names = dict[str, "_Names | None"]
+"""What is in a folder; None is a file."""
+
 
 def check_path(field: str, path: str) -> None:
     """Raises InvalidArgument unless `path` is relative and names a file below a folder, whatever is in it.
@@ -26,26 +29,55 @@ def check_path(field: str, path: str) -> None:
         )
 
 
-def check_files(field: str, paths: Iterable[str]) -> None:
-    """Raises InvalidArgument unless each is a path that can be, and all of them can be at once: none is a file and a
-    folder of another."""
-    files: set[str] = set()
-    folders: set[str] = set()
+def check_files(field: str, paths: Iterable[str], most_nodes: int | None = None) -> int:
+    """How many files and folders `paths` make, at most `most_nodes`.
+
+    Raises InvalidArgument unless each is a path that can be, and all of them can be at once: none is a file and a
+    folder of another; and as soon as there are too many, so that a flood of paths costs little.
+    """
+    root: _Names = {}
+    nodes = 0
     for path in paths:
         check_path(field, path)
-        files.add(path)
-        names = path.split("/")
-        folders.update("/".join(names[:end]) for end in range(1, len(names)))
-    both = min(files & folders, default=None)
-    if both is not None:
-        raise InvalidArgument(
-            field, f"{_short(both)} is a file and also a folder of another file; rename one"
-        )
+        nodes += _add(field, root, path)
+        if most_nodes is not None and nodes > most_nodes:
+            raise InvalidArgument(
+                field,
+                f"at least {nodes} files and folders, more than limits.workspace_files ({most_nodes}); raise it",
+            )
+    return nodes
 
 
 def check_pattern(field: str, pattern: str) -> None:
-    """Raises InvalidArgument unless `pattern` is a relative path whose names may have `*`, `?`, `[...]` or be `**`."""
+    """Raises InvalidArgument unless `pattern` is a relative path whose names may have `*`, `?`, `[...]` or be `**`,
+    and no longer than a path can be."""
     _check_names(field, pattern)
+    parts = pattern.count("/") + 1
+    if parts > MOST_FOLDERS + 1:
+        raise InvalidArgument(field, f"{_short(pattern)} has {parts} parts, more than {MOST_FOLDERS + 1}")
+
+
+def _add(field: str, root: _Names, path: str) -> int:
+    """Put the names of `path` below `root`. How many are new."""
+    *folders, name = path.split("/")
+    here, new = root, 0
+    for depth, folder in enumerate(folders, 1):
+        there = here.get(folder, here)
+        if there is here:
+            there = here[folder] = {}
+            new += 1
+        if there is None:
+            raise _both(field, "/".join(folders[:depth]))
+        here = there
+    if here.get(name) is not None:
+        raise _both(field, path)
+    new += name not in here
+    here[name] = None
+    return new
+
+
+def _both(field: str, path: str) -> InvalidArgument:
+    return InvalidArgument(field, f"{_short(path)} is a file and also a folder of another file; rename one")
 
 
 def _check_names(field: str, path: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,12 +47,40 @@ def test_folders_are_only_so_deep() -> None:
         check_path("files", "d/" * (MOST_FOLDERS + 1) + "file")
 
 
-def test_nothing_is_a_file_and_a_folder() -> None:
-    check_files("files", ["a/b", "a/c", "ab"])
+def test_patterns_have_as_many_parts_as_paths() -> None:
+    check_pattern("outputs[0]", "**/" * MOST_FOLDERS + "*")
+    with pytest.raises(InvalidArgument) as caught:
+        check_pattern("outputs[0]", "**/" * (MOST_FOLDERS + 1) + "*")
+    text = f"{'**/' * 25 + '**...'!r} has 66 parts, more than 65"
+    assert (caught.value.field, caught.value.description) == ("outputs[0]", text)
+
+
+@pytest.mark.parametrize("paths", [["a/b/c", "a/b"], ["a/b", "a/b/c"], ["a/b", "a/b/c/d"]])
+def test_nothing_is_a_file_and_a_folder(paths: list[str]) -> None:
     with pytest.raises(
         InvalidArgument, match="'a/b' is a file and also a folder of another file; rename one"
     ):
-        check_files("files", ["a/b/c", "a/b"])
+        check_files("files", paths)
+
+
+def test_files_and_their_folders_are_counted() -> None:
+    assert check_files("files", []) == 0
+    assert check_files("files", ["a/b", "a/c", "ab", "a/d/e"]) == 6
+
+
+def test_too_many_are_refused_before_all_are_looked_at() -> None:
+    looked_at = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal looked_at
+        while True:
+            looked_at += 1
+            yield f"{looked_at}/a"
+
+    with pytest.raises(InvalidArgument) as caught:
+        check_files("files", endless(), 10)
+    text = "at least 12 files and folders, more than limits.workspace_files (10); raise it"
+    assert (caught.value.description, looked_at) == (text, 6)
 
 
 @given(st.sets(st.text(alphabet="ab/.\\\0ä", max_size=8), max_size=6))
