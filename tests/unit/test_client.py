@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmeval import Internal, InvalidArgument, ResourceExhausted, Unavailable, WasmevalError
-from wasmeval.plans import Send, call
+from wasmeval.plans import Send, call, is_refusal
+from wasmeval.service import _DRAINING
 
 
 class Clock:
@@ -20,11 +21,11 @@ class Clock:
 
 
 def play(
-    error: WasmevalError, timeout: float | None, chance: float = 1.0
+    error: WasmevalError, timeout: float | None, chance: float = 1.0, *, has_effects: bool = False
 ) -> tuple[list[float], list[float | None]]:
     """The delays and the time-outs of a call that always fails with `error`."""
     clock = Clock()
-    plan = call("/m", b"data", bytes.decode, timeout, clock, lambda: chance)
+    plan = call("/m", b"data", bytes.decode, timeout, clock, lambda: chance, has_effects=has_effects)
     delays, timeouts = [], []
     step = next(plan)
     try:
@@ -71,3 +72,30 @@ def test_retries_end_within_the_call_s_time(timeout: float, chance: float, error
 @pytest.mark.parametrize("error", [Internal("bug"), InvalidArgument("code", "empty")])
 def test_other_errors_are_final(error: WasmevalError) -> None:
     assert play(error, 10.0) == ([], [10.0])
+
+
+REFUSALS = [
+    ResourceExhausted("full", 0.1),
+    Unavailable(_DRAINING),
+    Unavailable("failed to connect to all addresses; last error: UNKNOWN: Connection refused"),
+]
+LOST = [
+    Unavailable("Socket closed"),
+    Unavailable("recvmsg:Connection reset by peer"),
+    Unavailable("GOAWAY received"),
+    Unavailable("upstream connect error or disconnect/reset before headers"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS)
+def test_what_has_effects_is_repeated_after_a_refusal(error: WasmevalError) -> None:
+    assert is_refusal(error)
+    assert play(error, 1.0, has_effects=True) == play(error, 1.0)
+    assert len(play(error, 1.0)[0]) > 1
+
+
+@pytest.mark.parametrize("error", LOST)
+def test_what_has_effects_is_not_repeated_when_it_was_lost(error: WasmevalError) -> None:
+    assert not is_refusal(error)
+    assert play(error, 1.0, has_effects=True) == ([], [1.0])
+    assert len(play(error, 1.0)[0]) > 1
