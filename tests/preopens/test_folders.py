@@ -29,7 +29,7 @@ from tests.guest_files import (
 from wasmeval.errors import SetupError
 from wasmeval.grants import Folder, Mount
 from wasmeval.limits import MIB
-from wasmeval.preopens import OpenFolders
+from wasmeval.preopens import OpenFolders, folders
 from wasmeval.preopens.folders import MOST_OPEN
 from wasmeval.wasm import errno
 from wasmeval.wasm.mounts import AHEAD_BYTES, FileOperation, FileRequest, Flag
@@ -352,6 +352,26 @@ def test_only_so_much_is_open_and_all_of_it_is_closed(host: Path) -> None:
     assert open_descriptors() == before
     guest.folders.close()
     assert guest.code("stat", "mnt/ro/a.txt") == errno.BADF
+
+
+def test_an_evaluation_asks_only_so_often(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "MOST_OPERATIONS", 20)
+    with GuestFiles(folders={"ro": Folder(host)}) as guest:
+        fd = guest.open("mnt/ro/a.txt")
+        for _ in range(17):
+            assert guest.stat("mnt/ro/a.txt")["size"] == 5
+        assert guest.code("stat", "mnt/ro/none") == errno.NOENT
+        assert guest.code("stat", "mnt/ro/a.txt") == errno.SUCCESS
+        for _ in range(2):
+            assert guest.code("stat", "mnt/ro/a.txt") == errno.IO
+            assert guest.code("read", fd) == errno.IO
+        guest.put("workspace/a", b"x")
+        assert guest.get("workspace/a") == b"x"
+        guest.close(fd)
+        assert guest.code("stat", "mnt/ro/a.txt") == errno.IO
+        assert len(guest.folders._open) == 1
+    with GuestFiles(folders={"ro": Folder(host)}) as another:
+        assert another.get("mnt/ro/a.txt") == b"hello"
 
 
 def test_failed_requests_leave_nothing_open(guest: GuestFiles, host: Path) -> None:

@@ -28,6 +28,7 @@ from wasmeval.wasm.errno import (
     BUSY,
     EXIST,
     INVAL,
+    IO,
     ISDIR,
     LOOP,
     MFILE,
@@ -57,6 +58,9 @@ from wasmeval.wasm.nodes import FILE, FOLDER, LINK, UNKNOWN
 
 MOST_OPEN = 128
 """Files and folders that one evaluation may have open in all its mounted folders."""
+
+MOST_OPERATIONS = 1 << 18
+"""Requests of one evaluation: beyond, `EIO`. They are work of the trusted process that no fuel of the guest's shows."""
 
 MOST_LISTING_BYTES = 4 << 20
 """A folder whose names, and 10 bytes for each, are more cannot be listed: `EOVERFLOW`."""
@@ -100,6 +104,7 @@ class OpenFolders:
         self._secret = secrets.token_bytes(16)
         self._last = 0
         self._roots = len(folders)
+        self._asked = 0
         try:
             for name, folder in folders.items():
                 self._last += 1
@@ -132,6 +137,9 @@ class OpenFolders:
                 for handle in decoded.closed:
                     if handle > self._roots:
                         self._close(handle)
+                self._asked += 1
+                if self._asked > MOST_OPERATIONS:
+                    raise Errno(IO)
                 if any(b"\0" in path for path in (decoded.path, _new_path(decoded))):
                     raise Errno(INVAL)
                 return bytes((SUCCESS,)) + self._operations[decoded.operation](decoded)
