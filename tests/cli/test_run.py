@@ -37,6 +37,17 @@ def test_output_then_value(wasmeval: Command, arguments: list[str], stdout: byte
         assert json.loads(done.stdout.splitlines()[-1]) in ({"a": [1, None]}, [1, 2, 3])
 
 
+@pytest.mark.parametrize("size", [1 << 20, 3 << 19, (1 << 20) + (1 << 19) + 5])
+def test_output_beyond_its_limit_is_printed_once(wasmeval: Command, size: int) -> None:
+    """The limit is 1 MiB: half of it again is in the result's tail."""
+    done = wasmeval(
+        "run", "-c", f"import sys\nfor i in range({size} // 8): sys.stdout.write(f'{{i:7}} ')\nNone"
+    )
+    numbers = " ".join(f"{i:7}" for i in range(size // 8)).encode() + b" "
+    assert done.returncode == 0
+    assert done.stdout == numbers
+
+
 def test_a_file_tells_its_language(wasmeval: Command, tmp_path: Path) -> None:
     (tmp_path / "a.js").write_text("typeof globalThis")
     (tmp_path / "a.py").write_text("type(globals()).__name__")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wasmeval.cli import main, run
 from wasmeval.errors import Internal, SetupError, Unavailable
 from wasmeval.limits import Limits, Usage
-from wasmeval.model import ErrorInfo, Result, Status
+from wasmeval.model import ErrorInfo, OutputFile, Result, Status
+from wasmeval.wasm.output import Output
 
 Captured = pytest.CaptureFixture[str]
 
@@ -177,3 +182,75 @@ def test_json_of_a_failure_has_a_null_value(answer: Any, capfd: Captured) -> Non
         "line": 2,
         "column": 3,
     }
+
+
+# Output beyond its limit: what went out live is the beginning, the result has head and tail.
+
+
+def printed_of(data: bytes, limit: int) -> str:
+    """What is shown in all of `data`, written by a snippet with that limit."""
+    output = Output(limit)
+    output.write(data)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    live = decoder.decode(data[:limit]) + decoder.decode(b"", final=True)
+    if not output.truncated:
+        return live
+    return live + run._unseen(output.text(), len(live.encode()), limit)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300).map(lambda data: bytes(byte % 128 for byte in data)), st.integers(1, 200))
+def test_no_output_is_printed_twice_and_none_is_lost_unsaid(data: bytes, limit: int) -> None:
+    printed = printed_of(data, limit)
+    tail = data[-(limit - limit // 2) :]
+    missing = len(data) - limit - len(tail)
+    if missing <= 0:
+        assert printed == data.decode()
+    else:
+        notice = f"\n[... {missing} bytes left out ...]\n".encode()
+        assert printed.encode() == data[:limit] + notice + tail
+
+
+@pytest.mark.parametrize("size", range(40, 140))
+def test_characters_of_several_bytes_are_counted_as_bytes(size: int) -> None:
+    text = ("aä\N{SNOWMAN}\N{PILE OF POO}" * 20).encode()[:size].decode("utf-8", "ignore")
+    printed = printed_of(text.encode(), 60)
+    assert ("bytes left out" in printed) == (len(text.encode()) > 90)
+    assert printed.startswith(text[:20])
+    assert printed.endswith(text[-5:])
+    if len(text.encode()) <= 90:
+        # One that is cut by the limit cannot be shown whole.
+        assert len(printed.replace("\ufffd", "")) >= len(text) - 1
+
+
+def test_a_notice_that_the_snippet_prints_is_its_own() -> None:
+    fake = b"\n[... 7 bytes left out ...]\n"
+    data = (fake * 10)[:200]
+    assert (
+        printed_of(data, 100) == data[:100].decode() + "\n[... 50 bytes left out ...]\n" + data[150:].decode()
+    )
+    assert printed_of(data, 150) == data.decode()
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300), st.integers(1, 200), st.binary(max_size=300))
+def test_any_output_and_any_answer_of_a_service_is_printed(data: bytes, limit: int, text: bytes) -> None:
+    assert printed_of(data, limit) or not data
+    run._unseen(text.decode("utf-8", "replace"), len(data), limit)
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc/absolute", "a/../../up", "", "a//b", "nul\0"])
+def test_a_file_that_would_lead_elsewhere_is_not_written(
+    answer: Any, capfd: Captured, tmp_path: Path, name: str
+) -> None:
+    answer(Result(Status.OK, files={"first": OutputFile(b"1"), name: OutputFile(b"2")}))
+    assert main(["run", "--output-dir", str(tmp_path / "out"), "-c", "..."]) == 4
+    assert capfd.readouterr().err.startswith("wasmeval: the service sent a file that cannot be: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_written_below_the_folder(answer: Any, tmp_path: Path) -> None:
+    answer(Result(Status.OK, files={"a/b.txt": OutputFile(b"1"), "c": OutputFile(b"2")}))
+    assert main(["run", "--output-dir", str(tmp_path), "-c", "..."]) == 0
+    assert (tmp_path / "a" / "b.txt").read_bytes() == b"1"
+    assert (tmp_path / "c").read_bytes() == b"2"
