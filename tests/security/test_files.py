@@ -359,6 +359,9 @@ def test_floods_of_file_calls_end(evaluator: Evaluator) -> None:
         "import os\nwhile True: os.urandom(1 << 16)",
         "import time\nwhile True: time.time()",
         "while True: open('/tmp/a', 'w').write('x' * 10**6)",
+        "f = open('/tmp/a', 'wb')\nwhile True: f.truncate(60 * 10**6); f.truncate(0)",
+        "f = open('/tmp/a', 'wb')\nwhile True: f.seek(60 * 10**6); f.write(b'x'); f.flush(); f.truncate(0)",
+        "f = open('/tmp/a', 'w+b')\nf.truncate(60 * 10**6)\nwhile True: f.seek(0); f.read()",
         "import os\nos.mkdir('a')\nwhile True: os.rename('a', 'b'); os.rename('b', 'a')",
         "import os\nos.symlink('b', 'a'); os.symlink('a', 'b')\nwhile True: os.path.exists('a')",
         "while True: open('/mnt/data/a.txt').read()",
@@ -368,3 +371,16 @@ def test_floods_of_file_calls_end(evaluator: Evaluator) -> None:
             code, mounts=["data"], limits=Limits(fuel=200_000_000, deadline_seconds=1.0)
         )
         assert result.status in (Status.FUEL_EXHAUSTED, Status.DEADLINE_EXCEEDED), (code, result.error)
+
+
+def test_files_that_come_back_leave_the_worker_to_others(evaluator: Evaluator) -> None:
+    """60 MB of a hole, and patterns that match nothing of a thousand names: all of it ends, and is right."""
+    hole = evaluator.evaluate("f = open('hole', 'wb')\nf.truncate(60 * 10**6)\nf.close()", outputs=["hole"])
+    assert hole.status is Status.OK
+    assert hole.files["hole"].data == bytes(60 * 10**6)
+    code = "import os\nos.mkdir('a')\nfor at in range(1000): open(f'a/{at}', 'w').close()"
+    patterns = [f"**/*{at}*/**/*[b-y]z?" for at in range(64)]
+    result = evaluator.evaluate(code, outputs=patterns)
+    assert (result.status, result.files) == (Status.OK, {})
+    with pytest.raises(InvalidArgument, match=r"outputs\[0\]: .* has 600 parts, more than 65"):
+        evaluator.evaluate("1", outputs=["/".join("*" * 600)])
