@@ -13,16 +13,19 @@ from dataclasses import replace
 from itertools import groupby
 
 from wasmeval.attendant import GONE, Link, raised
-from wasmeval.errors import FailedPrecondition, InvalidArgument
-from wasmeval.events import Answer, Called, Cancel, Dropped, Input, Opening, Piece, Printed, Wanted
+from wasmeval.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
+from wasmeval.events import Answer, Called, Cancel, Dropped, Input, Opening, Piece, Printed, Said, Wanted
 from wasmeval.grants import Grants
 from wasmeval.inputs import check_json
-from wasmeval.model import Request
+from wasmeval.model import Request, Result
 from wasmeval.offer import NODE_BYTES
 from wasmeval.paths import check_path
 from wasmeval.service import Service
 from wasmeval.wasm.calls import Outcome
 from wasmeval.wire.conversations import decode_said, encode_ending, encode_event
+
+STALLED_SECONDS = 60.0
+"""For so long a client may leave us waiting: for what it said that it would send, or for it to read."""
 
 _MERGED_BYTES = 1 << 20
 _MOST_EVENTS = 1024
@@ -48,6 +51,7 @@ class Dialogue:
         self._early: list[Input | Cancel] = []
         """Said before the evaluation was accepted."""
         self._open: set[int] = set()
+        self._most_answer_bytes = 0
         self._last_call = 0
         self._input_over = False
         self._client_over = False
@@ -67,14 +71,14 @@ class Dialogue:
                 if not evaluating.done():
                     await self._changed.wait()
                     self._changed.clear()
-            result = await evaluating
-            with self._service.hold_result(result):
-                for message in encode_ending(result):
-                    await self._write(message)
+            for message in encode_ending(await evaluating):
+                await self._send(message)
         finally:
             for task in (evaluating, listening):
                 task.cancel()
-            await asyncio.gather(evaluating, listening, return_exceptions=True)
+            result, _ = await asyncio.gather(evaluating, listening, return_exceptions=True)
+            if isinstance(result, Result):
+                self._service.release(result)
 
     # --- Talk ----------------------------------------------------------------------------------------------------
 
@@ -111,7 +115,7 @@ class Dialogue:
     # --- what the client says ------------------------------------------------------------------------------------
 
     async def _receive_opening(self) -> Request:
-        opening = await self._next()
+        opening = await self._next_in_time()
         if not isinstance(opening, Opening):
             what = "ended its side" if opening is None else f"sent {_name(opening)}"
             raise FailedPrecondition(f"the client {what}; the first message must be start")
@@ -119,6 +123,8 @@ class Dialogue:
         grants = request.grants or Grants()
         if files == 0:
             return request
+        # What is wrong anyway is said before its files are sent.
+        self._service.check(request)
         whole = await self._receive_files(request, files)
         return request._replace(grants=replace(grants, files={**grants.files, **whole}))
 
@@ -128,7 +134,7 @@ class Dialogue:
         whole: dict[str, bytes] = {}
         with self._service.hold() as hold:
             while len(whole) < count:
-                piece = await self._next()
+                piece = await self._next_in_time()
                 if not isinstance(piece, Piece):
                     what = "ended its side" if piece is None else f"sent {_name(piece)}"
                     raise FailedPrecondition(
@@ -151,6 +157,7 @@ class Dialogue:
         return whole
 
     async def _listen(self, request: Request) -> None:
+        self._most_answer_bytes = self._service.limits(request).tool_call_bytes or 0
         self._input_over = not (request.grants and request.grants.stdin)
         with self._service.hold() as hold:
             while (said := await self._next()) is not None:
@@ -174,9 +181,17 @@ class Dialogue:
                         )
             self._end_of_client()
 
-    async def _next(self) -> Opening | Piece | Answer | Input | Cancel | None:
+    async def _next(self) -> Said | None:
         data = await self._read()
         return None if data is None else decode_said(data)
+
+    async def _next_in_time(self) -> Said | None:
+        """The next message, while nothing runs yet that has a deadline."""
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                return await self._next()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the client has sent nothing for {STALLED_SECONDS:g} s") from None
 
     def _take_answer(self, answer: Answer) -> None:
         if answer.call not in self._open:
@@ -184,7 +199,9 @@ class Dialogue:
                 raise InvalidArgument("tool_result.call_id", f"no call has the number {answer.call}")
             return  # It came too late, or a second time.
         if answer.error is None:
-            check_json("tool_result.value", answer.value)
+            # A longer one is not looked at, here or there: it ends as the limit that it is.
+            if len(answer.value) <= self._most_answer_bytes:
+                check_json("tool_result.value", answer.value)
             self._answer(answer.call, Outcome.DONE, answer.value)
         else:
             kind, text = answer.error
@@ -235,7 +252,14 @@ class Dialogue:
 
     async def _send_events(self) -> None:
         while self._events:
-            await self._write(encode_event(self._events.popleft()))
+            await self._send(encode_event(self._events.popleft()))
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await self._write(message)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the client has read nothing for {STALLED_SECONDS:g} s") from None
 
 
 def _fewer(events: Iterable[_Event]) -> deque[_Event]:

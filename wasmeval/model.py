@@ -195,7 +195,7 @@ class Result:
     `value_json` holds the value as JSON text (with the number tokens NaN, Infinity, -Infinity), empty unless
     `status` is `ok`; `value` decodes it at first use. When `value_is_json` is False the value was something
     JSON cannot say and stands as `{"repr": ..., "type": ...}`. `files` are those that `outputs` asked for, whatever the
-    status; `http` tells each request that the snippet sent, or wanted to send.
+    status but `cancelled`; `http` tells each request that the snippet sent, or wanted to send.
     """
 
     status: Status

@@ -184,7 +184,9 @@ class _Handlers:
         try:
             await Dialogue(self._service, read, context.write, self._carrier(context)).run()
         except Exception as error:
-            await _abort(context, error)
+            # A write to a client that has just gone fails in gRPC's own ways; nobody is there to be told.
+            if not context.cancelled() and type(error).__name__ != "ExecuteBatchError":
+                await _abort(context, error)
 
     async def _runtimes(self, data: bytes, context: Context) -> bytes:
         try:

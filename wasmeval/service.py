@@ -28,7 +28,9 @@ from wasmeval.telemetry import Telemetry
 MAX_CODE_BYTES = 1 << 20
 # Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
 MAX_BATCHES = 64
-MAX_UPLOADS_BYTES = 512 << 20
+MAX_UPLOADS_BYTES = 1 << 30
+MAX_UPLOAD_BYTES = 256 << 20
+"""Of what clients send in pieces, or have not read yet: all of them together, and one of them."""
 MAX_UNARY_FILES_BYTES = 16 << 20
 """More files than this have no place in one reply."""
 
@@ -225,6 +227,10 @@ class Service:
                 raise InvalidArgument(
                     "data", f"more than limits.workspace_bytes ({most}) together; raise it or send less"
                 )
+            if held + size > MAX_UPLOAD_BYTES:
+                raise InvalidArgument(
+                    "data", f"more than {MAX_UPLOAD_BYTES} together in one conversation; send less"
+                )
             if self._uploads + size > MAX_UPLOADS_BYTES:
                 raise ResourceExhausted(
                     f"what clients send in pieces takes {self._uploads} bytes now, of {MAX_UPLOADS_BYTES}; try later"
@@ -237,26 +243,32 @@ class Service:
         finally:
             self._uploads -= held
 
-    @contextlib.contextmanager
-    def hold_result(self, result: Result) -> Iterator[None]:
-        """Count the files of a result as long as they wait for a client that reads slowly."""
-        size = sum(file.size for file in result.files.values())
-        self._uploads += size
-        try:
-            yield
-        finally:
-            self._uploads -= size
+    def release(self, result: Result) -> None:
+        """A result of `converse` is on its way to its client: it no longer counts."""
+        self._uploads -= _reply_bytes(result)
+
+    def limits(self, request: Request) -> Limits:
+        """The limits that apply to a request."""
+        return self._policy.apply(request.limits)
+
+    def check(self, request: Request) -> None:
+        """Raises InvalidArgument as `converse`, whose request may get files that are not here yet."""
+        prepare(request, self._catalogue, self._policy, self._offer)
 
     async def converse(
         self, request: Request, talk: Talk, carrier: Mapping[str, str] | None = None
     ) -> Result:
-        """Runs one request whose guest converses with `talk`. Raises as `evaluate`."""
+        """Runs one request whose guest converses with `talk`. Raises as `evaluate`.
+
+        The result counts to what the service holds until it is given to `release`.
+        """
         job = prepare(request, self._catalogue, self._policy, self._offer)
         self._enter()
         try:
-            return _without_files_beyond(
-                MAX_UPLOADS_BYTES - self._uploads, await self._run(job, carrier, talk), _TOO_MANY_HELD
-            )
+            result = await self._run(job, carrier, talk)
+            result = _without_files_beyond(MAX_UPLOADS_BYTES - self._uploads, result, _TOO_MANY_HELD)
+            self._uploads += _reply_bytes(result)
+            return result
         finally:
             self._leave()
 

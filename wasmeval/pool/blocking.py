@@ -41,22 +41,22 @@ class Running:
 
     def answer(self, call: int, outcome: Outcome, payload: bytes) -> None:
         """See Pool.answer."""
-        with self._driver._turn:
+        with self._driver._lock:
             self._pool.answer(self.ticket, call, outcome, payload)
 
     def feed(self, data: bytes, ended: bool) -> None:
         """See Pool.feed."""
-        with self._driver._turn:
+        with self._driver._lock:
             self._pool.feed(self.ticket, data, ended)
 
     def stop(self) -> None:
         """See Pool.stop."""
-        with self._driver._turn:
+        with self._driver._lock:
             self._pool.stop(self.ticket)
 
     def cancel(self) -> None:
         """See Pool.cancel."""
-        with self._driver._turn:
+        with self._driver._lock:
             if self.outcome is None:
                 self._pool.cancel(self.ticket)
 
@@ -80,7 +80,10 @@ class BlockingPool:
         self._settings = settings
         self._catalogue = catalogue
         self._observer = observer or Silent()
-        self._turn = threading.Condition(threading.Lock())
+        # Taken by itself: Condition's own entering and leaving are Python, and Ctrl-C between two of its lines would
+        # leave it locked.
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
         self._leading = False
         self._poll = select.epoll()
         self._workers: dict[int, WorkerProcess] = {}
@@ -91,7 +94,7 @@ class BlockingPool:
     def start(self, progress: ProgressCallback | None = None) -> None:
         """Compile what is not compiled, start the workers, wait until one is ready. Raises SetupError."""
         runtimes = Cache(self._settings.cache_dir).prepare(self._catalogue, progress)
-        with self._turn:
+        with self._lock:
             self._pool = Pool(self._settings, runtimes, self, self._observer)
             self._pool.start()
         pool = self._pool
@@ -128,12 +131,12 @@ class BlockingPool:
             return settle
 
         try:
-            with self._turn:
+            with self._lock:
                 for index, job in enumerate(jobs):
                     tickets.append(pool.submit(job, settler(index)))
             self._wait(lambda: left == 0, timeout)
         except BaseException:
-            with self._turn:
+            with self._lock:
                 for ticket in tickets:
                     pool.cancel(ticket)
             raise
@@ -150,7 +153,7 @@ class BlockingPool:
         pool = self._checked()
         if pool.failure:
             self._revive(pool)
-        with self._turn:
+        with self._lock:
             running = Running(self, pool, job)
             try:
                 running.ticket.partner = attend(running)
@@ -163,7 +166,7 @@ class BlockingPool:
         """Kill the workers; evaluations that other threads wait for end as `cancelled`. Safe to call twice."""
         if self._pool is None or os.getpid() != self._process:
             return
-        with self._turn:
+        with self._lock:
             self._pool.cancel_all()
             self._pool.close()
             if not self._leading:
@@ -203,7 +206,7 @@ class BlockingPool:
 
     def _revive(self, pool: Pool) -> None:
         """Workers could not be started some time ago; nobody has driven the pool since. Try once more."""
-        with self._turn:
+        with self._lock:
             pool.tick()
         with contextlib.suppress(DeadlineExceeded):
             self._wait(lambda: pool.failure is None, _REVIVE_SECONDS)
@@ -218,21 +221,22 @@ class BlockingPool:
     def _wait(self, done: Callable[[], bool], timeout: float | None = None) -> None:
         """Return when `done()`; meanwhile lead, or wait for who does. Raises DeadlineExceeded after `timeout`."""
         end = None if timeout is None or timeout >= threading.TIMEOUT_MAX else monotonic() + timeout
-        while True:
-            with self._turn:
+        leads = False
+        try:
+            with self._lock:
                 while self._leading and not done() and not _is_over(end):
                     self._turn.wait(None if end is None else max(0.0, end - monotonic()))
-                if done():
-                    return
-                if _is_over(end):
-                    raise DeadlineExceeded(f"the time-out of {timeout:g} s passed before the result arrived")
-                self._leading = True
-            try:
+                if not done() and not _is_over(end):
+                    leads = self._leading = True
+            if leads:
                 self._lead(done, end)
-            finally:
-                with self._turn:
+        finally:
+            if leads:
+                with self._lock:
                     self._leading = False
                     self._turn.notify_all()
+        if not done():
+            raise DeadlineExceeded(f"the time-out of {timeout:g} s passed before the result arrived")
 
     def _lead(self, done: Callable[[], bool], end: float | None) -> None:
         pool = self._pool
@@ -241,7 +245,7 @@ class BlockingPool:
             events = self._poll.poll(
                 TICK_SECONDS if end is None else max(0.0, min(TICK_SECONDS, end - monotonic()))
             )
-            with self._turn:
+            with self._lock:
                 for descriptor, event in events:
                     worker = self._workers.get(descriptor)
                     if worker and event & select.EPOLLOUT:

@@ -215,6 +215,7 @@ class Pool:
     def answer(self, ticket: Ticket, call: int, outcome: Outcome, payload: bytes) -> None:
         """How a call of the guest ended. One that is no longer waited for is of no interest."""
         if ticket.worker and ticket.answered(call):
+            ticket.active = monotonic()
             self._tell(ticket.worker, exchanges.encode_answer(ticket.number, call, outcome, payload))
 
     def feed(self, ticket: Ticket, data: bytes, ended: bool) -> None:
@@ -280,8 +281,11 @@ class Pool:
         grace = self._settings.grace_seconds
         if worker.overdue_seconds(now) > grace:
             return True
-        silent = now - worker.heard - grace
-        return silent > 0 and silent > max(_longest_seconds(ticket.job) for ticket in held.values())
+        active = [ticket for ticket in held.values() if not ticket.stands_still]
+        if not active:
+            return False
+        silent = now - max(worker.heard, min(ticket.active for ticket in active)) - grace
+        return silent > 0 and silent > max(ticket.job.limits.deadline_seconds or 0 for ticket in active)
 
     def _handle(self, worker: WorkerProcess, kind: int, body: bytes) -> None:
         if kind == Kind.RESULT and worker.state is State.READY:
@@ -307,6 +311,7 @@ class Pool:
         elif kind == Kind.OUTPUT_FILE and worker.state is State.READY:
             number, path, body, _ = exchanges.decode_output_file(body)
             self._keep_file(self._held(worker, number), path, body)
+            worker.heard = monotonic()
         elif kind == Kind.READY and worker.state is State.STARTING:
             worker.state = State.READY
             worker.ready = monotonic()
@@ -324,12 +329,13 @@ class Pool:
 
     def _keep_file(self, ticket: Ticket, path: str, data: bytes) -> None:
         ticket.keep_file(path, data)
-        ticket.size += len(data)
-        self._held_bytes += len(data)
+        self._count(ticket, len(data))
         if self._held_bytes > self._settings.held_bytes:
-            freed = ticket.drop_files()
-            ticket.size -= freed
-            self._held_bytes -= freed
+            self._count(ticket, -ticket.drop_files())
+
+    def _count(self, ticket: Ticket, more: int) -> None:
+        ticket.size += more
+        self._held_bytes += more
 
     def _held(self, worker: WorkerProcess, number: int) -> Ticket:
         ticket = self._holding[worker].get(number)
@@ -374,6 +380,7 @@ class Pool:
         held = self._holding[worker]
         now = monotonic()
         ticket.worker = worker
+        ticket.active = now
         ticket.attempts += 1
         if not held:
             worker.heard = now
@@ -410,6 +417,7 @@ class Pool:
                 self._fail(ticket, reason, ticket.number == blamed)
             elif ticket.settle:
                 ticket.worker = None
+                self._count(ticket, -ticket.forget_files())
                 again.append(ticket)
             else:
                 self._release(ticket)
@@ -512,10 +520,3 @@ class Pool:
         self._holding[worker] = {}
         self._watcher.watch(worker)
         return True
-
-
-def _longest_seconds(job: Job) -> float:
-    """How long an evaluation may stay without a word."""
-    if job.grants and not job.grants.tool_time_counts:
-        return float("inf")
-    return job.limits.deadline_seconds or 0.0

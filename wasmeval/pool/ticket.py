@@ -46,6 +46,8 @@ class Ticket:
     partner: Partner | None = None
     worker: WorkerProcess | None = None
     attempts: int = 0
+    active: float = 0.0
+    """When it was last given something to go on with, by the monotonic clock."""
     bound: bool = False
     """Whether it had an effect outside, or got input that is gone: it must not run a second time."""
     input: list[tuple[bytes, bool]] = field(default_factory=list)
@@ -59,6 +61,12 @@ class Ticket:
     _files: dict[str, bytearray] = field(default_factory=dict)
     _file_bytes: int = 0
     _dropped: bool = False
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether its clock does: it waits for tools, and their time does not count."""
+        grants = self.job.grants
+        return grants is not None and not grants.tool_time_counts and Operation.CALL in self._open.values()
 
     def called(self, call: int, operation: Operation, body: bytes) -> None:
         """The worker says that the evaluation begins a call, or drops one."""
@@ -117,9 +125,14 @@ class Ticket:
 
     def drop_files(self) -> int:
         """There is no room for its files: let go of them, and keep no more. How many bytes that frees."""
+        self._dropped = True
+        return self.forget_files()
+
+    def forget_files(self) -> int:
+        """What it left so far does not count: it runs again. How many bytes that frees."""
         freed = sum(map(len, self._files.values()))
         self._files.clear()
-        self._dropped = True
+        self._file_bytes = 0
         return freed
 
     def complete(self, result: Result) -> Result:
@@ -128,7 +141,8 @@ class Ticket:
             text = "there is no room now for the files that outputs asked for; try again, or ask for fewer"
             error = ErrorInfo("OutputExceeded", text)
             return replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error)
-        if not self._files:
+        if not self._files or result.status is Status.CANCELLED:
+            # Of one that was stopped the last file may be cut.
             return result
         from mimetypes import guess_type
 

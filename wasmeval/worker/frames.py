@@ -77,16 +77,20 @@ class Decoder:
         buffer = self._buffer
         buffer += data
         position = 0
-        while len(buffer) - position >= _HEADER.size:
-            length, kind = _HEADER.unpack_from(buffer, position)
-            if length > LARGEST_FRAME:
-                raise MalformedFrame(f"a frame of {length} bytes")
-            end = position + _HEADER.size + length
-            if len(buffer) < end:
-                break
-            yield kind, bytes(buffer[position + _HEADER.size : end])
-            position = end
-        del buffer[:position]
+        try:
+            while len(buffer) - position >= _HEADER.size:
+                length, kind = _HEADER.unpack_from(buffer, position)
+                if length > LARGEST_FRAME:
+                    raise MalformedFrame(f"a frame of {length} bytes")
+                end = position + _HEADER.size + length
+                if len(buffer) < end:
+                    break
+                body = bytes(buffer[position + _HEADER.size : end])
+                # Before whoever takes it may be interrupted: no frame comes twice.
+                position = end
+                yield kind, body
+        finally:
+            del buffer[:position]
 
 
 def encode_number(kind: Kind, number: int) -> bytes:
