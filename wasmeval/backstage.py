@@ -122,7 +122,7 @@ class EmbeddedConversation(Conversation):
 
     def send_input(self, data: bytes | str) -> None:
         """See Conversation."""
-        data = data.encode() if isinstance(data, str) else bytes(data)
+        data = data.encode() if isinstance(data, str) else data
         most = self._job.limits.workspace_bytes or 0
         self._check_input()
         if self._input_bytes + len(data) > most:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
-from wasmeval.conversation import Conversation, OnOutput, Stdin, drive
+from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
 from wasmeval.egress import Credential, Egress, HttpCeiling
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
@@ -105,7 +105,9 @@ class Evaluator:
         seconds, queueing included; the guest is stopped when it passes. Raises InvalidArgument, DeadlineExceeded
         (that time-out) or Unavailable (closed).
         """
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, tuple(mounts), http)
+        if on_output is not None or stdin is not None:
+            check_callbacks(on_output, stdin)
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = request_of(
             evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
@@ -135,7 +137,7 @@ class Evaluator:
         timeout: float | None = None,
     ) -> Conversation:
         """Begins what `evaluate` does, for those who want the events; see `Client.converse`."""
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, tuple(mounts), http)
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         offer = self._offered(mounts)
         job = self._prepare(request, offer)
@@ -194,6 +196,11 @@ class Evaluator:
                 conversation = EmbeddedConversation(self._pool, self._backstage, self._offer, job, timeout)
                 conversations.append(stack.enter_context(conversation))
             return [drive(conversation, Toolbox({}), None, None) for conversation in conversations]
+
+
+def _names(mounts: Mounts) -> Sequence[str]:
+    """The names alone; what is no mapping is checked with the rest of the evaluation."""
+    return tuple(mounts) if isinstance(mounts, Mapping) else mounts
 
 
 def _folders(folders: Mapping[str, Folder | str | Path]) -> dict[str, Folder]:
