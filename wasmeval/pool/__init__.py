@@ -5,8 +5,9 @@
 """
 
 from wasmeval.pool.blocking import BlockingPool
-from wasmeval.pool.core import Observer, PoolStats
+from wasmeval.pool.core import PoolStats
 from wasmeval.pool.driven import AsyncPool
+from wasmeval.pool.observer import Observer
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Partner, Ticket
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
 from wasmeval.model import ErrorInfo, Job, Result, Status
+from wasmeval.pool.observer import Observer
 from wasmeval.pool.process import State, WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Ticket
@@ -34,26 +35,6 @@ _MOST_ATTEMPTS = 3
 _MOST_FAILED_STARTS = 3
 _EARLY_SECONDS = 1.0
 _MOST_EARLY_DEATHS = 8
-
-
-class Observer(Protocol):
-    """What telemetry wants to know of a pool."""
-
-    def queue_wait(self, runtime: str, seconds: float) -> None:
-        """An evaluation went to a worker after waiting this long."""
-
-    def worker_restarted(self, reason: str) -> None:
-        """A worker was replaced; `reason` is `died`, `hung`, `malformed_frame` or `start_failed`."""
-
-
-class Silent:
-    """An observer that does not look."""
-
-    def queue_wait(self, runtime: str, seconds: float) -> None:
-        """Nothing."""
-
-    def worker_restarted(self, reason: str) -> None:
-        """Nothing."""
 
 
 class Watcher(Protocol):

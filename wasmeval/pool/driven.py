@@ -10,7 +10,8 @@ from typing import Any
 
 from wasmeval.errors import SetupError
 from wasmeval.model import Job, Result
-from wasmeval.pool.core import TICK_SECONDS, Observer, Pool, PoolStats, Silent
+from wasmeval.pool.core import TICK_SECONDS, Pool, PoolStats
+from wasmeval.pool.observer import Observer, Silent
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Partner, Ticket
