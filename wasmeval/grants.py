@@ -45,6 +45,13 @@ class HttpPolicy:
     seconds: float = 30.0
     redirects: int = 5
 
+    def __post_init__(self) -> None:
+        rules: object = self.rules
+        if not isinstance(rules, list | tuple) or not all(isinstance(rule, HttpRule) for rule in rules):
+            wanted = "a sequence of HttpRule such as (HttpRule('api.example.com'),)"
+            raise InvalidArgument("http.rules", f"must be {wanted}, not {rules!r}")
+        object.__setattr__(self, "rules", tuple(rules))
+
 
 @dataclass(frozen=True, slots=True)
 class HttpUse:

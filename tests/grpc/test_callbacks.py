@@ -173,9 +173,9 @@ def test_an_async_on_output_is_awaited_where_there_is_a_loop(
         ("outputs", 0),
         ("http", 5),
         ("http", HttpPolicy((HttpRule("*"),), requests=-1)),
+        ("http", HttpPolicy((HttpRule("*", methods="GET"),))),  # type: ignore[arg-type]
+        ("http", HttpPolicy((HttpRule("*", schemes="http"),))),  # type: ignore[arg-type]
         ("http", HttpPolicy((HttpRule("*"),), seconds="x")),  # type: ignore[arg-type]
-        ("http", HttpPolicy(5)),  # type: ignore[arg-type]
-        ("http", HttpPolicy(("*",))),  # type: ignore[arg-type]
         ("tools", [5]),
         ("on_output", 5),
         ("stdin", 5),

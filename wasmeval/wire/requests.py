@@ -135,7 +135,11 @@ def _policy_of(message: pb.HttpPolicy) -> HttpPolicy:
 
 
 def _write_policy(message: pb.HttpPolicy, policy: HttpPolicy) -> None:
-    for rule in policy.rules:
+    for index, rule in enumerate(policy.rules):
+        for name in ("methods", "schemes"):
+            if isinstance(getattr(rule, name), str):  # else it would be sent letter by letter
+                value = getattr(rule, name)
+                raise TypeError(f"rules[{index}].{name} must be a sequence of str, not {value!r}")
         message.rules.add(
             host=rule.host,
             methods=rule.methods,
