@@ -23,6 +23,8 @@ def raise_interrupted(_number: int, _frame: FrameType | None) -> None:
 @pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread"
 )
+# One that falls into a callback of the collector is swallowed there, with this warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_moment_leaves_the_evaluator_usable() -> None:
     chance = random.Random(3)
     with Evaluator(workers=1) as evaluator:
