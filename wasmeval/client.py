@@ -22,9 +22,9 @@ from wasmeval.grants import HttpPolicy, Tool
 from wasmeval.limits import Limits, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, evaluation_of
 from wasmeval.plans import Failed, Hold, Outcome, Plan, Send, Step
-from wasmeval.requests import converses, request_of
+from wasmeval.requests import request_of
 from wasmeval.streams import AsyncConversation, ServiceConversation, drive_async
-from wasmeval.tools import Function, Toolbox
+from wasmeval.tools import Function
 
 T = TypeVar("T")
 
@@ -87,14 +87,7 @@ class Client:
         """
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
         check_callbacks(on_output, stdin)
-        if not converses(evaluation, tools, on_output, stdin):
-            return self._run(plans.evaluate(evaluation, timeout))
-        toolbox = Toolbox(tools or {})
-        request = request_of(
-            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
-            tool_time_counts=tool_time_counts,
-        )  # fmt: skip
-        return self._run(plans.converse(request, toolbox, on_output, stdin, timeout))
+        return self._run(plans.evaluate(evaluation, tools, on_output, stdin, tool_time_counts, timeout))
 
     def converse(
         self,
@@ -236,14 +229,7 @@ class AsyncClient:
         """As `Client.evaluate`; async tools run on this event loop, others in threads. `on_output` may be async."""
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
         check_callbacks(on_output, stdin, can_await=True)
-        if not converses(evaluation, tools, on_output, stdin):
-            return await self._run(plans.evaluate(evaluation, timeout))
-        toolbox = Toolbox(tools or {})
-        request = request_of(
-            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
-            tool_time_counts=tool_time_counts,
-        )  # fmt: skip
-        return await self._run(plans.converse(request, toolbox, on_output, stdin, timeout))
+        return await self._run(plans.evaluate(evaluation, tools, on_output, stdin, tool_time_counts, timeout))
 
     def converse(
         self,

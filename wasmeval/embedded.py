@@ -16,7 +16,7 @@ from typing import Any
 from wasmeval.backstage import Backstage, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
 from wasmeval.egress import Credential, Egress, HttpCeiling
-from wasmeval.errors import InvalidArgument
+from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
 from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
 from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evaluation_of
@@ -152,7 +152,7 @@ class Evaluator:
             try:
                 jobs.append(self._prepare(request_of(evaluation), self._offer))
             except InvalidArgument as error:
-                raise InvalidArgument(f"evaluations[{index}].{error.field}", error.description) from None
+                raise at_index(index, error) from None
         if not any(job.grants for job in jobs):
             return self._pool.evaluate_many(jobs, timeout)
         return self._converse_all(jobs, call_timeout(timeout))

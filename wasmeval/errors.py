@@ -88,3 +88,8 @@ class DeadlineExceeded(ServiceError):
 
 class Internal(ServiceError):
     """Something that should not happen, in the service or in the transport. The pool stays usable."""
+
+
+def at_index(index: int, error: InvalidArgument) -> InvalidArgument:
+    """The same error, of one evaluation of a batch."""
+    return InvalidArgument(f"evaluations[{index}].{error.field}", error.description)

@@ -8,17 +8,17 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from wasmeval import wire
 from wasmeval.conversation import OnOutput, Stdin
-from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, WasmevalError
+from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, WasmevalError, at_index
 from wasmeval.limits import MAX_BATCH, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
-from wasmeval.requests import request_of
-from wasmeval.tools import Toolbox
+from wasmeval.requests import converses, request_of
+from wasmeval.tools import Function, Toolbox
 
 T = TypeVar("T")
 
@@ -64,8 +64,22 @@ Outcome = bytes | Result | WasmevalError | Failed | None
 Plan = Generator[Step, Outcome, T]
 
 
-def evaluate(evaluation: Evaluation, timeout: float | None) -> Plan[Result]:
-    """One evaluation in one message."""
+def evaluate(
+    evaluation: Evaluation,
+    tools: Mapping[str, Function] | None,
+    on_output: OnOutput | None,
+    stdin: Stdin | None,
+    tool_time_counts: bool,
+    timeout: float | None,
+) -> Plan[Result]:
+    """One evaluation: in one message when it has nothing to say meanwhile, else in a conversation."""
+    if converses(evaluation, tools, on_output, stdin):
+        toolbox = Toolbox(tools or {})
+        request = request_of(
+            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
+            tool_time_counts=tool_time_counts,
+        )  # fmt: skip
+        return _converse(request, toolbox, on_output, stdin, timeout)
     request = request_of(evaluation)
     data = wire.encode_request(request).SerializeToString()
     return call(wire.EVALUATE, data, wire.decode_reply, timeout, has_effects=_has_effects(request))
@@ -80,7 +94,7 @@ def evaluate_batch(evaluations: Iterable[Evaluation], timeout: float | None) -> 
         try:
             requests.append(request_of(evaluation))
         except InvalidArgument as error:
-            raise wire.at_index(index, error) from None
+            raise at_index(index, error) from None
     return _batches(requests, call_timeout(timeout))
 
 
@@ -127,7 +141,7 @@ def runtimes(timeout: float | None) -> Plan[tuple[RuntimeInfo, ...]]:
     return call(wire.LIST_RUNTIMES, b"", wire.decode_runtimes, timeout)
 
 
-def converse(
+def _converse(
     request: Request, toolbox: Toolbox, on_output: OnOutput | None, stdin: Stdin | None, timeout: float | None
 ) -> Plan[Result]:
     """A conversation, begun again only if surely nothing ran, nothing was heard, and nothing was read from a file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -53,7 +54,38 @@ def opening(request: Request) -> tuple[bytes, Mapping[str, bytes]]:
     return encode_start(without, len(grants.files)), grants.files
 
 
-class ServiceConversation(Conversation):
+class _Speaker(ABC):
+    """What a caller says in a conversation; nothing once it is over."""
+
+    _over = False
+
+    @abstractmethod
+    def _put(self, message: bytes | None) -> None:
+        """Queues a message for gRPC; None ends them."""
+
+    def send_input(self, data: bytes | str) -> None:
+        """As `Conversation.send_input`."""
+        data = data.encode() if isinstance(data, str) else data
+        for start in range(0, len(data), _INPUT_BYTES):
+            self._say(encode_input(data[start : start + _INPUT_BYTES], is_last=False))
+
+    def end_input(self) -> None:
+        """As `Conversation.end_input`."""
+        self._say(encode_input(b"", is_last=True))
+
+    def cancel(self) -> None:
+        """As `Conversation.cancel`."""
+        self._say(CANCEL)
+
+    def _say(self, message: bytes) -> None:
+        if not self._over:
+            self._put(message)
+
+
+_INPUT_BYTES = 1 << 20
+
+
+class ServiceConversation(_Speaker, Conversation):
     """See Conversation. `call` starts the gRPC call, given its messages; `explain` makes errors ours."""
 
     def __init__(self, call: _Call, explain: Explain, request: Request) -> None:
@@ -62,7 +94,6 @@ class ServiceConversation(Conversation):
         self._said: SimpleQueue[bytes | None] = SimpleQueue()
         self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
         self._pending: Iterator[ConversationEvent] = iter(())
-        self._over = False
         self.heard = False
         """Whether the service has said anything yet."""
         self._call = call(self._messages(start, files))
@@ -81,29 +112,14 @@ class ServiceConversation(Conversation):
             self._pending = self._reader.read(decode_event(data))
             self.heard = True
 
-    def send_input(self, data: bytes | str) -> None:
-        """See Conversation."""
-        data = data.encode() if isinstance(data, str) else data
-        for start in range(0, len(data), _INPUT_BYTES):
-            self._say(encode_input(data[start : start + _INPUT_BYTES], is_last=False))
-
-    def end_input(self) -> None:
-        """See Conversation."""
-        self._say(encode_input(b"", is_last=True))
-
-    def cancel(self) -> None:
-        """See Conversation."""
-        self._say(CANCEL)
-
     def close(self) -> None:
         """See Conversation."""
         self._over = True
         self._said.put(None)
         self._call.cancel()
 
-    def _say(self, message: bytes) -> None:
-        if not self._over:
-            self._said.put(message)
+    def _put(self, message: bytes | None) -> None:
+        self._said.put(message)
 
     def _messages(self, start: bytes, files: Mapping[str, bytes]) -> Iterator[bytes]:
         """What gRPC's own thread takes, and waits for; `files` are not held twice."""
@@ -126,10 +142,7 @@ class ServiceConversation(Conversation):
         return data
 
 
-_INPUT_BYTES = 1 << 20
-
-
-class AsyncConversation:
+class AsyncConversation(_Speaker):
     """The same as `Conversation`, with `async for` and `async with`, in one event loop.
 
     `is_closed` says whether the client was closed, which cancels its calls.
@@ -144,7 +157,6 @@ class AsyncConversation:
         self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
         self._pending: Iterator[ConversationEvent] = iter(())
-        self._over = False
         self.heard = False
         """Whether the service has said anything yet."""
         self._loop = asyncio.get_running_loop()
@@ -175,29 +187,11 @@ class AsyncConversation:
     ) -> None:
         self.close()
 
-    def send_input(self, data: bytes | str) -> None:
-        """As `Conversation.send_input`."""
-        data = data.encode() if isinstance(data, str) else data
-        for start in range(0, len(data), _INPUT_BYTES):
-            self._say(encode_input(data[start : start + _INPUT_BYTES], is_last=False))
-
-    def end_input(self) -> None:
-        """As `Conversation.end_input`."""
-        self._say(encode_input(b"", is_last=True))
-
-    def cancel(self) -> None:
-        """As `Conversation.cancel`."""
-        self._say(CANCEL)
-
     def close(self) -> None:
         """As `Conversation.close`."""
         self._over = True
         self._put(None)
         self._call.cancel()
-
-    def _say(self, message: bytes) -> None:
-        if not self._over:
-            self._put(message)
 
     def _put(self, message: bytes | None) -> None:
         if _running_loop() is self._loop:

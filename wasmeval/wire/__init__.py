@@ -21,7 +21,6 @@ from wasmeval.wire.replies import (
     encode_runtimes,
 )
 from wasmeval.wire.requests import (
-    at_index,
     decode_batch,
     decode_list_runtimes,
     decode_request,
@@ -40,7 +39,6 @@ __all__ = [
     "MAX_REQUEST_BYTES",
     "MAX_UNARY_FILES_BYTES",
     "SERVICE",
-    "at_index",
     "decode_batch",
     "decode_batch_reply",
     "decode_error",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
-from wasmeval.errors import InvalidArgument
+from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount
 from wasmeval.limits import MAX_BATCH, Limits
 from wasmeval.model import Request
@@ -70,11 +70,6 @@ def decode_list_runtimes(data: bytes) -> None:
     """Raises InvalidArgument for a request that is not empty."""
     if data:
         parse(pb.ListRuntimesRequest, data)
-
-
-def at_index(index: int, error: InvalidArgument) -> InvalidArgument:
-    """The same error, of one evaluation of a batch."""
-    return InvalidArgument(f"evaluations[{index}].{error.field}", error.description)
 
 
 def _wrong_count(count: str) -> InvalidArgument:
