@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
@@ -94,6 +95,17 @@ async def converse_many(target: str, count: int) -> None:
             await asyncio.gather(*(one(number) for number in range(begin, min(begin + 1000, count))))
 
 
+def at_rest(measure: Callable[[], int]) -> int:
+    """The figure when two looks agree: a worker drops and prepares instances when it has nothing else to do."""
+    last = measure()
+    for _ in range(100):
+        time.sleep(0.1)
+        if (now := measure()) == last:
+            break
+        last = now
+    return last
+
+
 @pytest.mark.slow
 def test_ten_thousand_conversations_leave_nothing(real: Real) -> None:
     pids = worker_pids(real)
@@ -103,7 +115,7 @@ def test_ten_thousand_conversations_leave_nothing(real: Real) -> None:
         assert real.pool.stats().queued == 0
         gc.collect()
         return {
-            "worker": max(map(anonymous_bytes, pids)),
+            "worker": at_rest(lambda: max(map(anonymous_bytes, pids))),
             "front": anonymous_bytes(os.getpid()),
             "descriptors": descriptors(os.getpid()),
             "worker descriptors": max(map(descriptors, pids)),
@@ -118,8 +130,7 @@ def test_ten_thousand_conversations_leave_nothing(real: Real) -> None:
     asyncio.run(converse_many(real.target, COUNT))
     after = settled()
     assert worker_pids(real) == pids, "a worker was replaced"
-    # Between two looks a worker was seen to differ by 6 MB in a busy run: 0.8 KiB a conversation would still show.
-    assert after["worker"] - before["worker"] < 8 * MIB, (before, after)
+    assert after["worker"] - before["worker"] < 4 * MIB, (before, after)
     # The clients are in this process too.
     assert after["front"] - before["front"] < 24 * MIB, (before, after)
     assert after["descriptors"] <= before["descriptors"] + 2, (before, after)
