@@ -274,6 +274,8 @@ def _is_literal(default: Any) -> bool:
 
 
 def _is_expression(parameter: inspect.Parameter) -> bool:
+    if parameter.annotation is inspect.Parameter.empty:
+        return True
     try:
         ast.parse(f"def f({parameter.replace(default=inspect.Parameter.empty)}): pass")
     except SyntaxError:
