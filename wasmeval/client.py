@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -57,6 +58,8 @@ class Client:
         self._closed = False
         self._channel = grpc.insecure_channel(self._target, options)
         self._calls: dict[str, Any] = {method: self._channel.unary_unary(method) for method in _METHODS}
+        # Of a program that ends without closing it, while gRPC's threads still run: they die holding its locks.
+        weakref.finalize(self, _close, self._channel, self._process)
 
     def evaluate(
         self,
@@ -378,6 +381,11 @@ def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...] | None:
     if not api_key or not (api_key.isascii() and api_key.isprintable()):
         raise InvalidArgument("api_key", "must be printable ASCII text")
     return (("authorization", f"Bearer {api_key}"),)
+
+
+def _close(channel: grpc.Channel, process: int) -> None:
+    if process == os.getpid():
+        channel.close()
 
 
 def _check_process(process: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
@@ -40,6 +41,7 @@ from wasmeval.wire.conversations import (
 INLINE_FILES_BYTES = 4 << 20
 """Smaller files go with the start, larger ones in pieces behind it."""
 
+_LETTING_GO_SECONDS = 5.0
 _Call = Callable[[Any], Any]
 Explain = Callable[[BaseException], WasmevalError]
 """What an error of gRPC's means to a caller; a CancelledError only when the client was closed."""
@@ -96,6 +98,8 @@ class ServiceConversation(_Speaker, Conversation):
         self._pending: Iterator[ConversationEvent] = iter(())
         self.heard = False
         """Whether the service has said anything yet."""
+        self._sender: threading.Thread | None = None
+        # None once this is closed.
         self._call = call(self._messages(start, files))
 
     def __next__(self) -> ConversationEvent:
@@ -103,7 +107,8 @@ class ServiceConversation(_Speaker, Conversation):
         while True:
             event = next(self._pending, None)
             if event is not None:
-                self._over = self._over or isinstance(event, Result)
+                if isinstance(event, Result):
+                    self.close()
                 return event
             if self._over:
                 raise StopIteration
@@ -113,16 +118,29 @@ class ServiceConversation(_Speaker, Conversation):
             self.heard = True
 
     def close(self) -> None:
-        """See Conversation."""
+        """See Conversation.
+
+        Returns when gRPC's threads have let go of the call. Interpreters that end kill them wherever they are, and
+        with the lock of a call that still exists held, its destructor would wait for ever.
+        """
         self._over = True
         self._said.put(None)
-        self._call.cancel()
+        call, self._call = self._call, None
+        if call is None:
+            return
+        ended = threading.Event()
+        call.cancel()
+        if call.add_callback(ended.set):
+            ended.wait(_LETTING_GO_SECONDS)
+        if self._sender is not None:
+            self._sender.join(_LETTING_GO_SECONDS)
 
     def _put(self, message: bytes | None) -> None:
         self._said.put(message)
 
     def _messages(self, start: bytes, files: Mapping[str, bytes]) -> Iterator[bytes]:
         """What gRPC's own thread takes, and waits for; `files` are not held twice."""
+        self._sender = threading.current_thread()
         yield start
         yield from encode_pieces(files)
         while (message := self._said.get()) is not None:
@@ -130,16 +148,23 @@ class ServiceConversation(_Speaker, Conversation):
 
     def _receive(self) -> bytes | None:
         """The next message; None when another thread closed this meanwhile."""
+        if (call := self._call) is None:
+            return None
+        failure: WasmevalError
         try:
-            data: bytes = next(self._call)
-        except (StopIteration, grpc.RpcError) as error:
-            if self._over:
-                return None
-            self._over = True
-            # Ends the thread of gRPC's that takes our messages.
-            self._said.put(None)
-            raise (_ended() if isinstance(error, StopIteration) else self._explain(error)) from None
-        return data
+            data: bytes = next(call)
+        except StopIteration:
+            failure = _ended()
+        except grpc.RpcError as error:
+            # It is the call itself; what is raised must not keep it.
+            failure = self._explain(error)
+        else:
+            return data
+        del call
+        if self._over:
+            return None
+        self.close()
+        raise failure
 
 
 class AsyncConversation(_Speaker):

@@ -178,6 +178,27 @@ def test_a_service_gives_what_the_embedded_evaluator_gives(wasmeval: Command) ->
         assert wasmeval(*arguments).stdout == there.stdout
 
 
+def test_processes_end_after_a_conversation() -> None:
+    """Several at once: what hangs in an interpreter's end needs threads that are late."""
+    with running_service() as service:
+        command = [sys.executable, "-m", "wasmeval", "run", "--server", service.target, "-c", "input()"]
+        for _ in range(5):
+            processes = [
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                )
+                for _ in range(6)
+            ]
+            try:
+                for process in processes:
+                    _, err = process.communicate(timeout=60)
+                    assert (process.returncode, b"EOFError" in err) == (1, True), err
+            finally:
+                for process in processes:
+                    process.kill()
+                    process.wait()
+
+
 def test_no_service_there_exits_with_4(wasmeval: Command) -> None:
     started = time.monotonic()
     done = wasmeval("run", "--server", "127.0.0.1:1", "-c", "1")

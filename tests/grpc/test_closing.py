@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.grpc.conftest import WAIT_SECONDS, Running, Serving, serve_above
-from wasmeval import AsyncClient, Client, Result, Unavailable
+from wasmeval import AsyncClient, Client, Result, Tool, ToolCall, Unavailable
 from wasmeval.model import Job
 from wasmeval.pool import AsyncPool, PoolSettings
 from wasmeval.runtimes import Catalogue
@@ -188,4 +190,29 @@ def test_closing_a_conversation_elsewhere_ends_its_events(real: Running[AsyncPoo
         events += list(conversation)
     assert len(events) == 2
     assert not any(isinstance(event, Result) for event in events)
+    real.wait_until(lambda: real.pool.stats().running == 0)
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed while it runs", "read to its end"])
+def test_a_conversation_that_is_over_leaves_no_thread_and_no_call(
+    real: Running[AsyncPool], closed: bool
+) -> None:
+    """An interpreter that ends kills gRPC's threads wherever they are; with the lock of a call held that still exists,
+    the call's destructor would wait for it for ever."""
+    with Client(real.target) as client:
+        conversation: Any = client.converse("print(1); tool()" if closed else "tool()", tools=[Tool("tool")])
+        call, sender = weakref.ref(conversation._call), None
+        gc.disable()
+        try:
+            for event in conversation:
+                sender = conversation._sender
+                if closed:
+                    conversation.close()
+                elif isinstance(event, ToolCall):
+                    event.reply(1)
+            assert sender is not None
+            assert not sender.is_alive()
+            assert call() is None
+        finally:
+            gc.enable()
     real.wait_until(lambda: real.pool.stats().running == 0)

@@ -8,6 +8,8 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from statistics import median
 
 import grpc
 import pytest
@@ -21,6 +23,7 @@ from wasmeval.v1 import wasmeval_pb2 as pb
 
 MIB = 1 << 20
 COUNT = 10_000
+ROUNDS = 5
 AT_ONCE = 250
 
 Real = Running[AsyncPool]
@@ -106,6 +109,15 @@ def at_rest(measure: Callable[[], int]) -> int:
     return last
 
 
+def growth(looks: list[dict[str, float]], name: str) -> float:
+    """By how much `name` grew in all the rounds, when each of them grew as the median one did.
+
+    What is left behind grows in every round. What a worker keeps of its busiest moment, when an unlucky crowd of
+    conversations came at once, grows in one or two.
+    """
+    return ROUNDS * median(after[name] - before[name] for before, after in pairwise(looks))
+
+
 @pytest.mark.slow
 def test_ten_thousand_conversations_leave_nothing(real: Real) -> None:
     pids = worker_pids(real)
@@ -125,15 +137,17 @@ def test_ten_thousand_conversations_leave_nothing(real: Real) -> None:
     async def count_tasks() -> int:
         return len(asyncio.all_tasks())
 
-    asyncio.run(converse_many(real.target, COUNT // 5))
-    before = settled()
-    asyncio.run(converse_many(real.target, COUNT))
-    after = settled()
+    # The first one warms up.
+    looks = []
+    for _ in range(ROUNDS + 1):
+        asyncio.run(converse_many(real.target, COUNT // ROUNDS))
+        looks.append(settled())
     assert worker_pids(real) == pids, "a worker was replaced"
-    assert after["worker"] - before["worker"] < 4 * MIB, (before, after)
+    assert growth(looks, "worker") < 4 * MIB, looks
     # The clients are in this process too.
-    assert after["front"] - before["front"] < 24 * MIB, (before, after)
-    assert after["descriptors"] <= before["descriptors"] + 2, (before, after)
+    assert growth(looks, "front") < 24 * MIB, looks
+    before, after = looks[0], looks[-1]
+    assert after["descriptors"] <= before["descriptors"] + 2, looks
     assert after["worker descriptors"] == before["worker descriptors"]
     assert after["tasks"] <= before["tasks"] + 1
     assert real.service._uploads == 0
