@@ -151,6 +151,8 @@ class Job:
     limits: Limits
     grants: Grants | None = None
     translator: str = ""
+    session: Any = field(default=None, compare=False)
+    """The pool's place of the session whose next step it is; None for an evaluation of its own."""
 
     @property
     def size(self) -> int:
@@ -195,7 +197,8 @@ class Result:
     `value_json` holds the value as JSON text (with the number tokens NaN, Infinity, -Infinity), empty unless
     `status` is `ok`; `value` decodes it at first use. When `value_is_json` is False the value was something
     JSON cannot say and stands as `{"repr": ..., "type": ...}`. `files` are those that `outputs` asked for, whatever the
-    status but `cancelled`; `http` tells each request that the snippet sent, or wanted to send.
+    status but `cancelled`; `http` tells each request that the snippet sent, or wanted to send. `rolled_back`: it was a
+    step of a session, which is as it was before that step.
     """
 
     status: Status
@@ -212,6 +215,7 @@ class Result:
     runtime: str = ""
     files: Mapping[str, OutputFile] = field(default_factory=dict)
     http: tuple[HttpUse, ...] = ()
+    rolled_back: bool = False
 
     @cached_property
     def value(self) -> Any:

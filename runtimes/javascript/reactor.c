@@ -6,6 +6,7 @@
  */
 #include <malloc.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,10 +18,12 @@
 
 /* Of quickjs.patch. */
 extern JSValue JS_PreviewMapIterator(JSContext *ctx, JSValueConst val, bool *is_entries);
+extern void JS_ForgetEntropy(JSContext *ctx);
 
 #define EXPORT(name) __attribute__((export_name(name)))
 
-enum { ABI_VERSION = 1, HAS_CONTEXT = 1, REQUEST_HEADER = 16, REPLY_HEADER = 32 };
+enum { ABI_VERSION = 1, REQUEST_HEADER = 16, REPLY_HEADER = 32 };
+enum { HAS_CONTEXT = 1, IS_STEP = 2, RENEWS_ENTROPY = 4 };
 enum { MAX_TYPE = 256, MAX_MESSAGE = 8192, MAX_TRACEBACK = 32768 };
 enum { MAX_DEPTH = 256, MAX_INPUT_DEPTH = 1000 };
 
@@ -1139,9 +1142,13 @@ static bool advance(JSValue *v, bool *script)
     return JS_IsException(*v) || advance(v, script);
 }
 
+/* What the code is called in stacks: each step of a session has a name of its own. */
+static char file_name[24] = "<snippet>";
+static uint32_t steps;
+
 static JSValue compile_and_begin(const char *code, size_t length)
 {
-    return JS_Eval(ctx, code, length, "<snippet>", JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_ASYNC);
+    return JS_Eval(ctx, code, length, file_name, JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_ASYNC);
 }
 
 /* Begins the script; when it is none because it begins with import statements, what they become. */
@@ -1422,7 +1429,7 @@ static void reply_described(JSValueConst parts)
 
 static void reply_error(const char *code, size_t length)
 {
-    JSValue args[2] = { JS_GetException(ctx), JS_UNDEFINED }, parts;
+    JSValue args[3] = { JS_GetException(ctx), JS_UNDEFINED, JS_UNDEFINED }, parts;
     bool starved = allocation_failed && JS_IsNull(args[0]);
 
     allocation_failed = false;
@@ -1431,7 +1438,8 @@ static void reply_error(const char *code, size_t length)
         return;
     }
     args[1] = JS_NewStringLen(ctx, code, length);
-    parts = JS_Call(ctx, boot.describe, JS_UNDEFINED, 2, (JSValueConst *)args);
+    args[2] = JS_NewString(ctx, file_name);
+    parts = JS_Call(ctx, boot.describe, JS_UNDEFINED, 3, (JSValueConst *)args);
     if (JS_IsException(parts)) {
         JS_FreeValue(ctx, JS_GetException(ctx));
         if (allocation_failed)
@@ -1444,6 +1452,7 @@ static void reply_error(const char *code, size_t length)
     JS_FreeValue(ctx, parts);
     JS_FreeValue(ctx, args[0]);
     JS_FreeValue(ctx, args[1]);
+    JS_FreeValue(ctx, args[2]);
 }
 
 #ifdef PROFILE
@@ -1537,9 +1546,18 @@ static int take_grants(void)
     return JS_IsException(done) ? -1 : 0;
 }
 
+/* The global scope of a session is that of all its steps. */
+static void begin_step(uint32_t flags)
+{
+    snprintf(file_name, sizeof(file_name), "<step %u>", (unsigned)++steps);
+    take_reserve();
+    if (flags & RENEWS_ENTROPY)
+        JS_ForgetEntropy(ctx);
+}
+
 static void evaluate(uint32_t length)
 {
-    uint32_t value_limit, code_length, inputs_length;
+    uint32_t flags, value_limit, code_length, inputs_length;
     char *code;
     JSValue v;
 
@@ -1547,6 +1565,7 @@ static void evaluate(uint32_t length)
         reply_fixed(OUTCOME_RAISED, "Error", "malformed request frame");
         return;
     }
+    flags = get_field(0) >> 16;
     value_limit = get_field(4);
     code_length = get_field(8);
     inputs_length = get_field(12);
@@ -1557,7 +1576,9 @@ static void evaluate(uint32_t length)
     code = (char *)request + REQUEST_HEADER;
     if (value_limit > UINT32_MAX - REPLY_HEADER)
         value_limit = UINT32_MAX - REPLY_HEADER;
-    if (get_field(0) >> 16 & HAS_CONTEXT && take_grants()) {
+    if (flags & IS_STEP)
+        begin_step(flags);
+    if (flags & HAS_CONTEXT && take_grants()) {
         reply_error("", 0);
         return;
     }

@@ -8,6 +8,7 @@ enum { NOTHING_UNDER_WAY = -2 };
 
 const char *snippet_source = "";
 size_t snippet_source_length;
+PyObject *step_sources;
 
 PyDoc_STRVAR(call_host_doc, "call_host(request: bytes) -> bytes or None\n\n"
                             "Asks for an operation of the guest ABI. None when nothing is under way that could end;\n"
@@ -104,12 +105,23 @@ absence(PyObject *unused, PyObject *args)
     return PyCFunction_New(&absent, args);
 }
 
-PyDoc_STRVAR(source_doc, "source() -> str\n\nThe text of the snippet: `linecache` shows its lines in tracebacks.");
+PyDoc_STRVAR(source_doc, "source(name: str) -> str or None\n\n"
+                         "The text of the snippet, or of the session's step, of that name: `linecache` shows its lines in\n"
+                         "tracebacks. None when there is no such.");
 
 static PyObject *
-source(PyObject *module, PyObject *unused)
+source(PyObject *module, PyObject *name)
 {
-    (void)module, (void)unused;
+    (void)module;
+    if (step_sources != NULL) {
+        PyObject *text = PyDict_GetItemWithError(step_sources, name);
+        if (text != NULL || PyErr_Occurred()) {
+            return Py_XNewRef(text);
+        }
+    }
+    if (!PyUnicode_Check(name) || !PyUnicode_EqualToUTF8(name, "<snippet>")) {
+        Py_RETURN_NONE;
+    }
     return PyUnicode_DecodeUTF8(snippet_source, (Py_ssize_t)snippet_source_length, "replace");
 }
 
@@ -155,7 +167,7 @@ static PyMethodDef methods[] = {
     {"decode", decode_json, METH_O, decode_doc},
     {"absence", absence, METH_VARARGS, absence_doc},
     {"refusal", refusal, METH_VARARGS, refusal_doc},
-    {"source", source, METH_NOARGS, source_doc},
+    {"source", source, METH_O, source_doc},
     {0},
 };
 

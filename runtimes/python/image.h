@@ -56,6 +56,8 @@ PyObject *decode_value(const char *bytes, size_t length);
 
 extern const char *snippet_source;
 extern size_t snippet_source_length;
+/* of a session: the name of each of its steps -> its text; NULL before the first */
+extern PyObject *step_sources;
 PyObject *init_wasmeval_module(void);
 
 /* ---- tools.c: functions without frames ---- */

@@ -30,17 +30,19 @@ EXCLUDED = frozenset(
 TIMESTAMP = 315_532_800
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
-# linecache drops names in angle brackets; the snippet's lines are where the reactor has them.
+# linecache drops names in angle brackets; the lines of the snippet, or of a session's step, are where the reactor has
+# them.
 _LINECACHE_ANCHOR = """    entry = cache.pop(filename, None)
     if not filename or (filename.startswith('<') and filename.endswith('>')):
         return []
 """
-_LINECACHE_SNIPPET = """    if filename == '<snippet>':
+_LINECACHE_SNIPPET = """    if filename == '<snippet>' or filename.startswith('<step '):
         import _wasmeval
-        text = _wasmeval.source()
-        lines = [line + '\\n' for line in text.splitlines()]
-        cache[filename] = len(text), None, lines, filename
-        return lines
+        text = _wasmeval.source(filename)
+        if text is not None:
+            lines = [line + '\\n' for line in text.splitlines()]
+            cache[filename] = len(text), None, lines, filename
+            return lines
 
 """
 

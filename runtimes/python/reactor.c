@@ -20,6 +20,8 @@
 enum {
     REQUEST_HEADER_BYTES = 16,
     REQUEST_HAS_CONTEXT = 1,
+    REQUEST_IS_STEP = 2,
+    REQUEST_RENEWS_ENTROPY = 4,
     STATIC_REQUEST_BYTES = 6 << 10,
     STATIC_REPLY_BYTES = 2 << 10,
     /* freed when memory ran out, so that the failure can still be told */
@@ -44,6 +46,16 @@ static char *memory_reserve;
 /* made once, in the snapshot */
 static PyObject *file_name, *main_name, *value_name, *flush_name, *builtins_name, *builtins;
 static PyObject *inputs_loader, *offer, *report, *first_stdout, *first_stderr;
+
+/* of a session; NULL and 0 before its first step */
+static PyObject *session_globals;
+static unsigned steps;
+
+/* what the last step left for its reply */
+static PyObject *told;
+static char *reply_heap;
+
+extern unsigned wasmeval_entropy_age;  /* patches/01 */
 
 /* ---- request and reply ---- */
 
@@ -108,10 +120,13 @@ say(ending *end, const char *type, const char *message)
 
 /* ---- the snippet's own module and code ---- */
 
-/* The evaluation's `__main__`, as a script has it. Borrowed; NULL with an exception. */
+/* The evaluation's `__main__`, as a script has it; a session's, once it has begun. Borrowed; NULL with an exception. */
 static PyObject *
-fresh_globals(void)
+main_globals(const request *self)
 {
+    if (session_globals != NULL && self->flags & REQUEST_IS_STEP) {
+        return session_globals;
+    }
     PyObject *module = PyModule_NewObject(main_name);
     if (module == NULL) {
         return NULL;
@@ -120,8 +135,34 @@ fresh_globals(void)
     PyInterpreterState *interp = _PyInterpreterState_GET();
     int failed = PyDict_SetItem(globals, builtins_name, builtins) < 0 ||
                  PyDict_SetItem(interp->imports.modules, main_name, module) < 0;
+    if (!failed && self->flags & REQUEST_IS_STEP) {
+        session_globals = Py_NewRef(globals);
+    }
     Py_DECREF(module);
     return failed ? NULL : globals;
+}
+
+/* What the code is called in tracebacks: each step of a session has a name of its own, and its lines stay known. */
+static bool
+name_snippet(const request *self)
+{
+    snippet_source = self->code;
+    snippet_source_length = self->code_length;
+    if ((self->flags & REQUEST_IS_STEP) == 0) {
+        return true;
+    }
+    PyObject *name = PyUnicode_FromFormat("<step %u>", ++steps);
+    PyObject *text = PyUnicode_DecodeUTF8(self->code, (Py_ssize_t)self->code_length, "replace");
+    if (step_sources == NULL) {
+        step_sources = PyDict_New();
+    }
+    bool kept = name && text && step_sources && PyDict_SetItem(step_sources, name, text) == 0;
+    if (kept) {
+        Py_SETREF(file_name, Py_NewRef(name));
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(text);
+    return kept;
 }
 
 /* Numbers have any length here, whatever the snippet's limit is. */
@@ -223,13 +264,14 @@ compile_snippet(const char *code, PyObject **kept)
 static PyObject *
 run_snippet(const request *self)
 {
-    PyObject *globals = fresh_globals(), *kept = NULL;
+    PyObject *globals = main_globals(self), *kept = NULL;
     if (globals == NULL || !add_context(globals, self) || !add_inputs(globals, self)) {
         return NULL;
     }
     self->code[self->code_length] = '\0';  /* the inputs began here; they have been read */
-    snippet_source = self->code;
-    snippet_source_length = self->code_length;
+    if (!name_snippet(self)) {
+        return NULL;
+    }
     PyCodeObject *code = compile_snippet(self->code, &kept);
     PyObject *done = code ? PyEval_EvalCode((PyObject *)code, globals, globals) : NULL;
     Py_XDECREF(code);
@@ -274,7 +316,7 @@ describe_plainly(ending *end, PyObject *raised)
     end->type_length = end->type_length < TYPE_BYTES ? end->type_length : TYPE_BYTES;
 }
 
-/* The report's bytes stay alive with the instance: nothing of it is released. */
+/* The report's bytes stay alive with the instance, or until a session's next step. */
 static void
 describe_exception(ending *end)
 {
@@ -283,11 +325,13 @@ describe_exception(ending *end)
         free(memory_reserve);
         memory_reserve = NULL;
     }
-    PyObject *result = PyObject_CallOneArg(report, raised);
+    PyObject *arguments[] = {raised, file_name};
+    PyObject *result = PyObject_Vectorcall(report, arguments, 2, NULL);
     if (result == NULL) {
         describe_plainly(end, raised);
         return;
     }
+    told = result;
     end->outcome = (uint32_t)PyLong_AsLong(PyTuple_GET_ITEM(result, 0));
     text_of(result, 1, &end->type, &end->type_length, TYPE_BYTES);
     text_of(result, 2, &end->message, &end->message_length, MESSAGE_BYTES);
@@ -327,12 +371,13 @@ flush(PyObject *stream)
     PyErr_Clear();
 }
 
-/* What an interpreter does as it ends: exit functions, then the streams. Objects are not torn down. */
+/* What an interpreter does as it ends: exit functions, then the streams. Objects are not torn down. A session's step is
+ * no end: its exit functions wait, for ever, as those of a process that is killed do. */
 static void
-finish_snippet(void)
+finish_snippet(bool is_step)
 {
     PyInterpreterState *interp = _PyInterpreterState_GET();
-    if (interp->atexit.ncallbacks > 0) {
+    if (!is_step && interp->atexit.ncallbacks > 0) {
         _PyAtExit_Call(interp);
         PyErr_Clear();
     }
@@ -345,6 +390,21 @@ finish_snippet(void)
     }
     flush(first_stdout);
     flush(first_stderr);
+}
+
+/* Gives back what the last step's reply was made of, and takes memory for the next failure again. */
+static void
+begin_step(const request *self)
+{
+    Py_CLEAR(told);
+    free(reply_heap);
+    reply_heap = NULL;
+    if (memory_reserve == NULL) {
+        memory_reserve = malloc(RESERVE_BYTES);
+    }
+    if (self->flags & REQUEST_RENEWS_ENTROPY) {
+        wasmeval_entropy_age++;
+    }
 }
 
 /* ---- exports ---- */
@@ -378,6 +438,10 @@ wasmeval_evaluate(uint32_t length)
     if (asked.value_limit < SIZE_MAX - REPLY_HEADER_BYTES) {
         out.limit = REPLY_HEADER_BYTES + asked.value_limit;
     }
+    bool is_step = asked.flags & REQUEST_IS_STEP;
+    if (is_step) {
+        begin_step(&asked);
+    }
     PyObject *value = run_snippet(&asked);
     if (value == NULL) {
         describe_exception(&end);
@@ -388,8 +452,10 @@ wasmeval_evaluate(uint32_t length)
         describe_value(&end, &out, value, asked.value_limit);
         Py_DECREF(value);
     }
-    finish_snippet();
-    return write_reply(&out, &end);
+    finish_snippet(is_step);
+    uint64_t written = write_reply(&out, &end);
+    reply_heap = out.heap;
+    return written;
 }
 
 /* ---- the build's one call ---- */

@@ -20,6 +20,7 @@ from wasmeval.errors import DeadlineExceeded, InvalidArgument, SetupError, Unava
 from wasmeval.model import Job, Result
 from wasmeval.pool.core import TICK_SECONDS, Pool, PoolStats
 from wasmeval.pool.observer import Observer, Silent
+from wasmeval.pool.place import Place
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Partner, Ticket
@@ -162,6 +163,39 @@ class BlockingPool:
                 pool.cancel(running.ticket)
                 raise
         return running
+
+    def open_session(self, runtime: str, state: bytes = b"") -> Place:
+        """See Pool.open_session."""
+        pool = self._checked()
+        if pool.failure:
+            self._revive(pool)
+        with self._lock:
+            return pool.open_session(runtime, state)
+
+    def fork_session(self, place: Place) -> Place:
+        """See Pool.fork_session."""
+        pool = self._checked()
+        with self._lock:
+            return pool.fork_session(place)
+
+    def session_state(self, place: Place, timeout: float | None = None) -> bytes:
+        """What the session was after its last good step; see Pool.ask_state. Raises DeadlineExceeded after `timeout`
+        seconds."""
+        pool = self._checked()
+        outcomes: list[bytes | Exception] = []
+        with self._lock:
+            pool.ask_state(place, outcomes.append)
+        self._wait(lambda: bool(outcomes), timeout)
+        if isinstance(outcomes[0], Exception):
+            raise outcomes[0]
+        return outcomes[0]
+
+    def close_session(self, place: Place) -> None:
+        """See Pool.close_session. Nothing once the pool is closed."""
+        if self._pool is None or os.getpid() != self._process:
+            return
+        with self._lock:
+            self._pool.close_session(place)
 
     def close(self) -> None:
         """Kill the workers; evaluations that other threads wait for end as `cancelled`. Safe to call twice."""

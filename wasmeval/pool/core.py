@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
-from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
+from wasmeval.errors import ResourceExhausted, SessionLost, SetupError, Unavailable
 from wasmeval.model import ErrorInfo, Job, Result, Status
 from wasmeval.pool.observer import Observer
+from wasmeval.pool.place import Asked, Place
 from wasmeval.pool.process import State, WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Ticket
 from wasmeval.wasm.cache import CompiledRuntime
 from wasmeval.wasm.calls import Outcome
-from wasmeval.worker import exchanges, frames, orders
+from wasmeval.worker import exchanges, frames, orders, residents
 from wasmeval.worker.frames import Kind
 
 TICK_SECONDS = 0.1
@@ -35,6 +36,11 @@ _MOST_ATTEMPTS = 3
 _MOST_FAILED_STARTS = 3
 _EARLY_SECONDS = 1.0
 _MOST_EARLY_DEATHS = 8
+
+
+MOST_STATE_BYTES_BEYOND_MEMORY = 1 << 30
+"""What a session's files and their description may take in its state, beside its memory."""
+_LOST = "the session's worker died, and what was not stored of the session is lost"
 
 
 class Watcher(Protocol):
@@ -81,6 +87,8 @@ class Pool:
         self._observer = observer
         self._workers: list[WorkerProcess] = []
         self._holding: dict[WorkerProcess, dict[int, Ticket]] = {}
+        self._living: dict[WorkerProcess, set[Place]] = {}
+        self._asked: dict[int, Asked] = {}
         self._dead: list[WorkerProcess] = []
         self._queue: deque[Ticket] = deque()
         self._last_number = 0
@@ -143,6 +151,11 @@ class Pool:
             worker.process.wait()
         self._workers.clear()
         self._holding.clear()
+        for places in self._living.values():
+            for place in places:
+                place.worker = None
+                self._give_up_asked(place)
+        self._living.clear()
         self._dead.clear()
 
     # --- evaluations ---------------------------------------------------------------------------------------------
@@ -160,9 +173,11 @@ class Pool:
                 f"evaluations that wait or run hold {self._held_bytes} bytes of code, inputs and files, of "
                 f"{self._settings.held_bytes}; retry later, or send less"
             )
-        self._last_number += 1
-        ticket = Ticket(self._last_number, job, settle, monotonic(), size)
-        worker = None if self._queue else self._free_worker()
+        ticket = Ticket(self._next(), job, settle, monotonic(), size)
+        place: Place | None = job.session
+        if place is not None and place.worker is None:
+            raise SessionLost(_LOST)
+        worker = place.worker if place else None if self._queue else self._free_worker()
         if worker:
             self._send(ticket, worker)
         elif len(self._queue) >= self._settings.queue_size:
@@ -206,6 +221,65 @@ class Pool:
             self._tell(ticket.worker, exchanges.encode_input(ticket.number, data, ended))
         elif ticket.settle:
             ticket.input.append((data, ended))
+
+    # --- sessions ------------------------------------------------------------------------------------------------
+
+    def open_session(self, runtime: str, state: bytes = b"") -> Place:
+        """A place for a session of `runtime`, with `state` or anew. Raises ResourceExhausted when all workers have as
+        many as they may, Unavailable when none is ready."""
+        if not self._accepting:
+            raise Unavailable("nothing new is accepted: the pool is closing or closed")
+        ready = [worker for worker in self._workers if worker.state is State.READY]
+        if not ready:
+            raise Unavailable("no worker is ready; try again")
+        worker = min(ready, key=lambda worker: len(self._living[worker]))
+        place = self._settle_in(runtime, worker)
+        for frame in residents.encode_open(place.number, self._index[runtime], state):
+            self._tell(worker, frame)
+        return place
+
+    def fork_session(self, place: Place) -> Place:
+        """A place for a copy of that session, beside it. Raises SessionLost, ResourceExhausted."""
+        worker = _worker_of(place)
+        other = self._settle_in(place.runtime, worker)
+        self._tell(worker, residents.encode_fork(place.number, other.number))
+        return other
+
+    def ask_state(self, place: Place, settle: Callable[[bytes | Exception], None]) -> None:
+        """`settle` is called with what that session was after its last good step; no bytes before its first. Raises
+        SessionLost."""
+        worker = _worker_of(place)
+        number = self._next()
+        most = self._settings.max_memory_bytes + MOST_STATE_BYTES_BEYOND_MEMORY
+        self._asked[number] = Asked(place, settle, most)
+        self._tell(worker, residents.encode_tell(place.number, number))
+
+    def close_session(self, place: Place) -> None:
+        """End it; a step that still runs is stopped. Safe to call twice."""
+        worker, place.worker = place.worker, None
+        if worker is None:
+            return
+        self._living[worker].discard(place)
+        self._tell(worker, residents.encode_close(place.number))
+        self._give_up_asked(place)
+
+    def _settle_in(self, runtime: str, worker: WorkerProcess) -> Place:
+        if len(self._living[worker]) >= self._settings.sessions:
+            raise ResourceExhausted(
+                f"the workers have as many live sessions as they may ({self._settings.sessions} each); hibernate or "
+                "close some, or raise sessions or workers"
+            )
+        place = Place(self._next(), runtime, worker)
+        self._living[worker].add(place)
+        return place
+
+    def _give_up_asked(self, place: Place) -> None:
+        for number in [number for number, asked in self._asked.items() if asked.place is place]:
+            self._asked.pop(number).settle(SessionLost(_LOST))
+
+    def _next(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
     # --- what the driver saw -------------------------------------------------------------------------------------
 
@@ -293,6 +367,9 @@ class Pool:
             number, path, body, _ = exchanges.decode_output_file(body)
             self._keep_file(self._held(worker, number), path, body)
             worker.heard = monotonic()
+        elif kind == Kind.SESSION_STATE and worker.state is State.READY:
+            self._hear_state(worker, body)
+            worker.heard = monotonic()
         elif kind == Kind.READY and worker.state is State.STARTING:
             worker.state = State.READY
             worker.ready = monotonic()
@@ -307,6 +384,20 @@ class Pool:
             self._lost(worker, "died")
         else:
             raise frames.MalformedFrame(f"kind {kind} in state {worker.state.value}")
+
+    def _hear_state(self, worker: WorkerProcess, body: bytes) -> None:
+        number, piece, is_last = residents.decode_state(body)
+        asked = self._asked.get(number)
+        if asked is None:
+            if number > self._last_number:
+                raise frames.MalformedFrame("a state that nobody asked for")
+            return  # Its session was closed meanwhile.
+        if asked.place.worker is not worker:
+            raise frames.MalformedFrame("the state of a session that the worker does not have")
+        asked.add(piece)
+        if is_last:
+            del self._asked[number]
+            asked.settle(bytes(asked.pieces))
 
     def _keep_file(self, ticket: Ticket, path: str, data: bytes) -> None:
         ticket.keep_file(path, data)
@@ -394,7 +485,12 @@ class Pool:
         self._observer.worker_restarted(reason)
         again = []
         for ticket in held:
-            if ticket.number == blamed or ticket.bound or ticket.attempts >= _MOST_ATTEMPTS:
+            if (
+                ticket.number == blamed
+                or ticket.bound
+                or ticket.job.session
+                or ticket.attempts >= _MOST_ATTEMPTS
+            ):
                 self._fail(ticket, reason, ticket.number == blamed)
             elif ticket.settle:
                 ticket.worker = None
@@ -413,6 +509,13 @@ class Pool:
         self._watcher.changed()
 
     def _fail(self, ticket: Ticket, reason: str, at_fault: bool) -> None:
+        if ticket.job.session:
+            fault = (
+                "while it ran this step" if at_fault else "while it held this step, which was not at fault"
+            )
+            text = f"the worker was lost ({reason}) {fault}, and the live session with it"
+            self._end(ticket, Status.CRASHED, ErrorInfo("Crashed", text))
+            return
         if not at_fault and ticket.bound:
             text = (
                 f"the worker was lost ({reason}) while it held this evaluation, which was not at fault; as it had "
@@ -471,6 +574,9 @@ class Pool:
         worker.kill()
         self._dead.append(worker)
         self._workers.remove(worker)
+        for place in self._living.pop(worker):
+            place.worker = None
+            self._give_up_asked(place)
         return self._holding.pop(worker)
 
     def _spawn(self) -> bool:
@@ -487,6 +593,7 @@ class Pool:
             ],
             "concurrency": settings.concurrency,
             "ready": settings.ready,
+            "sessions": settings.sessions,
             "slice_seconds": settings.slice_seconds,
             "memory_bytes": settings.worker_memory_bytes,
             "max_memory_bytes": settings.max_memory_bytes,
@@ -499,5 +606,12 @@ class Pool:
             return False
         self._workers.append(worker)
         self._holding[worker] = {}
+        self._living[worker] = set()
         self._watcher.watch(worker)
         return True
+
+
+def _worker_of(place: Place) -> WorkerProcess:
+    if place.worker is None:
+        raise SessionLost(_LOST)
+    return place.worker

@@ -12,6 +12,7 @@ from wasmeval.errors import SetupError
 from wasmeval.model import Job, Result
 from wasmeval.pool.core import TICK_SECONDS, Pool, PoolStats
 from wasmeval.pool.observer import Observer, Silent
+from wasmeval.pool.place import Place
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Partner, Ticket
@@ -98,6 +99,38 @@ class AsyncPool:
             if not future.done() or future.cancelled():
                 self._pool.cancel(ticket)
             raise
+
+    def open_session(self, runtime: str, state: bytes = b"") -> Place:
+        """See Pool.open_session."""
+        assert self._pool
+        return self._pool.open_session(runtime, state)
+
+    def fork_session(self, place: Place) -> Place:
+        """See Pool.fork_session."""
+        assert self._pool
+        return self._pool.fork_session(place)
+
+    async def session_state(self, place: Place) -> bytes:
+        """What the session was after its last good step; see Pool.ask_state."""
+        assert self._pool
+        assert self._loop
+        future: Future[bytes] = self._loop.create_future()
+
+        def settle(outcome: bytes | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self._pool.ask_state(place, settle)
+        return await future
+
+    def close_session(self, place: Place) -> None:
+        """See Pool.close_session."""
+        if self._pool:
+            self._pool.close_session(place)
 
     async def drain(self, grace_seconds: float) -> None:
         """Accept nothing more; wait for what runs and waits, at most `grace_seconds`; then end it as `cancelled`."""

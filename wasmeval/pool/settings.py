@@ -17,7 +17,7 @@ def available_cpus() -> int:
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
     """`concurrency`: evaluations inside one worker at once, most of them waiting; `queue_size`: how many more
-    may wait outside; `ready`: prepared instances a worker keeps of each runtime; `slice_seconds`: how long one
+    may wait outside; `sessions`: live sessions inside one worker; `ready`: prepared instances a worker keeps of each runtime; `slice_seconds`: how long one
     guest runs before the next; `worker_memory_bytes`: what a worker's guests together may grow by;
     `max_memory_bytes`: the most one guest may have; `held_bytes`: code and inputs of all evaluations that wait or run,
     together; `grace_seconds`: how long past its deadline an evaluation
@@ -28,6 +28,7 @@ class PoolSettings:
     workers: int = field(default_factory=available_cpus)
     concurrency: int = 1024
     queue_size: int = 4096
+    sessions: int = 256
     held_bytes: int = 512 * MIB
     ready: int = 4
     slice_seconds: float = 0.001

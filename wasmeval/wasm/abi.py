@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 VERSION = 1
+WASM_PAGE_BYTES = 65536
 MEMORY, RESERVE, EVALUATE = b"memory", b"wasmeval_reserve", b"wasmeval_evaluate"
 
 _REQUEST = struct.Struct("<HHIII")
@@ -15,7 +16,7 @@ REPLY_HEADER_BYTES = _REPLY.size
 
 TYPE_BYTES, MESSAGE_BYTES, TRACEBACK_BYTES = 256, 8192, 32768
 _NOT_JSON = 1
-_HAS_CONTEXT = 1
+_HAS_CONTEXT, _IS_STEP, _RENEWS_ENTROPY = 1, 2, 4
 
 
 class Outcome(IntEnum):
@@ -46,9 +47,17 @@ class Reply:
     column: int
 
 
-def encode_request(code: bytes, inputs: bytes, value_limit: int, *, has_context: bool = False) -> bytes:
+def encode_request(
+    code: bytes,
+    inputs: bytes,
+    value_limit: int,
+    *,
+    has_context: bool = False,
+    is_step: bool = False,
+    renews_entropy: bool = False,
+) -> bytes:
     """The request frame for `code` with `inputs`, one JSON object or nothing."""
-    flags = _HAS_CONTEXT if has_context else 0
+    flags = _HAS_CONTEXT * has_context | _IS_STEP * is_step | _RENEWS_ENTROPY * renews_entropy
     return _REQUEST.pack(VERSION, flags, min(value_limit, 0xFFFFFFFF), len(code), len(inputs)) + code + inputs
 
 

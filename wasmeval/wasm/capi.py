@@ -212,6 +212,7 @@ call_future_poll = _function("wasmtime_call_future_poll", c_bool, c_void_p)
 call_future_delete = _function("wasmtime_call_future_delete", None, c_void_p)
 memory_data = _function("wasmtime_memory_data", c_void_p, c_void_p, c_void_p)
 memory_data_size = _function("wasmtime_memory_data_size", c_size_t, c_void_p, c_void_p)
+memory_grow = _function("wasmtime_memory_grow", c_void_p, c_void_p, c_void_p, c_uint64, c_void_p)
 
 # --- traps and errors ----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ a chunk that is not there, and neither growing nor cutting fills or copies more 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 CHUNK_BYTES = 256 << 10
 """Small enough to be filled or copied in some 20 us, large enough that a GiB is a list of 4,096."""
 
@@ -16,12 +18,33 @@ class Contents:
     `given` may be a bytearray; it is then this object's to cut.
     """
 
-    __slots__ = ("_chunks", "_given", "_given_end", "length")
+    __slots__ = ("_chunks", "_given", "_given_end", "_is_given_shared", "_shared", "length")
 
     def __init__(self, given: bytes | bytearray = b"") -> None:
         self._given = given
         self._given_end = self.length = len(given)
         self._chunks: list[bytearray | None] = []
+        self._shared: set[int] = set()
+        """Indexes of chunks that a twin has too: they are copied before they are written."""
+        self._is_given_shared = False
+
+    def twin(self) -> Contents:
+        """The same bytes in an object of their own. What both have is held once, until one of them writes over it."""
+        twin = Contents()
+        twin._given, twin._given_end, twin.length = self._given, self._given_end, self.length
+        twin._chunks = self._chunks.copy()
+        self._shared = set(range(len(self._chunks)))
+        twin._shared = self._shared.copy()
+        self._is_given_shared = twin._is_given_shared = True
+        return twin
+
+    def pieces(self) -> Iterator[tuple[int, bytes]]:
+        """What was given or written, each piece with its position; between them are zeros."""
+        for index in range(-(-self.length // CHUNK_BYTES)):
+            start = index * CHUNK_BYTES
+            written = index < len(self._chunks) and self._chunks[index] is not None
+            if written or start < self._given_end:
+                yield start, self.read(start, CHUNK_BYTES)
 
     def read(self, position: int, length: int) -> bytes:
         """At most `length` bytes from `position`."""
@@ -62,9 +85,8 @@ class Contents:
             index, left = divmod(length, CHUNK_BYTES)
             if index < len(self._chunks):
                 del self._chunks[index + 1 :]
-                last = self._chunks[index]
-                if last is not None:
-                    del last[left:]
+                if self._chunks[index] is not None:
+                    del self._own(index)[left:]
             self._cut_given(min(self._given_end, length))
         self.length = length
 
@@ -96,11 +118,23 @@ class Contents:
             given = min(first + CHUNK_BYTES, self._given_end)
             chunk = bytearray(self._of_given(first, given) if first < given else b"")
             chunks[index] = chunk
+            self._shared.discard(index)
             self._cut_given(self._given_end)
+        else:
+            chunk = self._own(index)
         if start > len(chunk):
             chunk.extend(bytes(start - len(chunk)))
         # A slice that reaches beyond the end appends; the chunk grows by an eighth at a time.
         chunk[start : start + len(data)] = data
+
+    def _own(self, index: int) -> bytearray:
+        """The chunk, which is there, for writing."""
+        chunk = self._chunks[index]
+        assert chunk is not None
+        if index in self._shared:
+            chunk = self._chunks[index] = chunk.copy()
+            self._shared.discard(index)
+        return chunk
 
     def _cut_given(self, end: int) -> None:
         """Of what was given, `end` bytes are still in use, less those at their end that a chunk covers."""
@@ -110,5 +144,5 @@ class Contents:
         self._given_end = end
         if not end:
             self._given = b""
-        elif isinstance(self._given, bytearray):
+        elif isinstance(self._given, bytearray) and not self._is_given_shared:
             del self._given[end:]

@@ -110,6 +110,24 @@ class Descriptors:
             self._furnish(self._workspace)
 
     @property
+    def workspace(self) -> Workspace | None:
+        """Its tree; None as long as it has not looked at a file."""
+        return self._workspace
+
+    @property
+    def table(self) -> dict[int, Descriptor]:
+        """What it has open, by number."""
+        return self._descriptors
+
+    def furnish(self, workspace: Workspace, table: dict[int, Descriptor]) -> None:
+        """Let the guest, which is new, have this tree, and have this open in it."""
+        self._workspace, self._descriptors = workspace, table
+
+    def close_node(self, descriptor: Descriptor) -> None:
+        """The descriptor, which stays in the table, is not on its node any more."""
+        self._drop(descriptor)
+
+    @property
     def workspace_bytes(self) -> int:
         """Host memory that the guest's files, folders and input take, nearly: a file that shrank may take twice its
         length."""

@@ -427,7 +427,7 @@ def chosen_times(accessed: int, modified: int, flags: int) -> tuple[int, int]:
 
 def set_times(node: Node, accessed: int, modified: int) -> None:
     """Give `node` these times. Raises Errno(ROFS)."""
-    node.writable()
+    node.writable().changes += 1
     if accessed != KEEP:
         node.accessed_ns = accessed
     if modified != KEEP:

@@ -1,4 +1,9 @@
-"""Instance: one fresh Wasm instance on a fiber of its own: created, prepared, evaluated once, dropped."""
+"""Instance: one Wasm instance on a fiber of its own: created, prepared, evaluated once, dropped.
+
+A session's instance evaluates again and again. Between two steps it rests: nothing of it is on a stack, its mutable
+globals are as they were in the image and no table has changed (the build checks both), so that its memory is all
+there is of it.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +48,16 @@ class Image:
         assert engine.address is not None
         slice_fuel = max(1, int(runtime.fuel_per_millisecond * slice_ms))
         return cls(runtime, engine.address, host.link(module), host, library, slice_fuel)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What an instance that rests is beside its pages and its files: the size of its memory, and the address and size of
+    its request buffer."""
+
+    memory_bytes: int
+    request: int
+    request_bytes: int
 
 
 class Trapped(Exception):
@@ -96,7 +111,7 @@ class Instance:
         "wasi",
     )  # fmt: skip
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, rest: Rest | None = None) -> None:
         self.image = image
         self.wasi = wasi.Wasi(self, image.library)
         self.wake: int | None = None
@@ -125,19 +140,19 @@ class Instance:
         self._store: int | None = capi.store_new(image.engine, None, None)
         self._context: int = capi.store_context(self._store)
         try:
-            self._prepare()
+            self._create()
+            if rest is None:
+                self._prepare()
+            else:
+                self._continue(rest)
         except BaseException:
             self.close()
             raise
 
     # --- life ----------------------------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
-        """Instantiate, reserve the request buffer, evaluate the warm-up snippet: all before there is a request.
-
-        The pages a snippet always touches are then private already. Every instance does the same, so fuel stays
-        equal.
-        """
+    def _create(self) -> None:
+        """Instantiate, and find the exports."""
         capi.store_limiter(
             self._store, self.image.runtime.initial_memory_bytes + _PREPARING_MEMORY, -1, -1, -1, -1
         )
@@ -158,14 +173,51 @@ class Instance:
                 raise Trapped(capi.HOST_TRAP, detail=f"the image does not export {name.decode()}")
         self.base = capi.memory_data(self._context, self._memory)
         self._memory_size = capi.memory_data_size(self._context, self._memory)
+
+    def _prepare(self) -> None:
+        """Reserve the request buffer, evaluate the warm-up snippet: all before there is a request.
+
+        The pages a snippet always touches are then private already. Every instance does the same, so fuel stays
+        equal.
+        """
         self._reserve_request(REQUEST_BYTES)
         self._begin(abi.encode_request(self.image.runtime.warm_up.encode(), b"", REQUEST_BYTES))
         self._run()
 
-    def start(self, code: bytes, inputs: bytes, limits: Limits, calls: Calls | None = None) -> None:
+    def _continue(self, rest: Rest) -> None:
+        """Grow to where the other one was; whoever has its pages then writes them."""
+        missing = rest.memory_bytes - self._memory_size
+        capi.store_limiter(self._store, rest.memory_bytes, -1, -1, -1, -1)
+        if missing > 0:
+            before = ctypes.c_uint64()
+            error = capi.memory_grow(
+                self._context, self._memory, missing // abi.WASM_PAGE_BYTES, ctypes.addressof(before)
+            )
+            if error:
+                raise Trapped(capi.HOST_TRAP, detail=capi.take_error(error))
+            self.base = capi.memory_data(self._context, self._memory)
+        if self.memory_bytes() != rest.memory_bytes:
+            raise Trapped(capi.HOST_TRAP, detail="its memory cannot be as large as it was")
+        self._request, self._request_size = rest.request, rest.request_bytes
+
+    def rest(self) -> Rest:
+        """What it is beside its pages and its files, for `Instance(image, rest)`."""
+        return Rest(self.memory_bytes(), self._request, self._request_size)
+
+    def start(
+        self,
+        code: bytes,
+        inputs: bytes,
+        limits: Limits,
+        calls: Calls | None = None,
+        *,
+        is_step: bool = False,
+        renews_entropy: bool = False,
+    ) -> None:
         """Set the limits and begin the evaluation; then `poll` until it is finished. Raises Trapped.
 
-        With `calls` the guest is told that it has a context, and may ask for more than WASI has.
+        With `calls` the guest is told that it has a context, and may ask for more than WASI has. With `is_step` it
+        goes on where its last step ended; with `renews_entropy` it forgets the entropy that its memory holds.
         """
         assert limits.memory_bytes
         assert limits.fuel
@@ -175,7 +227,14 @@ class Instance:
         self.wasi.stderr = Output(limits.output_bytes)
         capi.store_limiter(self._store, max(limits.memory_bytes, self._memory_size), -1, -1, -1, -1)
         self.calls = calls
-        request = abi.encode_request(code, inputs, limits.output_bytes, has_context=calls is not None)
+        request = abi.encode_request(
+            code,
+            inputs,
+            limits.output_bytes,
+            has_context=calls is not None,
+            is_step=is_step,
+            renews_entropy=renews_entropy,
+        )
         if len(request) > self._request_size:
             capi.context_set_fuel(self._context, limits.fuel)
             self._reserve_request(len(request))

@@ -21,6 +21,17 @@ class Library:
                 self._data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
             self._index(archive, mount)
 
+    def node(self, number: int) -> Node:
+        """The file or folder of that number. Raises KeyError. Slow: it looks at all of them."""
+        todo: list[Node] = [self.root]
+        while todo:
+            node = todo.pop()
+            if node.number == number:
+                return node
+            if isinstance(node, Folder):
+                todo += node.names.values()
+        raise KeyError(number)
+
     def _index(self, archive: Path, mount: str) -> None:
         base = self._folder(self.root, mount)
         with zipfile.ZipFile(archive) as entries:

@@ -6,6 +6,8 @@ none. A node without a `quota` belongs to a read-only tree.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import copy
 from time import time_ns
 
 from wasmeval.wasm.contents import Contents
@@ -28,10 +30,12 @@ class Quota:
     """Bytes and nodes that a writable tree may have. Bytes are the lengths of files, holes included, and NODE_BYTES a
     node. Beyond: `ENOSPC`."""
 
-    __slots__ = ("bytes", "files", "max_bytes", "max_files")
+    __slots__ = ("bytes", "changes", "files", "max_bytes", "max_files")
 
     def __init__(self) -> None:
         self.bytes = self.files = self.max_bytes = self.max_files = 0
+        self.changes = 0
+        """Counts up with every change of the tree, contents included."""
 
     def take(self, size: int, files: int = 0) -> None:
         """Count `size` bytes and `files` nodes. Raises Errno(NOSPC) and counts nothing when they are too many."""
@@ -74,12 +78,20 @@ class Node:
     def touch(self) -> None:
         """Its contents changed now."""
         self.modified_ns = self.changed_ns = time_ns()
+        self.writable().changes += 1
 
     def writable(self) -> Quota:
         """The quota of its tree. Raises Errno(ROFS) where there is none."""
         if self.quota is None:
             raise Errno(ROFS)
         return self.quota
+
+    def twin(self, quota: Quota) -> Node:
+        """The same in the tree of `quota`, open nowhere; a folder's is empty."""
+        twin = copy(self)
+        twin.quota = quota
+        twin.opens = 0
+        return twin
 
     def release(self) -> None:
         """Give its space back once it has neither a name nor a descriptor."""
@@ -97,6 +109,12 @@ class Folder(Node):
         super().__init__(number, quota)
         self.names: dict[bytes, Node] = {}
         self.depth = depth
+
+    def twin(self, quota: Quota) -> Folder:
+        """See Node."""
+        twin = copy(self)
+        twin.quota, twin.opens, twin.names = quota, 0, {}
+        return twin
 
     def add(self, name: bytes, node: Node) -> None:
         """Give `node`, which is new, a name here. Raises Errno(NOSPC), and others."""
@@ -132,6 +150,16 @@ class File(Node):
     def size(self) -> int:
         """See Node."""
         return self._contents.length
+
+    def twin(self, quota: Quota) -> File:
+        """See Node."""
+        twin = copy(self)
+        twin.quota, twin.opens, twin._contents = quota, 0, self._contents.twin()
+        return twin
+
+    def pieces(self) -> Iterator[tuple[int, bytes]]:
+        """See Contents."""
+        return self._contents.pieces()
 
     def read(self, position: int, length: int) -> bytes:
         """At most `length` bytes from `position`."""

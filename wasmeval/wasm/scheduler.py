@@ -15,16 +15,21 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, monotonic_ns
 
-from wasmeval.limits import MIB
-from wasmeval.model import Result
+from wasmeval.limits import CEILINGS, MIB
+from wasmeval.model import Result, Status
 from wasmeval.wasm.calls import FOREVER, Outcome
 from wasmeval.wasm.delivery import Delivery
 from wasmeval.wasm.instance import Image, Instance, Trapped
+from wasmeval.wasm.pages import Pagemap
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.results import Ending
+from wasmeval.wasm.session import Session
+from wasmeval.wasm.state import MalformedState
+from wasmeval.wasm.state import decode as decode_state
+from wasmeval.wasm.state import encode as encode_state
 from wasmeval.wasm.task import Order, Outlet, Task
 
 ROTATION = 8
@@ -39,6 +44,9 @@ FIRST_IN_A_ROW = 8
 
 _LARGE_BYTES = 16 * MIB
 """What grew by more is dropped at once, and not when there is time."""
+
+_BAD_ENDS = {Status.CRASHED, Status.MEMORY_EXCEEDED}
+"""Replies after which a session goes back to where it was before the step."""
 
 _NEVER = float("inf")
 
@@ -65,6 +73,7 @@ class Scheduler:
         outlet: Outlet,
         settings: SchedulerSettings | None = None,
         progress: Progress | None = None,
+        pagemap: Pagemap | None = None,
     ) -> None:
         self._images = images
         self._progress = Progress() if progress is None else progress
@@ -79,6 +88,10 @@ class Scheduler:
         self._wanted = list(images)
         self._spent: list[Instance] = []
         self._deliveries: dict[int, Delivery] = {}
+        self._pagemap = pagemap
+        self._sessions: dict[int, Session] = {}
+        self._unkept: deque[Session] = deque()
+        """Sessions whose last step is still to be kept."""
         self._first_in_a_row = 0
         self._sequence = 0
         self._grown_bytes = 0
@@ -89,7 +102,8 @@ class Scheduler:
 
     def submit(self, order: Order) -> None:
         """Queue an evaluation under its number, which must not be in use. Its deadline counts from its start."""
-        task = Task(order, self._images[order.translator or order.runtime], self._outlet)
+        session = self._sessions[order.session] if order.session else None
+        task = Task(order, self._images[order.translator or order.runtime], self._outlet, session)
         self._tasks[order.number] = task
         self._first.append(task)
         if order.grants is not None:
@@ -123,6 +137,40 @@ class Scheduler:
             self._wake(task)
         self._account(task)
 
+    # --- sessions ------------------------------------------------------------------------------------------------
+
+    def open_session(self, number: int, runtime: str, state: bytes | bytearray = b"") -> None:
+        """Begin a session, or go on with one that `state` is the bytes of. A state that is none leaves a session whose
+        steps crash."""
+        assert self._pagemap is not None
+        image = self._images[runtime]
+        assert CEILINGS.memory_bytes
+        mirror, broken = None, ""
+        try:
+            mirror = decode_state(state, image, CEILINGS.memory_bytes) if state else None
+        except MalformedState as error:
+            broken = str(error)
+        self._sessions[number] = Session(image, self._pagemap, mirror, broken)
+
+    def fork_session(self, number: int, other: int) -> None:
+        """Begin session `other` with what session `number` was after its last good step."""
+        self._sessions[other] = self._sessions[number].fork()
+
+    def tell_state(self, number: int, asked: int) -> None:
+        """Send the bytes of what a session was after its last good step, none before its first; see Outlet."""
+        mirror = self._sessions[number].mirror()
+        if mirror is not None:
+            for piece in encode_state(mirror):
+                self._outlet.state(asked, piece, False)
+        self._outlet.state(asked, b"", True)
+
+    def close_session(self, number: int) -> None:
+        """Drop a session; a step of it that still runs is cancelled."""
+        session = self._sessions.pop(number)
+        for task in [task for task in self._tasks.values() if task.session is session]:
+            self.cancel(task.number)
+        session.close()
+
     @property
     def pressing(self) -> bool:
         """Whether an evaluation waits for its first slice, or to go on after a wait."""
@@ -133,6 +181,8 @@ class Scheduler:
         if self._first or self._rotation or self._parked or self._deliveries:
             return 0.0
         # poll(2) takes no more than 24 days.
+        if self._unkept:
+            return 0.0
         due = [min(max(0.0, self._timers[0][0] - monotonic()), 3600.0)] if self._timers else []
         if self._spent or self._wanted:
             due.append(self._chores_in())
@@ -158,6 +208,8 @@ class Scheduler:
             self._slice(self._rotation.popleft())
             # Where somebody always wants to run there is no idle time, and instances still have to be prepared.
             self._prepare_one()
+        elif self._unkept:
+            self._unkept.popleft().keep()
         elif self._chores_in() == 0.0:
             self._prepare_one()
         if self._deliveries:
@@ -171,6 +223,8 @@ class Scheduler:
         for instances in self._ready.values():
             for instance in instances:
                 instance.close()
+        for session in self._sessions.values():
+            session.close()
         self._drop_spent()
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -202,21 +256,30 @@ class Scheduler:
 
     def _enter(self, task: Task) -> None:
         """Give the task an instance of its image, and run it for the first time."""
-        name = task.image.runtime.name
-        stock = self._ready[name]
+        session = None if task.order.translator else task.session
         try:
-            if stock:
-                task.instance = stock.pop()
+            if session is not None:
+                task.instance = session.enter(lambda: self._fresh(task.image))
             else:
-                self._drop_spent()
-                task.instance = Instance(task.image)
-            if name not in self._wanted:
-                self._wanted.append(name)
+                task.instance = self._fresh(task.image)
             task.start()
         except Trapped as trap:
             self._end(task, self._ending(task).trapped(trap))
             return
         self._slice(task)
+
+    def _fresh(self, image: Image) -> Instance:
+        """A prepared instance. Raises Trapped."""
+        name = image.runtime.name
+        stock = self._ready[name]
+        if stock:
+            instance = stock.pop()
+        else:
+            self._drop_spent()
+            instance = Instance(image)
+        if name not in self._wanted:
+            self._wanted.append(name)
+        return instance
 
     def _slice(self, task: Task) -> None:
         if task.over:
@@ -257,7 +320,8 @@ class Scheduler:
                 task.image = self._images[task.order.runtime]
                 self._enter(task)
                 return
-        self._end(task, self._ending(task).replied())
+        result = self._ending(task).replied()
+        self._end(task, result, is_good=result.status not in _BAD_ENDS)
 
     def _rest(self, task: Task) -> None:
         """The guest waits: see to it that it goes on when it can."""
@@ -388,8 +452,12 @@ class Scheduler:
             task.lines,
         )
 
-    def _end(self, task: Task, result: Result, gives_files: bool = True) -> None:
-        """It is over. `gives_files`: it may keep its files until they are sent, and its result waits for that."""
+    def _end(self, task: Task, result: Result, *, gives_files: bool = True, is_good: bool = False) -> None:
+        """It is over. `gives_files`: it may keep its files until they are sent, and its result waits for that. `is_good`:
+        a session whose step it was goes on with its instance."""
+        session = task.session if task.session is not None and task.session.runs else None
+        if session is not None and not is_good:
+            result = replace(result, rolled_back=True)
         task.over = True
         self._ended = monotonic()
         del self._tasks[task.number]
@@ -404,6 +472,10 @@ class Scheduler:
             self._grown_bytes += held
             self._deliveries[task.number] = Delivery(task.number, self._outlet, result, found, held)
         instance, task.instance = task.instance, None
+        if session is not None:
+            instance = session.leave(is_good)
+            if is_good:
+                self._unkept.append(session)
         if instance is None:
             return
         if instance.memory_bytes() - task.image.runtime.initial_memory_bytes > _LARGE_BYTES:

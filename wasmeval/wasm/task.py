@@ -14,6 +14,7 @@ from wasmeval.wasm.calls import Calls, Operation, Outcome
 from wasmeval.wasm.globs import Found
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.live import Live
+from wasmeval.wasm.session import Session
 from wasmeval.wasm.translation import Lines, decode, largest_translation
 from wasmeval.wasm.wasi import Stdin
 
@@ -36,6 +37,9 @@ class Outlet(Protocol):
     def file(self, number: int, path: str, data: bytes, is_last: bool) -> None:
         """A piece of a file that its outputs asked for."""
 
+    def state(self, number: int, data: bytes, is_last: bool) -> None:
+        """A piece of a session's state; `number` is the one of whoever asked for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -48,6 +52,8 @@ class Order:
     limits: Limits
     grants: Grants | None = None
     translator: str = ""
+    session: int = 0
+    """The session whose next step it is; 0 for an evaluation of its own."""
 
     @property
     def tool_time_counts(self) -> bool:
@@ -59,7 +65,7 @@ class Order:
         grants = self.grants
         if grants is not None and grants.files:
             grants = replace(grants, files={})
-        return Order(self.number, self.runtime, b"", b"", self.limits, grants)
+        return Order(self.number, self.runtime, b"", b"", self.limits, grants, session=self.session)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +76,8 @@ class Task:
     order: Order
     image: Image
     outlet: Outlet
+    session: Session | None = None
+    """Whose step it is."""
     instance: Instance | None = None
     calls: Calls | None = None
     live: Live | None = None
@@ -129,7 +137,15 @@ class Task:
         assert limits.fuel
         if self.spent_fuel:
             limits = replace(limits, fuel=max(1, limits.fuel - self.spent_fuel))
-        instance.start(order.code, order.inputs, limits, self.calls)
+        session = self.session
+        instance.start(
+            order.code,
+            order.inputs,
+            limits,
+            self.calls,
+            is_step=session is not None,
+            renews_entropy=session is not None and session.take_renewal(),
+        )
         self.order = order.taken()
 
     def take_translation(self) -> Instance | None:

@@ -38,21 +38,76 @@ class Mounted(Protocol):
 class Workspace:
     """One guest's tree. Its writable part holds nothing, and takes nothing, until it gets a quota."""
 
-    __slots__ = ("_folder", "_last", "_mnt", "quota", "root")
+    __slots__ = ("_folder", "_last", "_library", "_mnt", "_tmp", "quota", "root")
 
     def __init__(self, library: Library) -> None:
+        self._library = library
         self._last = _FIRST_OWN_NUMBER
         self.quota = Quota()
         self._folder = Folder(self._number(), self.quota)
         self._mnt = Folder(self._number())
+        self._tmp = Folder(self._number(), self.quota)
+        self._root()
+
+    def _root(self) -> None:
         self.root = Folder(1)
-        own = {b"workspace": self._folder, b"tmp": Folder(self._number(), self.quota), b"mnt": self._mnt}
-        self.root.names = library.root.names | own
+        own = {b"workspace": self._folder, b"tmp": self._tmp, b"mnt": self._mnt}
+        self.root.names = self._library.root.names | own
+
+    @property
+    def trees(self) -> tuple[Folder, Folder]:
+        """Its writable trees: `/workspace` and `/tmp`."""
+        return self._folder, self._tmp
+
+    @property
+    def mnt(self) -> Folder:
+        """Where the host's folders hang."""
+        return self._mnt
+
+    @property
+    def last_number(self) -> int:
+        """The highest number that a node of it has, or had."""
+        return self._last
+
+    def twin(self, unlinked: Iterable[Node] = ()) -> tuple[Workspace, dict[Node, Node]]:
+        """The same tree in nodes of its own, without what is mounted, and which node became which.
+
+        `unlinked` are nodes that are in no folder any more, and yet open.
+        """
+        twins: dict[Node, Node] = {}
+        twin = Workspace(self._library)
+        quota, mine = twin.quota, self.quota
+        quota.max_bytes, quota.max_files = mine.max_bytes, mine.max_files
+        quota.bytes, quota.files, quota.changes = mine.bytes, mine.files, mine.changes
+        twin._last = self._last
+        todo: list[Node] = [*self.trees, *unlinked]
+        for node in todo:
+            if node in twins:
+                continue
+            twins[node] = node.twin(quota)
+            if isinstance(node, Folder):
+                todo += node.names.values()
+        for node, other in twins.items():
+            if isinstance(node, Folder) and isinstance(other, Folder):
+                other.names = {name: twins[child] for name, child in node.names.items()}
+        folder, tmp = (twins[node] for node in self.trees)
+        assert isinstance(folder, Folder)
+        assert isinstance(tmp, Folder)
+        twin._folder, twin._tmp = folder, tmp
+        twin._root()
+        return twin, twins | {self.root: twin.root, self._mnt: twin._mnt}
+
+    def restored(self, folder: Folder, tmp: Folder, last: int) -> None:
+        """Let its writable trees be these; `last` is the highest number of a node in them."""
+        self._folder, self._tmp, self._last = folder, tmp, max(last, self._last)
+        self._root()
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Files that are there before the guest starts. They count, but are never too many.
+        """Files that are there before the guest starts, or a session's next step: over what was there. They count, but
+        are never too many.
 
-        Their paths are those that `paths.check_files` lets through; another would be left out.
+        Their paths are those that `paths.check_files` lets through; another would be left out, as is one whose folder
+        is a file.
         """
         for path, content in files.items():
             *folders, name = path.encode().split(b"/")
@@ -64,11 +119,15 @@ class Workspace:
                 )
                 if not isinstance(folder, Folder):
                     break
-            if isinstance(folder, Folder) and name not in folder.names:
+            if isinstance(folder, Folder) and not isinstance(folder.names.get(name), Folder):
+                if name in folder.names:
+                    folder.remove(name)
                 self._put(folder, name, File(self._number(), self.quota, content))
 
     def mount(self, mounts: Sequence[Mounted]) -> None:
-        """Hang the host's folders into `/mnt`. Their handles are their places in the sequence, from 1 on."""
+        """Hang the host's folders into `/mnt`, in place of others. Their handles are their places in the sequence, from
+        1 on."""
+        self._mnt.names.clear()
         for handle, mounted in enumerate(mounts, 1):
             self._mnt.names[mounted.name.encode()] = MountPoint(self._number(), handle, mounted.read_only)
 
@@ -160,6 +219,7 @@ class Workspace:
     def _put(self, folder: Folder, name: bytes, node: Node) -> Node:
         self.quota.bytes += NODE_BYTES + node.size
         self.quota.files += 1
+        self.quota.changes += 1
         folder.names[name] = node
         return node
 

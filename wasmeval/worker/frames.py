@@ -33,6 +33,13 @@ class Kind(IntEnum):
     """To the worker: how a call ended."""
     INPUT = 6
     """To the worker: standard input."""
+    OPEN_SESSION = 7
+    """To the worker: a session begins, or goes on with the state that came before."""
+    STATE = 8
+    """To the worker, before OPEN_SESSION: a piece of that session's state."""
+    FORK_SESSION = 9
+    TELL_STATE = 10
+    CLOSE_SESSION = 11
     READY = 16
     """From the worker, once."""
     FAILED = 17
@@ -43,6 +50,8 @@ class Kind(IntEnum):
     """From the worker: what an evaluation printed."""
     OUTPUT_FILE = 21
     """From the worker, before RESULT: a piece of a file that was asked for."""
+    SESSION_STATE = 22
+    """From the worker: a piece of a session's state, or its end."""
 
 
 class MalformedFrame(Exception):
@@ -56,8 +65,8 @@ _NUMBER = struct.Struct("<Q")
 _RESULT = struct.Struct("<QBBIIQdQI6I")
 _STATUSES = tuple(Status)
 _STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}
-_VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR = 1, 2, 4, 8
-_ALL_FLAGS = 15
+_VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR, _ROLLED_BACK = 1, 2, 4, 8, 16
+_ALL_FLAGS = 31
 _MOST_ERROR_BYTES = 3 * 65536
 
 
@@ -113,6 +122,7 @@ def encode_result(number: int, result: Result) -> bytes:
         result.value_is_json * _VALUE_IS_JSON
         | result.stdout_truncated * _STDOUT_TRUNCATED
         | result.stderr_truncated * _STDERR_TRUNCATED
+        | result.rolled_back * _ROLLED_BACK
     )
     kind = message = traceback = b""
     line = column = 0
@@ -179,6 +189,7 @@ def decode_result(body: bytes, job: Job) -> Result:
         limits,
         "wasm",
         job.runtime,
+        rolled_back=bool(flags & _ROLLED_BACK),
     )
 
 

@@ -30,9 +30,10 @@ from wasmeval.wasm.engine import Engine, EngineSettings
 from wasmeval.wasm.host import Host
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.library import Library
+from wasmeval.wasm.pages import Pagemap
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.scheduler import Scheduler, SchedulerSettings
-from wasmeval.worker import exchanges, frames, jail, orders
+from wasmeval.worker import exchanges, frames, jail, orders, residents
 from wasmeval.worker.frames import Kind
 
 _RECEIVE_BYTES = 1 << 18
@@ -59,6 +60,8 @@ class Worker:
         self._scheduler: Scheduler | None = None
         self._files: dict[int, dict[str, bytearray]] = {}
         """Of evaluations that are still to come."""
+        self._states: dict[int, bytearray] = {}
+        """Of sessions that are still to come."""
 
     def run(self) -> None:
         """Serve until the channel closes."""
@@ -98,6 +101,18 @@ class Worker:
             number = frames.decode_number(body)
             self._files.pop(number, None)
             scheduler.cancel(number)
+        elif kind == Kind.STATE and scheduler:
+            number, state = residents.decode_piece(body)
+            self._states.setdefault(number, bytearray()).extend(state)
+        elif kind == Kind.OPEN_SESSION and scheduler:
+            number, runtime = residents.decode_open(body, self._names)
+            scheduler.open_session(number, runtime, self._states.pop(number, b""))
+        elif kind == Kind.FORK_SESSION and scheduler:
+            scheduler.fork_session(*residents.decode_pair(body))
+        elif kind == Kind.TELL_STATE and scheduler:
+            scheduler.tell_state(*residents.decode_pair(body))
+        elif kind == Kind.CLOSE_SESSION and scheduler:
+            scheduler.close_session(frames.decode_number(body))
         elif kind == Kind.CONFIGURE and not self._scheduler:
             self._configure(json.loads(body))
         else:
@@ -112,6 +127,8 @@ class Worker:
         for image in images.values():
             # Proves that the image works, and maps all of Wasmtime's lazy state before the jail closes.
             Instance(image).close()
+        # No file can be opened once the jail is closed.
+        pagemap = Pagemap()
         os.nice(_NICENESS)
         gc.collect()
         gc.freeze()
@@ -122,7 +139,7 @@ class Worker:
                 "the jail is required, and this is missing: "
                 + "; ".join(f"{x.name}: {x.detail}" for x in missing)
             )
-        self._scheduler = Scheduler(images, self, settings, Progress.from_buffer(self._page))
+        self._scheduler = Scheduler(images, self, settings, Progress.from_buffer(self._page), pagemap)
         answer = {"jail": [[layer.name, layer.ok, layer.detail] for layer in layers]}
         self._send(frames.encode(Kind.READY, json.dumps(answer).encode()))
 
@@ -143,6 +160,12 @@ class Worker:
     def file(self, number: int, path: str, data: bytes, is_last: bool) -> None:
         """See task.Outlet."""
         self._put(exchanges.encode_output_file(number, path, data, is_last))
+        if len(self._outbox) > _FULL_BYTES:
+            self._flush()
+
+    def state(self, number: int, data: bytes, is_last: bool) -> None:
+        """See task.Outlet."""
+        self._put(residents.encode_state(number, data, is_last))
         if len(self._outbox) > _FULL_BYTES:
             self._flush()
 
@@ -167,6 +190,7 @@ def load(configuration: dict[str, Any]) -> dict[str, Image]:
     engine = Engine(
         EngineSettings(
             slots=configuration["concurrency"]
+            + configuration["sessions"]
             + configuration["ready"] * len(runtimes)
             + _SLOTS_BEYOND_CONCURRENCY,
             max_memory_bytes=configuration["max_memory_bytes"],

@@ -14,9 +14,9 @@ from wasmeval.wasm.task import FILE_PIECE_BYTES, Order
 from wasmeval.worker.frames import Kind, MalformedFrame, encode
 
 _NO_TRANSLATOR = 255
-# number, runtime, translator, fuel, deadline, memory, output, workspace bytes and files, and the lengths of code,
-# inputs and grants
-_EVALUATE = struct.Struct("<QBBQdQQQQIII")
+# number, runtime, translator, session, fuel, deadline, memory, output, workspace bytes and files, and the lengths of
+# code, inputs and grants
+_EVALUATE = struct.Struct("<QBBQQdQQQQIII")
 # number, length of the path
 _FILE = struct.Struct("<QI")
 _LIMITS = ("tool_calls", "tool_calls_in_flight", "tool_call_bytes", "tool_bytes", "tool_seconds")
@@ -27,8 +27,8 @@ def encode_order(number: int, runtime: int, translator: int | None, job: Job) ->
     limits = job.limits
     grants = _encode_grants(job.grants, limits) if job.grants else b""
     head = _EVALUATE.pack(
-        number, runtime, _NO_TRANSLATOR if translator is None else translator, limits.fuel, limits.deadline_seconds,
-        limits.memory_bytes, limits.output_bytes, limits.workspace_bytes, limits.workspace_files,
+        number, runtime, _NO_TRANSLATOR if translator is None else translator,
+        job.session.number if job.session else 0, limits.fuel, limits.deadline_seconds, limits.memory_bytes, limits.output_bytes, limits.workspace_bytes, limits.workspace_files,
         len(job.code), len(job.inputs), len(grants),
     )  # fmt: skip
     return encode(Kind.EVALUATE, b"".join((head, job.code, job.inputs, grants)))
@@ -39,7 +39,7 @@ def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
     if len(body) < _EVALUATE.size:
         raise MalformedFrame("a short order")
     (
-        number, runtime, translator, fuel, deadline, memory, output, workspace_bytes, workspace_files,
+        number, runtime, translator, session, fuel, deadline, memory, output, workspace_bytes, workspace_files,
         code, inputs, grants,
     ) = _EVALUATE.unpack_from(body)  # fmt: skip
     start = _EVALUATE.size
@@ -55,6 +55,7 @@ def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
         Limits(*limits, *tool_limits),
         granted,
         "" if translator == _NO_TRANSLATOR else runtimes[translator],
+        session,
     )
 
 

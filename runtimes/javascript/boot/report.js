@@ -39,8 +39,8 @@ const ABSENT = {
 const NOT_DEFINED = /^'?([A-Za-z_$][\w$]*)'? is not defined$/;
 const NO_MODULE = /^could not load module (?:filename )?'([^]*)'$/;
 const IMPORTED = /\bimport\b[^'"`\n]*(['"])([^'"\n]*)\1/;
-const PLACE = /<snippet>:(\d+):(\d+)/;
-const FRAME = /^ {4}at .*<snippet>/;
+const PLACE = />:(\d+):(\d+)/;
+const FRAME = /^ {4}at .*<(?:snippet|step \d+)>/;
 
 /** The value of a property, or undefined where reading it throws. */
 function peek(object, name) {
@@ -51,7 +51,7 @@ function peek(object, name) {
   }
 }
 
-/** The frames of an error's stack that are the snippet's. */
+/** The frames of an error's stack that are the snippet's, or of a session's earlier steps. */
 function framesOf(error) {
   const stack = peek(error, 'stack');
   if (typeof stack !== 'string') return [];
@@ -59,6 +59,15 @@ function framesOf(error) {
   const lines = stringSplit(stack, '\n');
   for (let i = 0; i < lines.length; i++) if (regExpTest(FRAME, lines[i])) push(frames, lines[i]);
   return frames;
+}
+
+/** Line and column of the innermost frame that is in `file`; zeros when none is. */
+function placeOf(frames, file) {
+  for (let i = 0; i < frames.length; i++) {
+    const place = stringIncludes(frames[i], file) ? regExpExec(PLACE, frames[i]) : null;
+    if (place) return [+place[1], +place[2]];
+  }
+  return [0, 0];
 }
 
 function isError(value) {
@@ -70,13 +79,13 @@ function textOf(value) {
 }
 
 /** `<snippet>:3`, the line itself and a mark below its column, as node prints them above a traceback. */
-function excerpt(code, line, column) {
+function excerpt(file, code, line, column) {
   const lines = stringSplit(code, /\r\n|[\n\r\u2028\u2029]/);
   if (line < 1 || line > lines.length) return '';
   const source = lines[line - 1];
-  if (source.length > 400) return `<snippet>:${line}\n`;
+  if (source.length > 400) return `${file}:${line}\n`;
   const mark = column ? stringRepeat(' ', mathMin(column - 1, source.length)) + '^\n' : '';
-  return `<snippet>:${line}\n${source}\n${mark}\n`;
+  return `${file}:${line}\n${source}\n${mark}\n`;
 }
 
 /** The first line that imports the module: import() fails in a job of its own, whose frame is of no help. */
@@ -137,7 +146,7 @@ function framesText(frames) {
 }
 
 /** [outcome, type, message, traceback, line, column] for C; outcome 1 raised, 3 unsupported, 4 out of memory. */
-function describe(error, code) {
+function describe(error, code, file) {
   if (!isError(error)) {
     const text = textOf(error);
     return [1, 'Uncaught', text, `Uncaught ${inspect(error)}`, 0, 0];
@@ -147,9 +156,7 @@ function describe(error, code) {
   name = typeof name === 'string' && name ? name : 'Error';
   let message = peek(error, 'message');
   message = typeof message === 'string' ? message : message === undefined ? '' : textOf(message);
-  const place = frames.length ? regExpExec(PLACE, frames[0]) : null;
-  let line = place ? +place[1] : 0;
-  let column = place ? +place[2] : 0;
+  let [line, column] = placeOf(frames, file);
   const absent = regExpExec(NO_MODULE, message);
   if (absent) {
     const imported = lineOfImport(code, absent[1]);
@@ -159,7 +166,7 @@ function describe(error, code) {
     return [4, 'OutOfMemory', 'the snippet needs more memory than it may have', '', line, column];
   }
   const header = message ? `${name}: ${message}` : name;
-  const traceback = excerpt(code, line, column) + header + framesText(frames) + describeCauses(error, []);
+  const traceback = excerpt(file, code, line, column) + header + framesText(frames) + describeCauses(error, []);
   const known = weakMapGet(needs, error);
   if (known) return [3, name, known, traceback, line, column];
   const need = needOf(name, message, code, line);

@@ -12,7 +12,6 @@ from types import TracebackType
 RAISED, UNSUPPORTED, MEMORY = 1, 3, 4
 VALUE = 0
 
-SNIPPET = "<snippet>"
 TYPE_BYTES = 256
 MESSAGE_BYTES = 8192
 TRACEBACK_BYTES = 32768
@@ -65,11 +64,11 @@ PROCESS_NAMES = frozenset(
 )
 
 
-def report(error: BaseException) -> tuple[int, bytes, bytes, bytes, int, int]:
-    """What the reply says of `error`."""
+def report(error: BaseException, name: str) -> tuple[int, bytes, bytes, bytes, int, int]:
+    """What the reply says of `error`, which ended the snippet called `name`."""
     if isinstance(error, SystemExit):
-        return _exit(error)
-    line, column = _place(error)
+        return _exit(error, name)
+    line, column = _place(error, name)
     message, need = _message(error), _need(error)
     outcome = RAISED
     if need is not None:
@@ -84,13 +83,13 @@ def report(error: BaseException) -> tuple[int, bytes, bytes, bytes, int, int]:
         outcome,
         _bytes(type(error).__name__, TYPE_BYTES),
         _bytes(message, MESSAGE_BYTES),
-        _bytes(_traceback(error), TRACEBACK_BYTES),
+        _bytes(_traceback(error, name), TRACEBACK_BYTES),
         line,
         column,
     )
 
 
-def _exit(error: SystemExit) -> tuple[int, bytes, bytes, bytes, int, int]:
+def _exit(error: SystemExit, name: str) -> tuple[int, bytes, bytes, bytes, int, int]:
     """`sys.exit()` and `sys.exit(0)` end well; a text goes to stderr, as the interpreter does it."""
     code = error.code
     if code is None or (isinstance(code, int) and code == 0):
@@ -101,7 +100,7 @@ def _exit(error: SystemExit) -> tuple[int, bytes, bytes, bytes, int, int]:
             print(text, file=sys.stderr)
         except Exception:
             pass
-    line, column = _place(error)
+    line, column = _place(error, name)
     return RAISED, b"SystemExit", _bytes(text, MESSAGE_BYTES), b"", line, column
 
 
@@ -147,22 +146,22 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         waiting += [other for other in others if isinstance(other, BaseException)]
 
 
-def _place(error: BaseException) -> tuple[int, int]:
+def _place(error: BaseException, name: str) -> tuple[int, int]:
     """Line and column, from 1, of the innermost frame that is the snippet's own; zeros when there is none."""
-    if isinstance(error, SyntaxError) and error.filename == SNIPPET:
+    if isinstance(error, SyntaxError) and error.filename == name:
         return max(error.lineno or 0, 0), max(error.offset or 0, 0)
     last: TracebackType | None = None
     step = error.__traceback__
     while step is not None:
-        if step.tb_frame.f_code.co_filename == SNIPPET:
+        if step.tb_frame.f_code.co_filename == name:
             last = step
         step = step.tb_next
     if last is None:
         return 0, 0
-    return last.tb_lineno or 0, _column(last)
+    return last.tb_lineno or 0, _column(last, name)
 
 
-def _column(step: TracebackType) -> int:
+def _column(step: TracebackType, name: str) -> int:
     """The column in characters: the compiler counts bytes of UTF-8."""
     import _wasmeval
     from itertools import islice
@@ -170,30 +169,30 @@ def _column(step: TracebackType) -> int:
     positions = next(islice(step.tb_frame.f_code.co_positions(), step.tb_lasti // 2, None), None)
     if positions is None or positions[0] is None or positions[2] is None:
         return 0
-    lines = _wasmeval.source().split("\n")
+    lines = _wasmeval.source(name).split("\n")
     if positions[0] > len(lines):
         return 0
     before = lines[positions[0] - 1].encode("utf-8", "replace")[: positions[2]]
     return len(before.decode("utf-8", "replace")) + 1
 
 
-def _traceback(error: BaseException) -> str:
+def _traceback(error: BaseException, name: str) -> str:
     try:
         _shorten(error)
-        _quote(error)
+        _quote(error, name)
         told = traceback.TracebackException(type(error), error, error.__traceback__)
         return "".join(told.format())
     except Exception:
         return "".join(traceback.format_exception_only(type(error), error))
 
 
-def _quote(error: BaseException) -> None:
+def _quote(error: BaseException, name: str) -> None:
     """Gives a syntax error of the snippet its line. The compiler looks for it in a file, where the snippet never was."""
     import _wasmeval
 
-    if not (isinstance(error, SyntaxError) and error.filename == SNIPPET and error.text is None and error.lineno):
+    if not (isinstance(error, SyntaxError) and error.filename == name and error.text is None and error.lineno):
         return
-    lines = _wasmeval.source().split("\n")
+    lines = _wasmeval.source(name).split("\n")
     if error.lineno <= len(lines):
         error.text = lines[error.lineno - 1] + "\n"
 

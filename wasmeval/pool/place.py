@@ -1,0 +1,39 @@
+"""Place: where a session lives: one worker, until that worker is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from wasmeval.pool.process import WorkerProcess
+from wasmeval.worker.frames import MalformedFrame
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A live session as the pool knows it. `worker` is None once it is lost: closed, or its worker died."""
+
+    number: int
+    runtime: str
+    worker: WorkerProcess | None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be done with it any more."""
+        return self.worker is None
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """Somebody wants a session's state; it comes in pieces. `settle` is called once."""
+
+    place: Place
+    settle: Callable[[bytes | Exception], None]
+    most_bytes: int
+    pieces: bytearray = field(default_factory=bytearray)
+
+    def add(self, piece: bytes) -> None:
+        """Another piece. Raises MalformedFrame when they are more than any state can be."""
+        self.pieces += piece
+        if len(self.pieces) > self.most_bytes:
+            raise MalformedFrame("a session's state that is larger than it can be")

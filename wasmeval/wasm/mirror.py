@@ -1,0 +1,104 @@
+"""Mirror: a session's instance as it was after its last good step: its own pages, its files, what it is beside them.
+
+It is kept while the next step runs, so that one which ends badly leaves no trace: a new instance then takes the place of
+the one that is lost. It is also what a fork begins with, and what a snapshot is made of.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterator
+
+from wasmeval.limits import CEILINGS
+from wasmeval.wasm import capi, saved
+from wasmeval.wasm.instance import Image, Instance, Rest
+from wasmeval.wasm.pages import PAGE_BYTES, Pagemap, Run
+from wasmeval.wasm.saved import Saved
+
+_MAP_NORESERVE = 0x4000
+"""Of mman.h; Python's module has no name for it."""
+
+
+class Mirror:
+    """Pages stand at the same place as in the guest's memory; what the guest never wrote takes no memory here either."""
+
+    def __init__(self) -> None:
+        assert CEILINGS.memory_bytes
+        # Address space, not memory.
+        self._memory = mmap.mmap(
+            -1, CEILINGS.memory_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        )
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._runs: list[Run] = []
+        self._rest: Rest | None = None
+        self._files: Saved | None = None
+
+    @property
+    def rest(self) -> Rest:
+        """Of the instance, when it was last taken."""
+        assert self._rest is not None
+        return self._rest
+
+    @property
+    def files(self) -> Saved | None:
+        """Its files; None when it never had looked at one."""
+        return self._files
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been taken yet."""
+        return self._rest is None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that its pages take."""
+        return PAGE_BYTES * sum(count for _, count in self._runs)
+
+    def take(self, instance: Instance, pagemap: Pagemap) -> None:
+        """Be what `instance`, which rests, is now."""
+        rest = instance.rest()
+        runs = pagemap.own(instance.base, rest.memory_bytes)
+        for first, count in runs:
+            capi.write(
+                self._base + first * PAGE_BYTES, instance.base + first * PAGE_BYTES, count * PAGE_BYTES
+            )
+        self._files = saved.save(instance.wasi, self._files)
+        self._runs, self._rest = runs, rest
+
+    def instance(self, image: Image) -> Instance:
+        """A new instance that is what was taken. Raises Trapped."""
+        instance = Instance(image, self.rest)
+        for first, count in self._runs:
+            capi.write(
+                instance.base + first * PAGE_BYTES, self._base + first * PAGE_BYTES, count * PAGE_BYTES
+            )
+        if self._files is not None:
+            saved.give(self._files, instance.wasi)
+        return instance
+
+    def twin(self) -> Mirror:
+        """Another one of the same."""
+        twin = Mirror()
+        for first, count in self._runs:
+            capi.write(twin._base + first * PAGE_BYTES, self._base + first * PAGE_BYTES, count * PAGE_BYTES)
+        twin._runs, twin._rest, twin._files = self._runs, self._rest, self._files
+        return twin
+
+    def pages(self) -> Iterator[tuple[int, bytes]]:
+        """The address and the bytes of each run of its pages."""
+        for first, count in self._runs:
+            yield first * PAGE_BYTES, capi.read(self._base + first * PAGE_BYTES, count * PAGE_BYTES)
+
+    def put(self, rest: Rest, files: Saved | None) -> None:
+        """Be empty pages, this rest and these files: `put_pages` then gives the pages."""
+        self._runs, self._rest, self._files = [], rest, files
+
+    def put_pages(self, address: int, data: bytes) -> None:
+        """Of a mirror that is made from a snapshot. Addresses are of pages, within the memory, and go up."""
+        capi.write(self._base + address, data, len(data))
+        self._runs.append((address // PAGE_BYTES, len(data) // PAGE_BYTES))
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self._memory.close()
