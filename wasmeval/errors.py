@@ -11,6 +11,7 @@ A snippet's failure is never an exception: it is a `Result`. These are raised fo
         ├── Unavailable        not reachable, shutting down or lost mid-call; a retry is safe but for effects
         ├── ResourceExhausted  full; nothing ran, a retry after `retry_after_seconds` is safe
         ├── DeadlineExceeded   the call's own time-out passed before a Result arrived; the guest was stopped
+        ├── SessionLost        a live session's worker died; its checkpoints, and what was stored of it, survive
         └── Internal           a bug of ours or of the transport; the pool stays usable
 """
 
@@ -84,6 +85,11 @@ class ResourceExhausted(ServiceError):
 
 class DeadlineExceeded(ServiceError):
     """The call's own time-out passed before a Result arrived. The guest was stopped."""
+
+
+class SessionLost(ServiceError):
+    """The worker of a live session died. Of the session survives what was stored: its checkpoints, and with
+    `durability="step"` everything that was answered. A retry has no point; restoring a checkpoint has."""
 
 
 class Internal(ServiceError):
