@@ -109,7 +109,9 @@ class RedisStore(Store):
         self._prefix = prefix
         self._wait_replicas = wait_replicas
         self._wait_milliseconds = max(1, int(timeout_seconds * 500))
-        given = {} if password is None else {"password": password}
+        given: dict[str, Any] = {} if password is None else {"password": password}
+        if not url.startswith("unix:"):
+            given["socket_keepalive"] = True
         try:
             # Its own repetitions would do a swap twice, and call the second a conflict.
             self._client: Any = redis.Redis.from_url(
@@ -117,10 +119,9 @@ class RedisStore(Store):
                 retry=Retry(NoBackoff(), 0),
                 socket_connect_timeout=CONNECT_SECONDS,
                 socket_timeout=timeout_seconds,
-                socket_keepalive=True if not url.startswith("unix:") else None,
                 **given,
             )
-        except (ValueError, TypeError):
+        except ValueError:
             raise InvalidArgument("store", "not a URL of a Redis server; see docs/stores.md") from None
         try:
             self._check_server()
@@ -138,7 +139,8 @@ class RedisStore(Store):
         options = options_of(parts, _OPTIONS)
         query = urlencode({name: options[name] for name in _PASSED_ON if name in options}, quote_via=quote)
         return cls(
-            parts._replace(query=query).geturl(),
+            # Not geturl: it knows no `//` of unix.
+            f"{parts.scheme}://{parts.netloc}{parts.path}?{query}",
             password=_password(options.get("password_file")),
             prefix=options.get("prefix", "wasmeval:"),
             wait_replicas=int(number_in(options, "wait_replicas", 0)),

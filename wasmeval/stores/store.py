@@ -20,6 +20,8 @@ MOST_RECORD_BYTES = 1 << 20
 """What a record may have; the state of a session is far below, and its snapshot is a blob."""
 
 _KEY = re.compile(rf"[a-z0-9_./-]{{1,{MOST_KEY_CHARACTERS}}}")
+# An ETag of S3, with its quotes, or what new_version gives.
+_VERSION = re.compile(r'"[\w.:/+=-]{1,200}"|[\w.:/+=-]{1,200}', re.ASCII)
 _PREFIX = re.compile(rf"[a-z0-9_./-]{{0,{MOST_KEY_CHARACTERS}}}")
 
 
@@ -66,12 +68,14 @@ class Store(ABC):
     def swap(self, key: str, data: bytes, version: str) -> str:
         """Replace the record, and return its new version. Raises Conflict unless `version` is the current one,
         StoreUnavailable when it may have been replaced."""
-        return self._swap(check_key(key), _checked_record(data), version)
+        check_key(key)
+        _checked_record(data)
+        return self._swap(key, data, self._possible(key, version))
 
     def remove(self, key: str, version: str) -> None:
         """Remove the record. Raises Conflict unless `version` is the current one, StoreUnavailable when it may have
         been removed."""
-        self._remove(check_key(key), version)
+        self._remove(check_key(key), self._possible(key, version))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys of records that begin with `prefix`, each once, fetched as they are asked for.
@@ -145,6 +149,12 @@ class Store(ABC):
 
     @abstractmethod
     def _blobs(self, prefix: str) -> Iterator[str]: ...
+
+    def _possible(self, key: str, version: str) -> str:
+        """`version`, when a store could have given it: others would mean `any` to S3, and `none` to Redis."""
+        if not _VERSION.fullmatch(version):
+            raise self._changed(key)
+        return version
 
     def _exists(self, key: str) -> Conflict:
         return Conflict(f"{self.name} has a record {key!r} already; get it first")
