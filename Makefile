@@ -64,7 +64,8 @@ build: install ## wheel and source distribution in dist/
 lock: install ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--no-header --upgrade --extra dev --extra otlp pyproject.toml --output-file requirements.lock
+		--no-header --upgrade --extra dev --extra otlp --extra redis --extra s3 \
+		pyproject.toml --output-file requirements.lock
 
 clean: ## remove all that can be made again, .venv included
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,6 +31,7 @@ LAYERS = (
     ("worker",),
     ("wasm",),
     ("runtimes", "config", "telemetry"),
+    ("stores",),
     ("requests",),
     ("tools", "events"),
     ("model", "inputs", "address"),
@@ -86,6 +87,7 @@ ONLY = {
         "paths",
         "errors",
     },
+    "stores": {"limits", "paths", "errors"},
 }
 
 # Who may import a package that is not ours.
@@ -97,6 +99,10 @@ HOMES = {
     "opentelemetry": {"telemetry"},
     "httpx": {"egress"},
     "httpcore": {"egress"},
+    "redis": {"stores"},
+    "boto3": {"stores"},
+    "botocore": {"stores"},
+    "minio": {"stores"},
 }
 
 

@@ -6,7 +6,11 @@ A snippet's failure is never an exception: it is a `Result`. These are raised fo
     ├── InvalidArgument        the caller's: a request that can never work; also a ValueError
     ├── FailedPrecondition     the caller's: a message of a conversation that came out of order
     ├── EvaluationError        the snippet's, and only from Result.raise_for_status()
-    ├── SetupError             the machine's: an image, a cache, a jail or a library is not as it must be
+    ├── SetupError             the machine's: an image, a cache, a jail, a store or a library is not as it must be
+    ├── Conflict               nobody's: another changed the record first; nothing was written, read it again
+    ├── NotFound               the caller's: no blob has this key, perhaps no more; a retry gives the same answer
+    ├── StoreUnavailable       the store's: not reachable, full or too slow; whether a change was made is not known
+    │   └── StoreDamaged       the store's: what lies under one key is not what was written; no retry helps
     └── ServiceError           the service's own failure; no Result was produced
         ├── Unavailable        not reachable, shutting down or lost mid-call; a retry is safe but for effects
         ├── ResourceExhausted  full; nothing ran, a retry after `retry_after_seconds` is safe
@@ -60,6 +64,33 @@ class EvaluationError(WasmevalError):
 
 class SetupError(WasmevalError):
     """This machine or installation cannot run guests safely; the message says what to do about it."""
+
+
+class Conflict(WasmevalError):
+    """The record is not as the caller last saw it: another made, changed or removed it first. Nothing was written.
+
+    Nobody's fault. Sending the same again gives the same answer; `get` the record, judge it anew, then try.
+    """
+
+
+class NotFound(WasmevalError):
+    """No blob has this key: it was never put, or was removed since. Everything else in the store is as it was."""
+
+
+class StoreUnavailable(WasmevalError):
+    """The store's fault: it is not reachable, full, not allowed or too slow. The message names it, not its credentials.
+
+    What was durable stays so. After `get`, `keys`, `put_blob`, `get_blob`, `remove_blob` and `blobs` a retry is safe.
+    After `create`, `swap` and `remove` the change may have been made and only its answer lost: `get` the record to
+    know, before anything else is tried.
+    """
+
+
+class StoreDamaged(StoreUnavailable):
+    """What lies under this key is not what was written there: cut short, or changed by another program.
+
+    A retry gives the same answer, until the key's file or object is restored or removed by hand. Other keys are whole.
+    """
 
 
 class ServiceError(WasmevalError):
