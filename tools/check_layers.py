@@ -23,8 +23,10 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
+    ("retained",),
     ("dialogue", "streams", "plans", "backstage", "offering"),
     ("wire", "service", "conversation"),
+    ("sessions",),
     ("attendant",),
     ("offer",),
     ("pool", "egress", "preopens"),
@@ -34,7 +36,7 @@ LAYERS = (
     ("stores",),
     ("requests",),
     ("tools", "events"),
-    ("model", "inputs", "address"),
+    ("model", "inputs", "address", "session"),
     ("grants",),
     ("limits", "paths"),
     ("errors", "v1"),
@@ -88,6 +90,7 @@ ONLY = {
         "errors",
     },
     "stores": {"limits", "paths", "errors"},
+    "sessions": {"stores", "model", "session", "limits", "errors"},
 }
 
 # Who may import a package that is not ours.
@@ -99,6 +102,7 @@ HOMES = {
     "opentelemetry": {"telemetry"},
     "httpx": {"egress"},
     "httpcore": {"egress"},
+    "zstandard": {"sessions"},
     "redis": {"stores"},
     "boto3": {"stores"},
     "botocore": {"stores"},

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_bytes
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
@@ -28,6 +29,11 @@ from wasmeval.service import Policy, prepare, runtime_infos
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wasm.cache import CompileProgress
 
+if TYPE_CHECKING:
+    from wasmeval.retained import Held, Retained
+    from wasmeval.session import Checkpoint, SessionInfo
+    from wasmeval.stores import Store
+
 Mounts = Sequence[str] | Mapping[str, Folder | str | Path]
 """Names that the evaluator was given folders for, or names with folders of this machine; a bare path is read-only."""
 
@@ -40,7 +46,9 @@ class Evaluator:
     `ceilings` are the limits that apply where a call sets none, and that no call gets past. With `require_jail`
     it refuses to start where the kernel lacks a layer of the workers' jail. `folders` may be mounted by name in every
     call; `http` is the most that any call's policy can allow, all public hosts by default, and `credentials` are what
-    its rules may name. Close it, or use it as a context manager; it does not survive a fork.
+    its rules may name. Sessions sleep in `store`, by default in this process's memory, as snapshots that are sealed
+    with `snapshot_key`; who gives a store gives the key as well, or nobody else can go on with them. Close it, or use
+    it as a context manager; it does not survive a fork.
 
     Raises SetupError when this machine cannot run guests, InvalidArgument for a default above its ceiling.
     """
@@ -54,6 +62,8 @@ class Evaluator:
         folders: Mapping[str, Folder | str | Path] | None = None,
         http: HttpCeiling = HttpCeiling.ANY_PUBLIC,
         credentials: Mapping[str, Credential] | None = None,
+        store: Store | None = None,
+        snapshot_key: bytes | None = None,
         require_jail: bool = False,
         cache_dir: Path | None = None,
         progress: Callable[[CompileProgress], None] | None = None,
@@ -78,6 +88,9 @@ class Evaluator:
         )
         self._egress = Egress(http, credentials or {})
         self._offer = Offer(self._egress, _folders(folders or {}))
+        self._store, self._snapshot_key = store, snapshot_key
+        self._sessions: Retained | None = None
+        self._opening = threading.Lock()
         self._backstage = Backstage()
         self._pool = BlockingPool(settings, self._catalogue)
         self._pool.start(progress)
@@ -114,11 +127,35 @@ class Evaluator:
             tool_time_counts=tool_time_counts,
         )  # fmt: skip
         offer = self._offered(mounts)
-        job = self._prepare(request, offer)
-        if job.grants is None:
-            return self._pool.evaluate_many([job], timeout)[0]
-        conversation = EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
-        return drive(conversation, toolbox, on_output, stdin)
+        return self._perform(self._prepare(request, offer), offer, toolbox, on_output, stdin, timeout)
+
+    def session(
+        self,
+        language: str = "python",
+        *,
+        limits: Limits | None = None,
+        total_fuel: int | None = None,
+        idle_seconds: float | None = None,
+        life_seconds: float | None = None,
+        durability: str | None = None,
+    ) -> EmbeddedSession:
+        """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
+
+        Close it, or use it as a context manager.
+        """
+        from wasmeval.session import options_of
+
+        options = options_of(
+            limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
+            durability=durability,
+        )  # fmt: skip
+        runtime = self._catalogue.for_language(language)
+        held = self._retained().create(language, runtime.translates_to or runtime.name, options)
+        return EmbeddedSession(self, held)
+
+    def attach(self, session_id: str) -> EmbeddedSession:
+        """The session of that id: one of this evaluator's, or one that sleeps in its store. Raises NotFound."""
+        return EmbeddedSession(self, self._retained().find(session_id))
 
     def converse(
         self,
@@ -178,6 +215,37 @@ class Evaluator:
     ) -> None:
         self.close()
 
+    def _retained(self) -> Retained:
+        with self._opening:
+            if self._sessions is None:
+                # Not before there is a session: they take their time to load.
+                from wasmeval.retained import Retained
+                from wasmeval.sessions import Keeper, Sealer
+                from wasmeval.stores import open_store
+
+                images = {runtime.name: runtime.image_sha256 for runtime in self._catalogue.runtimes}
+                keeper = Keeper(
+                    self._store or open_store("memory:"),
+                    Sealer(self._snapshot_key or token_bytes(32)),
+                    images,
+                )
+                self._sessions = Retained(self._pool, keeper)
+            return self._sessions
+
+    def _perform(
+        self,
+        job: Job,
+        offer: Offer,
+        toolbox: Toolbox,
+        on_output: OnOutput | None,
+        stdin: Stdin | None,
+        timeout: float | None,
+    ) -> Result:
+        if job.grants is None:
+            return self._pool.evaluate_many([job], timeout)[0]
+        conversation = EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
+        return drive(conversation, toolbox, on_output, stdin)
+
     def _prepare(self, request: Request, offer: Offer) -> Job:
         return prepare(request, self._catalogue, self._policy, offer)
 
@@ -196,6 +264,99 @@ class Evaluator:
                 conversation = EmbeddedConversation(self._pool, self._backstage, self._offer, job, timeout)
                 conversations.append(stack.enter_context(conversation))
             return [drive(conversation, Toolbox({}), None, None) for conversation in conversations]
+
+
+class EmbeddedSession:
+    """A session of an Evaluator; the same methods as `ServiceSession`. Threads may share it: its steps run one at a
+    time, in the order in which they came."""
+
+    def __init__(self, evaluator: Evaluator, held: Held) -> None:
+        self._evaluator = evaluator
+        self._held = held
+
+    @property
+    def id(self) -> str:
+        """For `attach`. Nobody can guess it; whoever knows it can use the session."""
+        return self._held.id
+
+    @property
+    def info(self) -> SessionInfo:
+        """What it is and has spent."""
+        return self._held.info
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """The moments it can go back to, the oldest first."""
+        return self._held.checkpoints
+
+    def evaluate(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Mounts = (),
+        http: HttpPolicy | None = None,
+        tools: Mapping[str, Function] | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Runs the session's next step, as `Evaluator.evaluate` runs a snippet: it sees what the steps before it left.
+
+        A step that raises leaves what it did until then. One that ends by fuel, deadline, memory, `timeout` or a crash
+        leaves the session as it was before it, and `Result.rolled_back` says so. While another step runs this one
+        waits, or, with `wait=False`, raises ResourceExhausted. Raises SessionLost when the session's worker died.
+        """
+        if on_output is not None or stdin is not None:
+            check_callbacks(on_output, stdin)
+        options = self._held.live.record.options
+        language = self._held.live.record.language
+        limits = (limits or Limits()).within(options.limits, options.limits)
+        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
+        toolbox = Toolbox(tools) if tools else _NO_TOOLS
+        request = request_of(
+            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
+            tool_time_counts=tool_time_counts,
+        )  # fmt: skip
+        evaluator = self._evaluator
+        offer = evaluator._offered(mounts)
+        job = evaluator._prepare(request, offer)
+        return self._held.step(
+            job, lambda job: evaluator._perform(job, offer, toolbox, on_output, stdin, timeout), wait=wait
+        )
+
+    def fork(self) -> EmbeddedSession:
+        """Another session that goes on from here; each then goes its own way."""
+        return EmbeddedSession(self._evaluator, self._held.fork())
+
+    def checkpoint(self) -> Checkpoint:
+        """A moment to go back to: now."""
+        return self._held.checkpoint()
+
+    def restore(self, checkpoint: Checkpoint | str) -> None:
+        """Goes back to a checkpoint, files included. Raises NotFound when it is none of this session's."""
+        self._held.restore(checkpoint if isinstance(checkpoint, str) else checkpoint.id)
+
+    def hibernate(self) -> None:
+        """Puts it to sleep in the store, where it takes no worker. The next step wakes it."""
+        self._held.hibernate()
+
+    def close(self) -> None:
+        """Ends it, with its checkpoints. Safe to call twice."""
+        self._held.close()
+
+    def __enter__(self) -> EmbeddedSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _names(mounts: Mounts) -> Sequence[str]:

@@ -7,6 +7,7 @@ A snippet's failure is never an exception: it is a `Result`. These are raised fo
     ├── FailedPrecondition     the caller's: a message of a conversation that came out of order
     ├── EvaluationError        the snippet's, and only from Result.raise_for_status()
     ├── SetupError             the machine's: an image, a cache, a jail, a store or a library is not as it must be
+    ├── SnapshotRefused        the store's or the key's: a snapshot is damaged, foreign or sealed with another key
     ├── Conflict               nobody's: another changed the record first; nothing was written, read it again
     ├── NotFound               the caller's: no blob has this key, perhaps no more; a retry gives the same answer
     ├── StoreUnavailable       the store's: not reachable, full or too slow; whether a change was made is not known
@@ -74,7 +75,15 @@ class Conflict(WasmevalError):
 
 
 class NotFound(WasmevalError):
-    """No blob has this key: it was never put, or was removed since. Everything else in the store is as it was."""
+    """There is no such session, checkpoint or blob: it never was, or was removed since, or its life has ended. A
+    session of another tenant is not there either. Everything else is as it was."""
+
+
+class SnapshotRefused(WasmevalError):
+    """A snapshot was not sealed with this key, is of something else, or is not whole. Nothing of it was used.
+
+    The operator's to look into: somebody changed what lies in the store, or the key is not the one it was sealed with.
+    """
 
 
 class StoreUnavailable(WasmevalError):

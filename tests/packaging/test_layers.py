@@ -81,5 +81,5 @@ def test_a_circle_inside_a_room_is_found(package: Path) -> None:
 
 
 def test_a_new_module_needs_a_place(package: Path) -> None:
-    write(package, "sessions", "")
-    assert check(package) == ["wasmeval.sessions has no place in LAYERS"]
+    write(package, "novelty", "")
+    assert check(package) == ["wasmeval.novelty has no place in LAYERS"]

@@ -14,6 +14,7 @@ import pytest
 
 from tests.guests import worker_pids
 from wasmeval import Evaluator
+from wasmeval.wasm.pages import PAGEMAP_SCAN
 from wasmeval.worker import jail
 
 pytestmark = pytest.mark.skipif(
@@ -72,6 +73,7 @@ found = {
     "socket unix": attempt(libc.socket, 1, 1, 0),
     "socket netlink": attempt(libc.socket, 16, 3, 0),
     "socketpair": attempt(libc.socketpair, 1, 1, 0, buffer),
+    "ioctl": attempt(libc.ioctl, 0, ctypes.c_ulong(0x5401), buffer),
     "connect": attempt(libc.connect, ours.fileno(), buffer, 16),
     "bind": attempt(libc.bind, ours.fileno(), buffer, 16),
     "fork": attempt(libc.fork),
@@ -218,9 +220,10 @@ def test_a_real_worker_has_no_environment_and_no_descriptors(evaluator: Evaluato
     assert os.readlink(proc(pid, "cwd")) == "/"
     open_files = {entry.name: os.readlink(entry) for entry in proc(pid, "fd").iterdir()}
     rest = {number: name for number, name in open_files.items() if name != "/dev/null"}
-    # Its channel, and what it has mapped: the page it shares with the pool, compiled code, the library.
+    # Its channel, its page map, and what it has mapped: the page it shares with the pool, compiled code, the library.
     kinds = [name.partition(":")[0].rpartition(".")[2] for name in rest.values()]
-    assert sorted(kinds) == ["/memfd", "cwasm", "cwasm", "cwasm", "socket", "zip"]
+    pagemap = f"/proc/{pid}/pagemap"
+    assert sorted(kinds) == ["/memfd", pagemap, "cwasm", "cwasm", "cwasm", "socket", "zip"]
     for number, name in rest.items():
         if name.endswith((".cwasm", ".zip")):
             flags = next(
@@ -267,7 +270,7 @@ def test_the_filter_for_each_machine(machine: str) -> None:
     program = jail._filter(audit, numbers, pid)
     allow, deny, kill = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000
     for number in range(1024):
-        expected = {n for name, n in numbers.items() if name != "tgkill"}
+        expected = {n for name, n in numbers.items() if name not in ("tgkill", "ioctl")}
         assert run_filter(program, audit, number) == (allow if number in expected else deny), number
         assert run_filter(program, 0x40000003, number) == kill
         assert run_filter(program, audit, number | 0x40000000) == deny
@@ -275,6 +278,8 @@ def test_the_filter_for_each_machine(machine: str) -> None:
         assert run_filter(program, audit, numbers[name], (0, 4096, 3)) == allow
         for protection in (4, 5, 6, 7, 4 | 1 << 40):
             assert run_filter(program, audit, numbers[name], (0, 4096, protection)) == deny
+    assert run_filter(program, audit, numbers["ioctl"], (5, PAGEMAP_SCAN, 4096)) == allow
+    assert run_filter(program, audit, numbers["ioctl"], (5, 0x5401, 4096)) == deny
     assert run_filter(program, audit, numbers["tgkill"], (pid, pid, 6)) == allow
     assert run_filter(program, audit, numbers["tgkill"], (pid + 1, pid, 6)) == deny
 

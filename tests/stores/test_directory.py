@@ -55,7 +55,9 @@ def test_everything_is_made_for_its_owner_alone(folder: Path) -> None:
 def test_a_folder_that_others_can_write_is_refused(folder: Path, where: str, bits: int) -> None:
     DirectoryStore(folder).close()
     (folder / where).chmod(bits)
-    with pytest.raises(SetupError, match="belongs to another user or could be written by others; use another folder"):
+    with pytest.raises(
+        SetupError, match="belongs to another user or could be written by others; use another folder"
+    ):
         DirectoryStore(folder)
 
 
@@ -366,9 +368,7 @@ def test_two_listings_at_once_take_nothing_from_each_other(store: DirectoryStore
     for number in range(3000):
         (folder / "blobs" / f"b{number:04}").touch()
     found: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(len(list(store.blobs())))) for _ in range(6)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(len(list(store.blobs())))) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

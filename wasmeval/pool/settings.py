@@ -17,8 +17,9 @@ def available_cpus() -> int:
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
     """`concurrency`: evaluations inside one worker at once, most of them waiting; `queue_size`: how many more
-    may wait outside; `sessions`: live sessions inside one worker; `ready`: prepared instances a worker keeps of each runtime; `slice_seconds`: how long one
-    guest runs before the next; `worker_memory_bytes`: what a worker's guests together may grow by;
+    may wait outside; `sessions`: live sessions inside one worker; `ready`: prepared instances a worker keeps of each
+    runtime; `slice_seconds`: how long one guest runs before the next; `worker_memory_bytes`: what a worker's guests
+    together may grow by;
     `max_memory_bytes`: the most one guest may have; `held_bytes`: code and inputs of all evaluations that wait or run,
     together; `grace_seconds`: how long past its deadline an evaluation
     may stay unanswered before its worker is killed; `require_jail`: refuse to start when a layer of the jail is

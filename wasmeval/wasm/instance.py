@@ -52,8 +52,8 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What an instance that rests is beside its pages and its files: the size of its memory, and the address and size of
-    its request buffer."""
+    """What an instance that rests is beside its pages and its files: the size of its memory, and the address and size
+    of its request buffer."""
 
     memory_bytes: int
     request: int

@@ -1,7 +1,7 @@
 """Mirror: a session's instance as it was after its last good step: its own pages, its files, what it is beside them.
 
-It is kept while the next step runs, so that one which ends badly leaves no trace: a new instance then takes the place of
-the one that is lost. It is also what a fork begins with, and what a snapshot is made of.
+It is kept while the next step runs, so that one which ends badly leaves no trace: a new instance then takes the place
+of the one that is lost. It is also what a fork begins with, and what a snapshot is made of.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _MAP_NORESERVE = 0x4000
 
 
 class Mirror:
-    """Pages stand at the same place as in the guest's memory; what the guest never wrote takes no memory here either."""
+    """Pages stand at the same place as in the guest's memory; what the guest never wrote takes no memory here
+    either."""
 
     def __init__(self) -> None:
         assert CEILINGS.memory_bytes
@@ -33,6 +34,7 @@ class Mirror:
         self._runs: list[Run] = []
         self._rest: Rest | None = None
         self._files: Saved | None = None
+        self._link = saved.Link()
 
     @property
     def rest(self) -> Rest:
@@ -63,7 +65,7 @@ class Mirror:
             capi.write(
                 self._base + first * PAGE_BYTES, instance.base + first * PAGE_BYTES, count * PAGE_BYTES
             )
-        self._files = saved.save(instance.wasi, self._files)
+        self._files = self._link.save(instance.wasi)
         self._runs, self._rest = runs, rest
 
     def instance(self, image: Image) -> Instance:
@@ -73,8 +75,9 @@ class Mirror:
             capi.write(
                 instance.base + first * PAGE_BYTES, self._base + first * PAGE_BYTES, count * PAGE_BYTES
             )
+        self._link = saved.Link()
         if self._files is not None:
-            saved.give(self._files, instance.wasi)
+            self._link.give(self._files, instance.wasi)
         return instance
 
     def twin(self) -> Mirror:

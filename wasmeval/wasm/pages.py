@@ -77,7 +77,9 @@ class Pagemap:
         runs: list[Run] = []
         argument, regions = self._argument, self._regions
         argument.start, argument.end = address, address + size
-        while argument.start < argument.end:
+        count = _MOST_RUNS
+        # An answer that is not full is the last one; where the walk then ended is not told reliably (Linux 6.18).
+        while count == _MOST_RUNS and argument.start < argument.end:
             count = _libc.ioctl(self._file, ctypes.c_ulong(PAGEMAP_SCAN), ctypes.byref(argument))
             if count < 0:
                 code = ctypes.get_errno()
@@ -89,7 +91,8 @@ class Pagemap:
                     runs[-1] = runs[-1][0], runs[-1][1] + pages
                 else:
                     runs.append((first, pages))
-            argument.start = argument.walk_end
+            if count:
+                argument.start = max(argument.walk_end, regions[3 * count - 2])
         return runs
 
     def _read(self, address: int, size: int) -> list[Run]:

@@ -24,39 +24,43 @@ class Gone(Node):
 
 @dataclass(slots=True)
 class Saved:
-    """`twins` says which of the guest's nodes is which of ours, as long as the guest has changed nothing."""
+    """The trees, and the table of descriptors into them."""
 
     workspace: Workspace
     table: dict[int, Descriptor]
-    twins: dict[Node, Node]
-
-    @property
-    def changes(self) -> int:
-        """How often the trees had been changed; see Quota."""
-        return self.workspace.quota.changes
 
 
-def save(guest: Descriptors, last: Saved | None = None) -> Saved | None:
-    """What `guest`, which rests, has of files; None when it has never looked at one. `last` is what it had before.
+class Link:
+    """What ties one guest to what was last saved of it: which of its nodes is which of the saved ones. While the guest
+    changes nothing of its trees, they need not be copied again."""
 
-    What it has open in folders of the host's is closed.
-    """
-    if guest.workspace is None:
-        return None
-    _close_host_files(guest)
-    table = guest.table
-    if last is not None and last.changes == guest.workspace.quota.changes:
-        workspace, twins = last.workspace, last.twins
-    else:
-        workspace, twins = guest.workspace.twin(_open_nodes(table))
-    return Saved(workspace, _copy_table(table, twins), twins)
+    __slots__ = ("_saved", "_twins")
 
+    def __init__(self) -> None:
+        self._saved: Saved | None = None
+        self._twins: dict[Node, Node] = {}
 
-def give(saved: Saved, guest: Descriptors) -> dict[Node, Node]:
-    """Let `guest`, which is new, have what was saved. Which of the saved nodes became which."""
-    workspace, twins = saved.workspace.twin(_open_nodes(saved.table))
-    guest.furnish(workspace, _copy_table(saved.table, twins, opens=True))
-    return twins
+    def save(self, guest: Descriptors) -> Saved | None:
+        """What `guest`, which rests, has of files; None when it has never looked at one.
+
+        What it has open in folders of the host's is closed.
+        """
+        if guest.workspace is None:
+            return None
+        _close_host_files(guest)
+        table, last = guest.table, self._saved
+        if last is not None and last.workspace.quota.changes == guest.workspace.quota.changes:
+            workspace = last.workspace
+        else:
+            workspace, self._twins = guest.workspace.twin(_open_nodes(table))
+        self._saved = Saved(workspace, _copy_table(table, self._twins))
+        return self._saved
+
+    def give(self, saved: Saved, guest: Descriptors) -> None:
+        """Let `guest`, which is new, have what was saved."""
+        workspace, twins = saved.workspace.twin(_open_nodes(saved.table))
+        guest.furnish(workspace, _copy_table(saved.table, twins, opens=True))
+        self._saved, self._twins = saved, {mine: its for its, mine in twins.items()}
 
 
 def _open_nodes(table: Mapping[int, Descriptor]) -> Iterator[Node]:
@@ -68,7 +72,7 @@ def _copy_table(
 ) -> dict[int, Descriptor]:
     copied = {}
     for number, descriptor in table.items():
-        # What is in no writable tree is the same for all: the library, the root.
+        # What is in the library is the same for all.
         node = twins.get(descriptor.node, descriptor.node)
         copied[number] = copy = Descriptor(node, descriptor.rights, descriptor.inheriting, descriptor.flags)
         copy.position, copy.listing = descriptor.position, descriptor.listing

@@ -453,8 +453,8 @@ class Scheduler:
         )
 
     def _end(self, task: Task, result: Result, *, gives_files: bool = True, is_good: bool = False) -> None:
-        """It is over. `gives_files`: it may keep its files until they are sent, and its result waits for that. `is_good`:
-        a session whose step it was goes on with its instance."""
+        """It is over. `gives_files`: it may keep its files until they are sent, and its result waits for that.
+        `is_good`: a session whose step it was goes on with its instance."""
         session = task.session if task.session is not None and task.session.runs else None
         if session is not None and not is_good:
             result = replace(result, rolled_back=True)

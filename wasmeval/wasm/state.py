@@ -217,13 +217,13 @@ def _restore(description: dict[str, Any], contents: bytes, library: Library) -> 
     quota.bytes = sum(node.size + NODE_BYTES for node in nodes[2:])
     quota.files = len(nodes) - 2
     workspace.restored(folder, tmp, _unsigned(description["last"]))
-    return Saved(workspace, _open(description["open"], nodes, workspace, library), {})
+    return Saved(workspace, _open(description["open"], nodes, workspace, library))
 
 
 def _fill(file: File, payload: Any, contents: bytes, at: int) -> int:
     size, pieces = payload
     for position, length in pieces:
-        _require(0 <= position and 0 < length and position + length <= size, "contents outside of their file")
+        _require(position >= 0 and length > 0 and position + length <= size, "contents outside of their file")
         _require(at + length <= len(contents), "contents that are not there")
         file.write(position, contents[at : at + length])
         at += length

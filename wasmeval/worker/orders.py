@@ -28,7 +28,8 @@ def encode_order(number: int, runtime: int, translator: int | None, job: Job) ->
     grants = _encode_grants(job.grants, limits) if job.grants else b""
     head = _EVALUATE.pack(
         number, runtime, _NO_TRANSLATOR if translator is None else translator,
-        job.session.number if job.session else 0, limits.fuel, limits.deadline_seconds, limits.memory_bytes, limits.output_bytes, limits.workspace_bytes, limits.workspace_files,
+        job.session.number if job.session else 0, limits.fuel, limits.deadline_seconds, limits.memory_bytes,
+        limits.output_bytes, limits.workspace_bytes, limits.workspace_files,
         len(job.code), len(job.inputs), len(grants),
     )  # fmt: skip
     return encode(Kind.EVALUATE, b"".join((head, job.code, job.inputs, grants)))

@@ -16,7 +16,8 @@ _PIECE_BYTES = 1 << 20
 
 
 def encode_open(number: int, runtime: int, state: bytes) -> Iterator[bytes]:
-    """The frames that begin session `number` of the runtime with this index, with `state`, or anew when that is empty."""
+    """The frames that begin session `number` of the runtime with this index, with `state`, or anew when that is
+    empty."""
     view = memoryview(state)
     for start in range(0, len(view), _PIECE_BYTES):
         yield encode(Kind.STATE, _NUMBER.pack(number) + view[start : start + _PIECE_BYTES])

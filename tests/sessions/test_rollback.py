@@ -1,0 +1,122 @@
+"""A step that ends badly leaves the session as it was before it, and says so; one that raises leaves what it did."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tests.sessions.conftest import MakeSession
+from wasmeval import DeadlineExceeded, Limits, Status
+from wasmeval.limits import MIB
+
+BAD_PYTHON = {
+    Status.FUEL_EXHAUSTED: ("while True: pass", Limits(fuel=50_000_000)),
+    Status.DEADLINE_EXCEEDED: ("import time; time.sleep(60)", Limits(deadline_seconds=0.2)),
+    Status.MEMORY_EXCEEDED: ("y = 'x' * 200_000_000", Limits(memory_bytes=64 * MIB)),
+}
+BAD_JAVASCRIPT = {
+    Status.FUEL_EXHAUSTED: ("for (;;);", Limits(fuel=50_000_000)),
+    Status.DEADLINE_EXCEEDED: ("await new Promise(r => setTimeout(r, 60000))", Limits(deadline_seconds=0.2)),
+    Status.MEMORY_EXCEEDED: (
+        "const a = []; for (;;) a.push(new Uint8Array(1 << 20).fill(1))",
+        Limits(memory_bytes=32 * MIB),
+    ),
+}
+
+
+@pytest.mark.parametrize("status", BAD_PYTHON)
+def test_a_bad_step_of_python_leaves_no_trace(begin: MakeSession, status: Status) -> None:
+    session = begin("python")
+    session.evaluate("import pathlib; x = [1]; f = open('a', 'w+'); f.write('one'); f.flush()")
+    code, limits = BAD_PYTHON[status]
+    for _ in range(2):
+        bad = session.evaluate(
+            f"x.append(2); f.write('two'); f.flush(); open('b', 'w').close()\n{code}", limits=limits
+        )
+        assert (bad.status, bad.rolled_back) == (status, True)
+        after = session.evaluate("[x, pathlib.Path('a').read_text(), pathlib.Path('b').exists(), f.tell()]")
+        assert (after.value, after.rolled_back) == ([[1], "one", False, 3], False)
+    assert session.info.steps == 3
+
+
+@pytest.mark.parametrize("status", BAD_JAVASCRIPT)
+def test_a_bad_step_of_javascript_leaves_no_trace(begin: MakeSession, status: Status) -> None:
+    session = begin("javascript")
+    session.evaluate("const fs = require('fs'); let x = [1]; fs.writeFileSync('a', 'one')")
+    code, limits = BAD_JAVASCRIPT[status]
+    for _ in range(2):
+        bad = session.evaluate(f"x.push(2); fs.writeFileSync('a', 'two'); {{ {code} }}", limits=limits)
+        assert (bad.status, bad.rolled_back) == (status, True)
+        assert session.evaluate("[x, fs.readFileSync('a', 'utf8')]").value == [[1], "one"]
+
+
+def test_a_step_that_ends_its_interpreter_is_rolled_back(begin: MakeSession) -> None:
+    session = begin("python")
+    session.evaluate("import os; x = 1")
+    ended = session.evaluate("x = 2; os._exit(3)")
+    assert (ended.status, ended.rolled_back) == (Status.ERROR, True)
+    assert session.evaluate("x").value == 1
+
+
+def test_a_first_step_that_ends_badly_leaves_a_session_that_has_not_begun(begin: MakeSession) -> None:
+    session = begin("python")
+    assert session.evaluate("x = 1\nwhile True: pass", limits=Limits(fuel=50_000_000)).rolled_back
+    assert session.evaluate("'x' in globals()").value is False
+    assert session.info.steps == 1
+
+
+def test_a_step_that_raises_leaves_what_it_did(begin: MakeSession) -> None:
+    session = begin("python")
+    raised = session.evaluate("x = 1\nraise ValueError('no')")
+    assert (raised.status, raised.rolled_back) == (Status.ERROR, False)
+    assert session.evaluate("x").value == 1
+    ended = session.evaluate("x = 2\nimport sys; sys.exit(3)")
+    assert (ended.status, ended.rolled_back) == (Status.ERROR, False)
+    assert session.evaluate("x").value == 2
+
+
+def test_a_value_that_is_too_large_leaves_what_the_step_did(begin: MakeSession) -> None:
+    session = begin("python")
+    result = session.evaluate("x = 'a' * 1000", limits=Limits(output_bytes=100))
+    assert (result.status, result.rolled_back) == (Status.OUTPUT_EXCEEDED, False)
+    assert session.evaluate("len(x)").value == 1000
+
+
+def test_a_step_that_is_given_up_is_rolled_back(begin: MakeSession) -> None:
+    session = begin("python")
+    session.evaluate("x = 1")
+    with pytest.raises(DeadlineExceeded):
+        session.evaluate("x = 2\nimport time; time.sleep(60)", timeout=0.3)
+    assert session.evaluate("x").value == 1
+
+
+def test_memory_is_the_sessions_own_limit_too(begin: MakeSession) -> None:
+    session = begin("python", limits=Limits(memory_bytes=64 * MIB))
+    result = session.evaluate("x = 'x' * 100_000_000", limits=Limits(memory_bytes=512 * MIB))
+    assert (result.status, result.limits.memory_bytes) == (Status.MEMORY_EXCEEDED, 64 * MIB)
+
+
+def test_other_sessions_of_the_worker_are_untouched(begin: MakeSession) -> None:
+    sessions = [begin("python") for _ in range(6)]
+    for number, session in enumerate(sessions):
+        session.evaluate(f"x = {number}")
+    stop = threading.Event()
+
+    def spoil() -> None:
+        while not stop.is_set():
+            assert (
+                sessions[0]
+                .evaluate("x = 'bad'\nwhile True: pass", limits=Limits(fuel=20_000_000))
+                .rolled_back
+            )
+
+    spoiler = threading.Thread(target=spoil)
+    spoiler.start()
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        assert [session.evaluate("x").value for session in sessions[1:]] == [1, 2, 3, 4, 5]
+    stop.set()
+    spoiler.join(30)
+    assert sessions[0].evaluate("x").value == 0

@@ -1,0 +1,227 @@
+"""Retained: the sessions of an embedded evaluator: the keeper's plans, driven by the threads that wait for them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from time import monotonic
+from typing import Any, TypeVar
+
+from wasmeval.errors import FailedPrecondition, ResourceExhausted
+from wasmeval.model import Job, Result, Status
+from wasmeval.pool import BlockingPool
+from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
+from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+
+T = TypeVar("T")
+
+
+class Turn:
+    """One at a time, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._taken = False
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether somebody has it."""
+        return self._taken
+
+    @contextlib.contextmanager
+    def take(self, *, wait: bool = True) -> Iterator[None]:
+        """Have it inside the block. Raises ResourceExhausted when it is taken and `wait` is False."""
+        with self._lock:
+            if not self._taken:
+                self._taken, mine = True, None
+            elif not wait:
+                raise ResourceExhausted("a step of this session is running; wait for it, or let steps queue")
+            else:
+                mine = threading.Lock()
+                mine.acquire()
+                self._waiting.append(mine)
+        try:
+            if mine is not None:
+                mine.acquire()
+        except BaseException:
+            self._leave(mine)
+            raise
+        try:
+            yield
+        finally:
+            self._leave(None)
+
+    def _leave(self, mine: threading.Lock | None) -> None:
+        with self._lock:
+            if mine is not None and mine in self._waiting:
+                self._waiting.remove(mine)
+            elif self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
+class Retained:
+    """All sessions of one evaluator. Threads may share it."""
+
+    def __init__(self, pool: BlockingPool, keeper: Keeper) -> None:
+        self._pool = pool
+        self._keeper = keeper
+        self._lock = threading.Lock()
+        self._held: dict[str, Held] = {}
+
+    def create(self, language: str, runtime: str, options: SessionOptions) -> Held:
+        """A new session."""
+        return self._hold(self.run(self._keeper.create(language, runtime, options)))
+
+    def find(self, session_id: str) -> Held:
+        """The session of that id. Raises NotFound."""
+        with self._lock:
+            held = self._held.get(session_id)
+        if held is not None:
+            return held
+        return self._hold(self.run(self._keeper.find(session_id)))
+
+    def close(self) -> None:
+        """Forget them; the pool, which is closed before, has none of them any more."""
+        with self._lock:
+            self._held.clear()
+
+    def run(self, plan: Plan[T]) -> T:
+        """What `plan` gives."""
+        answer: Any = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                effect = plan.send(answer) if failure is None else plan.throw(failure)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer, failure = None, None
+            try:
+                answer = self._do(effect)
+            except BaseException as error:
+                failure = error
+
+    def _do(self, effect: Effect) -> Any:
+        match effect:
+            case Do():
+                return effect.call()
+            case Open():
+                self._make_room()
+                return self._pool.open_session(effect.runtime, effect.state)
+            case Fork():
+                self._make_room()
+                return self._pool.fork_session(effect.place)
+            case State():
+                return self._pool.session_state(effect.place)
+            case Closing():
+                return self._pool.close_session(effect.place)
+
+    def _make_room(self) -> None:
+        """Put the session to sleep that was left alone longest, while there are as many live ones as may be."""
+        while True:
+            with self._lock:
+                live = [held for held in self._held.values() if held.live.is_live]
+                if len(live) < self._keeper.settings.most_live:
+                    return
+                idle = [held for held in live if not held.turn.is_taken]
+            if not idle:
+                raise ResourceExhausted(
+                    f"all {len(live)} live sessions are running a step; try again, or allow more"
+                )
+            # One that somebody begins to use just now stays; then another one is looked for.
+            with contextlib.suppress(ResourceExhausted):
+                min(idle, key=lambda held: held.used).hibernate(wait=False)
+
+    def _hold(self, live: Live) -> Held:
+        with self._lock:
+            return self._held.setdefault(live.record.id, Held(self, self._keeper, live))
+
+    def forget(self, held: Held) -> None:
+        """It is closed."""
+        with self._lock:
+            self._held.pop(held.id, None)
+
+
+class Held:
+    """One session: whoever uses it takes its turn."""
+
+    def __init__(self, sessions: Retained, keeper: Keeper, live: Live) -> None:
+        self._sessions = sessions
+        self._keeper = keeper
+        self.live = live
+        self.turn = Turn()
+        self.used = monotonic()
+        self._is_closed = False
+
+    @property
+    def id(self) -> str:
+        """Which nobody can guess."""
+        return self.live.record.id
+
+    @property
+    def info(self) -> SessionInfo:
+        """As it is now."""
+        return self.live.record.info(is_live=self.live.is_live)
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Those it can go back to, the oldest first."""
+        return self.live.record.checkpoints
+
+    def step(self, job: Job, run: Callable[[Job], Result], *, wait: bool = True) -> Result:
+        """What `run` gives for the job of the next step. Raises ResourceExhausted when another one runs and `wait` is
+        False."""
+        with self._turn(wait=wait):
+            left = self._keeper.check_step(self.live)
+            self._sessions.run(self._keeper.wake(self.live))
+            limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
+            # What this raises (a time-out, Ctrl-C) stops the step, and its worker goes back to the last good one.
+            result = run(replace(job, limits=limits, session=self.live.place))
+            if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
+                result = replace(result, rolled_back=True)
+            self._sessions.run(self._keeper.stepped(self.live, result))
+            return result
+
+    def fork(self) -> Held:
+        """Another session that goes on from here."""
+        with self._turn():
+            return self._sessions._hold(self._sessions.run(self._keeper.fork(self.live)))
+
+    def checkpoint(self) -> Checkpoint:
+        """A moment to go back to."""
+        with self._turn():
+            return self._sessions.run(self._keeper.checkpoint(self.live))
+
+    def restore(self, checkpoint_id: str) -> None:
+        """Go back to it."""
+        with self._turn():
+            self._sessions.run(self._keeper.restore(self.live, checkpoint_id))
+
+    def hibernate(self, *, wait: bool = True) -> None:
+        """Store it, and give its place back. Raises ResourceExhausted when it is in use and `wait` is False."""
+        with self._turn(wait=wait):
+            self._sessions.run(self._keeper.hibernate(self.live))
+
+    def close(self) -> None:
+        """End it. Safe to call twice."""
+        if self._is_closed:
+            return
+        with self._turn():
+            self._is_closed = True
+            self._sessions.forget(self)
+            self._sessions.run(self._keeper.close(self.live))
+
+    @contextlib.contextmanager
+    def _turn(self, *, wait: bool = True) -> Iterator[None]:
+        with self.turn.take(wait=wait):
+            if self._is_closed:
+                raise FailedPrecondition("the session is closed")
+            self.used = monotonic()
+            yield
+            self.used = monotonic()

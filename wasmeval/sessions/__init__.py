@@ -1,0 +1,23 @@
+"""Sessions: state that lives between evaluations, sleeps in a store, and can be copied.
+
+The plans in keeper.py say what is to be done, in which order; whoever has the workers does it, in threads or in an
+event loop. Nothing here touches a worker, a socket or a clock of its own.
+"""
+
+from wasmeval.sessions.keeper import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+from wasmeval.sessions.settings import SessionSettings
+from wasmeval.sessions.snapshot import Sealer
+
+__all__ = [
+    "Closing",
+    "Do",
+    "Effect",
+    "Fork",
+    "Keeper",
+    "Live",
+    "Open",
+    "Plan",
+    "Sealer",
+    "SessionSettings",
+    "State",
+]

@@ -1,0 +1,355 @@
+"""Keeper: what happens to a session, in which order: plans that say what is to be done, and are told what came of it.
+
+A plan is a generator. What it yields is an effect for whoever drives it: `Do` something that takes its time, `Open`,
+`Fork` or `Closing` a place in a worker, or ask for its `State`. So threads and an event loop follow the same plans. A
+session's plans are driven one after the other.
+
+A record is changed by compare-and-swap alone: whoever did not see its last version changes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from base64 import b32encode
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from wasmeval.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SessionLost
+from wasmeval.limits import MOST_MEMORY_BYTES
+from wasmeval.model import Result
+from wasmeval.session import Checkpoint, Durability, SessionOptions
+from wasmeval.sessions.record import SessionRecord, decode, record_key
+from wasmeval.sessions.settings import SessionSettings
+from wasmeval.sessions.snapshot import Bound, Sealer
+from wasmeval.stores import Store
+
+T = TypeVar("T")
+
+_MOST_STATE_BYTES = 2 * MOST_MEMORY_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Call it where it may take its time; what it gives is the answer."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A place for a session of `runtime`, with `state` or anew. The answer is the place."""
+
+    runtime: str
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A place for a copy of the session at `place`."""
+
+    place: Any
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the session at `place` was after its last good step: bytes, none before its first."""
+
+    place: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The place is not needed any more."""
+
+    place: Any
+
+
+Effect = Do | Open | Fork | State | Closing
+Plan = Generator[Effect, Any, T]
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A session that this process looks after: its record as it stands in the store, with the store's `version`, and
+    its place in a worker, or None while it sleeps."""
+
+    record: SessionRecord
+    version: str
+    place: Any = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a worker has it."""
+        return self.place is not None and not self.place.is_lost
+
+
+class Keeper:
+    """Plans for the sessions of one store. `images` maps a runtime's name to the digest of its image."""
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        images: Mapping[str, str],
+        settings: SessionSettings | None = None,
+        *,
+        owner: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings or SessionSettings()
+        self._store = store
+        self._sealer = sealer
+        self._images = images
+        self._owner = owner
+        self._clock = clock
+
+    def create(self, language: str, runtime: str, options: SessionOptions, tenant: str = "") -> Plan[Live]:
+        """A new session, whose first step is still to come."""
+        now = self._clock()
+        record = SessionRecord(
+            new_id(), tenant, language, runtime, self._images[runtime], self.settings.apply(options), now, now,
+            owner=self._owner,
+        )  # fmt: skip
+        return (yield from self._create(record))
+
+    def find(self, session_id: str, tenant: str = "") -> Plan[Live]:
+        """The session of that id, asleep. Raises NotFound, for one of another tenant as well."""
+        found = yield Do(lambda: self._store.get(_key(session_id)))
+        if found is None:
+            raise _no_such(session_id)
+        record = decode(found.data)
+        if record.tenant != tenant or record.expires <= self._clock():
+            raise _no_such(session_id)
+        return Live(record, found.version)
+
+    def wake(self, live: Live) -> Plan[None]:
+        """See to it that a worker has it. Raises SessionLost when its worker took what was not stored with it."""
+        if live.is_live:
+            return
+        record = live.record
+        if live.place is not None and not record.is_stored:
+            raise SessionLost(
+                f"the worker of the session died after step {record.steps}, and it was last stored after step "
+                f"{record.stored}; restore a checkpoint, or use durability='step'"
+            )
+        state = b""
+        if record.snapshot:
+            state = yield from self._load(record, record.snapshot, record.stored)
+        live.place = yield Open(record.runtime, state)
+
+    def stepped(self, live: Live, result: Result) -> Plan[None]:
+        """A step has ended with `result`. With `durability="step"` it is stored before this ends.
+
+        When it cannot be stored the session goes back to what is: the step has not happened.
+        """
+        record = live.record
+        has_happened = live.is_live and not result.rolled_back
+        record = replace(
+            record,
+            steps=record.steps + has_happened,
+            fuel=record.fuel + result.usage.fuel,
+            used=self._clock(),
+        )
+        if record.options.durability is not Durability.STEP or not live.is_live:
+            # In the store with what is written next: nothing there is wrong, only old.
+            live.record = record
+            return
+        try:
+            if has_happened:
+                yield from self._keep(live, record)
+            else:
+                yield from self._write(live, record)
+        except BaseException:
+            place, live.place = live.place, None
+            yield Closing(place)
+            raise
+
+    def check_step(self, live: Live) -> int:
+        """The fuel that is left for a step. Raises FailedPrecondition when there is none."""
+        options = live.record.options
+        left = (options.total_fuel or 0) - live.record.fuel
+        if left <= 0:
+            raise FailedPrecondition(
+                f"the session has spent its total_fuel ({options.total_fuel}); fork it or begin another"
+            )
+        return left
+
+    def hibernate(self, live: Live) -> Plan[None]:
+        """Store it and give its place back. One that sleeps stays asleep."""
+        if live.place is None:
+            return
+        record = live.record
+        if live.is_live and not record.is_stored:
+            yield from self._keep(live, record)
+        elif not live.is_live and not record.is_stored:
+            raise SessionLost(
+                f"the worker of the session died after step {record.steps}, which was not stored"
+            )
+        else:
+            yield from self._write(live, record)
+        place, live.place = live.place, None
+        yield Closing(place)
+
+    def checkpoint(self, live: Live) -> Plan[Checkpoint]:
+        """A moment to go back to: after the last step."""
+        record = live.record
+        if len(record.checkpoints) >= self.settings.most_checkpoints:
+            raise FailedPrecondition(
+                f"the session has {len(record.checkpoints)} checkpoints, as many as it may; begin another from one"
+            )
+        yield from self.wake(live)
+        record, name = _next_blob(live.record)
+        yield from self._save(live, record, name, record.steps)
+        made = Checkpoint(name, record.id, record.steps, self._clock())
+        yield from self._write(live, replace(record, checkpoints=(*record.checkpoints, made)))
+        return made
+
+    def restore(self, live: Live, checkpoint_id: str) -> Plan[None]:
+        """Go back to a checkpoint; what came after it is lost, but for its checkpoints."""
+        checkpoint = _checkpoint_of(live.record, checkpoint_id)
+        state = yield from self._load(live.record, checkpoint.id, checkpoint.step)
+        record, name = _next_blob(live.record)
+        if state:
+            yield from self._put(record, name, checkpoint.step, state)
+        place = yield Open(record.runtime, state)
+        old, live.place = live.place, place
+        if old is not None:
+            yield Closing(old)
+        stale = record.snapshot
+        record = replace(
+            record,
+            steps=checkpoint.step,
+            stored=checkpoint.step,
+            snapshot=name if state else "",
+            used=self._clock(),
+        )
+        yield from self._write(live, record)
+        yield from self._forget(record, stale)
+
+    def fork(self, live: Live) -> Plan[Live]:
+        """Another session that goes on from where this one is. Checkpoints stay with this one."""
+        yield from self.wake(live)
+        now = self._clock()
+        record = replace(
+            live.record,
+            id=new_id(),
+            created=now,
+            used=now,
+            snapshot="",
+            stored=0,
+            blobs=0,
+            checkpoints=(),
+            token=0,
+        )
+        place = yield Fork(live.place)
+        try:
+            if record.options.durability is Durability.STEP and record.steps:
+                record, name = _next_blob(record)
+                state = yield State(place)
+                yield from self._put(record, name, record.steps, state)
+                record = replace(record, snapshot=name, stored=record.steps)
+            other = yield from self._create(record)
+        except BaseException:
+            yield Closing(place)
+            raise
+        other.place = place
+        return other
+
+    def close(self, live: Live) -> Plan[None]:
+        """End it, and remove all that is stored of it."""
+        place, live.place = live.place, None
+        if place is not None:
+            yield Closing(place)
+        record = live.record
+        yield Do(lambda: self._store.remove(record.key, live.version))
+        for name in (record.snapshot, *(each.id for each in record.checkpoints)):
+            yield from self._forget(record, name)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _create(self, record: SessionRecord) -> Plan[Live]:
+        version = yield Do(lambda: self._store.create(record.key, record.encode()))
+        return Live(record, version)
+
+    def _write(self, live: Live, record: SessionRecord) -> Plan[None]:
+        try:
+            live.version = yield Do(lambda: self._store.swap(record.key, record.encode(), live.version))
+        except Conflict:
+            raise Conflict(
+                "the session was taken over by another replica, or closed; this one changed nothing"
+            ) from None
+        live.record = record
+
+    def _keep(self, live: Live, record: SessionRecord) -> Plan[None]:
+        """Store the session as it is now, in place of what was stored of it."""
+        stale = record.snapshot
+        record, name = _next_blob(record)
+        yield from self._save(live, record, name, record.steps)
+        yield from self._write(live, replace(record, snapshot=name, stored=record.steps))
+        yield from self._forget(record, stale)
+
+    def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:
+        state = yield State(live.place)
+        yield from self._put(record, name, step, state)
+
+    def _put(self, record: SessionRecord, name: str, step: int, state: bytes) -> Plan[None]:
+        bound = _bound(record, name, step)
+        key = record.blob_key(name)
+        yield Do(lambda: self._store.put_blob(key, self._sealer.seal(state, bound)))
+
+    def _load(self, record: SessionRecord, name: str, step: int) -> Plan[bytes]:
+        bound = _bound(record, name, step)
+        if record.image != self._images.get(record.runtime):
+            raise FailedPrecondition(
+                f"the session was begun with another image of {record.runtime}; only a service that has it can go on "
+                "with it"
+            )
+        key = record.blob_key(name)
+        state: bytes = yield Do(
+            lambda: self._sealer.open(self._store.get_blob(key), bound, _MOST_STATE_BYTES)
+        )
+        return state
+
+    def _forget(self, record: SessionRecord, name: str) -> Plan[None]:
+        if name:
+            yield Do(lambda: self._store.remove_blob(record.blob_key(name)))
+
+
+def new_id() -> str:
+    """160 bits that nobody can guess, in letters and digits."""
+    return b32encode(secrets.token_bytes(20)).decode().lower()
+
+
+def _bound(record: SessionRecord, name: str, step: int) -> Bound:
+    return Bound(record.image, record.tenant, record.id, name, step)
+
+
+def _next_blob(record: SessionRecord) -> tuple[SessionRecord, str]:
+    """A name that no blob of the session has had, and the record that knows."""
+    number = record.blobs + 1
+    # Two replicas that both think the session theirs must not write to one blob.
+    return replace(record, blobs=number), f"{number}-{secrets.token_hex(4)}"
+
+
+def _checkpoint_of(record: SessionRecord, checkpoint_id: str) -> Checkpoint:
+    for checkpoint in record.checkpoints:
+        if checkpoint.id == checkpoint_id:
+            return checkpoint
+    raise NotFound(f"the session has no checkpoint {checkpoint_id!r}")
+
+
+def _key(session_id: str) -> str:
+    if not (
+        len(session_id) == 32
+        and session_id.isascii()
+        and session_id.isalnum()
+        and session_id == session_id.lower()
+    ):
+        raise InvalidArgument("session_id", "not the id of a session: 32 letters and digits")
+    return record_key(session_id)
+
+
+def _no_such(session_id: str) -> NotFound:
+    return NotFound(f"there is no session {session_id}; it was closed, or its life has ended")

@@ -1,0 +1,31 @@
+"""SessionSettings: what sessions may be, by default and at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wasmeval.session import SessionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """`most_live`: sessions that are in workers at once; one more puts the one to sleep that was left alone longest.
+    `most_checkpoints`: of one session. `most`: sessions of one replica, live and asleep."""
+
+    idle_seconds: float = 300.0
+    most_idle_seconds: float = 86_400.0
+    life_seconds: float = 86_400.0
+    most_life_seconds: float = 30 * 86_400.0
+    most_total_fuel: int = 1 << 62
+    most_live: int = 256
+    most: int = 100_000
+    most_checkpoints: int = 64
+
+    def apply(self, options: SessionOptions) -> SessionOptions:
+        """The options without gaps that a session gets when its caller asks for `options`."""
+        return replace(
+            options,
+            total_fuel=min(options.total_fuel or self.most_total_fuel, self.most_total_fuel),
+            idle_seconds=min(options.idle_seconds or self.idle_seconds, self.most_idle_seconds),
+            life_seconds=min(options.life_seconds or self.life_seconds, self.most_life_seconds),
+        )
