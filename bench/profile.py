@@ -28,9 +28,9 @@ from wasmeval.pool import AsyncPool, PoolSettings
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Policy, Service, prepare
 from wasmeval.wasm.instance import Image, Instance
+from wasmeval.wasm.order import Order
 from wasmeval.wasm.results import Ending
 from wasmeval.wasm.scheduler import Scheduler
-from wasmeval.wasm.task import Order
 from wasmeval.worker import frames, orders
 
 _CODE = "1+1"

@@ -15,17 +15,18 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import monotonic, monotonic_ns
+from typing import NamedTuple
 
 from wasmeval.limits import MIB
 from wasmeval.model import Result
 from wasmeval.wasm.calls import FOREVER, Outcome
 from wasmeval.wasm.delivery import Delivery
 from wasmeval.wasm.instance import Image, Instance, Trapped
+from wasmeval.wasm.order import Order
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.results import Ending
-from wasmeval.wasm.task import Order, Outlet, Task
+from wasmeval.wasm.task import Outlet, Task
 
 ROTATION = 8
 """How many evaluations that need more than a slice take turns; the others of that kind are parked."""
@@ -46,8 +47,7 @@ _LARGE_ANSWER_BYTES = 65536
 """Answers up to this size are accounted for with the guest's next slice."""
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerSettings:
+class SchedulerSettings(NamedTuple):
     """`slice_seconds`: how long one guest runs before the next; `ready`: prepared instances kept for each runtime;
     `memory_bytes`: what all guests together may have grown by before the largest of them is ended."""
 
