@@ -25,7 +25,7 @@ LAYERS = (
     ("client", "server", "embedded", "testing"),
     ("dialogue", "streams", "plans", "backstage", "offering"),
     ("wire", "service", "conversation"),
-    ("attendant",),
+    ("attendant", "policy"),
     ("offer",),
     ("pool", "egress", "preopens"),
     ("worker",),
@@ -74,6 +74,7 @@ ONLY = {
     "wire": {"events", "inputs", "model", "grants", "limits", "errors", "v1"},
     "service": {
         "attendant",
+        "policy",
         "offer",
         "pool",
         "runtimes",

@@ -11,22 +11,24 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
-from wasmeval.egress import Credential, Egress, HttpCeiling
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
 from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
 from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evaluation_of
 from wasmeval.offer import Offer
+from wasmeval.policy import Policy, prepare, runtime_infos
 from wasmeval.pool import BlockingPool, PoolSettings
 from wasmeval.requests import request_of
 from wasmeval.runtimes import Catalogue
-from wasmeval.service import Policy, prepare, runtime_infos
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wasm.cache import CompileProgress
+
+if TYPE_CHECKING:
+    from wasmeval.egress import Credential, HttpCeiling
 
 Mounts = Sequence[str] | Mapping[str, Folder | str | Path]
 """Names that the evaluator was given folders for, or names with folders of this machine; a bare path is read-only."""
@@ -39,8 +41,8 @@ class Evaluator:
     one on a machine compiles the runtimes, which takes about 15 s and is told to `progress`. `defaults` and
     `ceilings` are the limits that apply where a call sets none, and that no call gets past. With `require_jail`
     it refuses to start where the kernel lacks a layer of the workers' jail. `folders` may be mounted by name in every
-    call; `http` is the most that any call's policy can allow, all public hosts by default, and `credentials` are what
-    its rules may name. Close it, or use it as a context manager; it does not survive a fork.
+    call; `http` is the most that any call's policy can allow, HttpCeiling.ANY_PUBLIC by default, and `credentials` are
+    what its rules may name. Close it, or use it as a context manager; it does not survive a fork.
 
     Raises SetupError when this machine cannot run guests, InvalidArgument for a default above its ceiling.
     """
@@ -52,7 +54,7 @@ class Evaluator:
         defaults: Limits | None = None,
         ceilings: Limits | None = None,
         folders: Mapping[str, Folder | str | Path] | None = None,
-        http: HttpCeiling = HttpCeiling.ANY_PUBLIC,
+        http: HttpCeiling | None = None,
         credentials: Mapping[str, Credential] | None = None,
         require_jail: bool = False,
         cache_dir: Path | None = None,
@@ -76,8 +78,13 @@ class Evaluator:
             require_jail=require_jail,
             cache_dir=cache_dir,
         )
-        self._egress = Egress(http, credentials or {})
-        self._offer = Offer(self._egress, _folders(folders or {}))
+        self._offer = Offer(None, _folders(folders or {}))
+        self._ceiling = http
+        self._credentials = dict(credentials or {})
+        self._opening = threading.Lock()
+        if self._ceiling is not None or self._credentials:
+            # What is wrong with them is said now.
+            self._open_egress()
         self._backstage = Backstage()
         self._pool = BlockingPool(settings, self._catalogue)
         self._pool.start(progress)
@@ -113,7 +120,7 @@ class Evaluator:
             evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
             tool_time_counts=tool_time_counts,
         )  # fmt: skip
-        offer = self._offered(mounts)
+        offer = self._offered(request, mounts)
         job = self._prepare(request, offer)
         if job.grants is None:
             return self._pool.evaluate_many([job], timeout)[0]
@@ -139,7 +146,7 @@ class Evaluator:
         """Begins what `evaluate` does, for those who want the events; see `Client.converse`."""
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
-        offer = self._offered(mounts)
+        offer = self._offered(request, mounts)
         job = self._prepare(request, offer)
         return EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
 
@@ -150,7 +157,8 @@ class Evaluator:
         jobs = []
         for index, evaluation in enumerate(evaluations):
             try:
-                jobs.append(self._prepare(request_of(evaluation), self._offer))
+                request = request_of(evaluation)
+                jobs.append(self._prepare(request, self._offered(request)))
             except InvalidArgument as error:
                 raise at_index(index, error) from None
         if not any(job.grants for job in jobs):
@@ -181,10 +189,21 @@ class Evaluator:
     def _prepare(self, request: Request, offer: Offer) -> Job:
         return prepare(request, self._catalogue, self._policy, offer)
 
-    def _offered(self, mounts: Mounts) -> Offer:
+    def _offered(self, request: Request, mounts: Mounts = ()) -> Offer:
+        if request.grants is not None and request.grants.http is not None:
+            self._open_egress()
         if not isinstance(mounts, Mapping):
             return self._offer
         return replace(self._offer, folders={**self._offer.folders, **_folders(mounts)})
+
+    def _open_egress(self) -> None:
+        """Offer HTTP from now on, by one Egress for all. What sends requests is loaded for those who want some."""
+        from wasmeval.egress import Egress, HttpCeiling
+
+        with self._opening:
+            if self._offer.egress is None:
+                egress = Egress(self._ceiling or HttpCeiling.ANY_PUBLIC, self._credentials)
+                self._offer = replace(self._offer, egress=egress)
 
     def _converse_all(self, jobs: Sequence[Job], timeout: float | None) -> list[Result]:
         """Those that were granted something answer their guests' calls meanwhile; all run at once."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from wasmeval.errors import InvalidArgument
 from wasmeval.limits import MIB
@@ -92,8 +93,7 @@ class Folder:
                 raise InvalidArgument(f"folder.{name}", f"must be a whole number above zero, not {value!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A folder, by its name, as one evaluation has it at `/mnt/NAME`."""
 
     name: str

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from wasmeval.egress import Egress
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Folder, Grants, Mount, Tool
 from wasmeval.inputs import check_name, shorten
 from wasmeval.limits import Limits
 from wasmeval.paths import check_files, check_pattern
+
+if TYPE_CHECKING:
+    from wasmeval.egress import Egress
 
 MAX_TOOLS = 128
 MAX_TOOL_NAME_BYTES = 256
@@ -66,6 +69,9 @@ class Offer:
                 )
             mounts[mount.name] = Mount(mount.name, folder.read_only)
         return tuple(mounts.values())
+
+
+NOTHING = Offer()
 
 
 def _check_files(files: Mapping[str, bytes], limits: Limits) -> None:

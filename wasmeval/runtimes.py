@@ -22,8 +22,7 @@ class Blob(NamedTuple):
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """One interpreter, pre-initialised: what runs the snippets of its languages. See runtimes/abi.md.
 
     `initial_memory_bytes` is the linear memory of a fresh instance, `minimum_memory_bytes` the least limit with

@@ -25,9 +25,10 @@ from wasmeval.errors import Internal, InvalidArgument, SetupError, WasmevalError
 from wasmeval.limits import MIB, Limits
 from wasmeval.model import RuntimeInfo
 from wasmeval.offering import configured
+from wasmeval.policy import Policy
 from wasmeval.runtimes import Catalogue
-from wasmeval.service import Policy, Service
 from wasmeval.service import Pool as ServicePool
+from wasmeval.service import Service
 from wasmeval.telemetry import Telemetry, set_up
 
 logger = logging.getLogger(__name__)
@@ -339,7 +340,8 @@ class _Signals:
 
 
 def _worker_pool(config: ServerConfig, catalogue: Catalogue, telemetry: Telemetry | None) -> Pool:
-    from wasmeval.pool import AsyncPool, PoolSettings
+    from wasmeval.pool import PoolSettings
+    from wasmeval.pool.driven import AsyncPool
 
     ceiling = config.limits.ceilings
     own = {} if config.worker_memory_bytes is None else {"worker_memory_bytes": config.worker_memory_bytes}

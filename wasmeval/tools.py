@@ -7,20 +7,27 @@ raises it learns class and message, never the traceback. Neither is a function: 
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextlib
 import inspect
+import json
+import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasmeval.errors import InvalidArgument, WasmevalError
 from wasmeval.grants import Tool
 from wasmeval.inputs import MAX_CONTAINERS, check_json, encode_value
 from wasmeval.limits import CEILINGS
 from wasmeval.model import decode_value
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
+# asyncio and concurrent.futures are loaded when a tool is called, or input is read: they would be a fifth of the start
+# of a `wasmeval run` that needs neither.
 
 T = TypeVar("T")
 
@@ -33,6 +40,11 @@ Reply = Callable[[bytes, tuple[str, str] | None], None]
 
 MOST_MESSAGE_CHARACTERS = 8192
 """Of an exception's message."""
+
+NO_SUCH_TOOL = ("LookupError", "no such tool was offered to this evaluation")
+
+# The name is the first member of a call's JSON object; the rest is for whoever runs the tool to read.
+_NAME = re.compile(rb'\s*\{\s*"name"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.){1,4096}")\s*[,}]')
 
 
 class Toolbox:
@@ -66,6 +78,8 @@ class Toolbox:
 
     async def run(self, name: str, args: list[Any], kwargs: dict[str, Any], reply: Reply) -> None:
         """Call a function and reply: an async one on this event loop, any other one in a thread."""
+        import asyncio
+
         try:
             if is_async(self._functions.get(name)):
                 given = self.call(name, args, kwargs)
@@ -104,6 +118,8 @@ class ToolThread:
                 self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _run(self, toolbox: Toolbox, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        import asyncio
+
         given = toolbox.call(name, args, kwargs)
         if isinstance(given, tuple):
             _send(self._reply, given)
@@ -114,6 +130,8 @@ class ToolThread:
                 _send(self._reply, (b"", told(error)))  # No event loop could be made.
 
     async def _settle(self, given: Awaitable[Any]) -> None:
+        import asyncio
+
         task = asyncio.current_task()
         assert task
         with self._lock:
@@ -129,6 +147,8 @@ class ToolThread:
 
 async def settle(given: Awaitable[Any], reply: Reply) -> None:
     """Await what an async function gave and reply; not when this task is cancelled, for then nobody waits."""
+    import asyncio
+
     try:
         outcome = outcome_of(await given)
     except BaseException as error:
@@ -147,6 +167,8 @@ def in_thread(function: Callable[..., T], *arguments: object) -> Future[T]:
 
     Raises RuntimeError when there can be no more threads.
     """
+    from concurrent.futures import Future
+
     future: Future[T] = Future()
     # From now on it cannot be cancelled: whoever waits goes, and the function goes on.
     future.set_running_or_notify_cancel()
@@ -208,6 +230,20 @@ def decode_arguments(arguments: bytes) -> tuple[list[Any], dict[str, Any]]:
     if not isinstance(positional, list) or not isinstance(named, dict):
         raise ValueError("the call's arguments are not a list and an object")
     return positional, named
+
+
+def raised(kind: str, message: str) -> bytes:
+    """The outcome of a call whose tool raised."""
+    return json.dumps({"type": kind, "message": message}).encode()
+
+
+def tool_name(body: bytes) -> str:
+    """The name in the body of a `call` operation; empty when it has none."""
+    match = _NAME.match(body)
+    try:
+        return str(json.loads(match[1])) if match else ""
+    except ValueError:
+        return ""
 
 
 def told(error: BaseException | str) -> tuple[str, str]:
