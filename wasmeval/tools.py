@@ -14,7 +14,9 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from wasmeval.errors import InvalidArgument, WasmevalError
 from wasmeval.grants import Tool
@@ -266,15 +268,59 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+_Description = tuple[str, tuple[str, ...], str]
+"""Signature, parameters and doc, as Tool has them."""
+
+# Of plain functions, each with what its description follows from. It goes when its function does: nothing in here
+# refers to one.
+_known: WeakKeyDictionary[FunctionType, tuple[object, _Description]] = WeakKeyDictionary()
+
+
 def describe(function: Function, name: str) -> Tool:
-    """What a snippet is told of `function`: its signature, docstring, and which parameters have names."""
+    """What a snippet is told of `function`: its signature, docstring, and which parameters have names.
+
+    For a plain function it is found out once, and again when anything that it follows from has changed.
+    """
+    if type(function) is not FunctionType or not vars(function).keys().isdisjoint(_ELSEWHERE):
+        return Tool(name, *_description(function))
+    source = _source(function)
+    known = _known.get(function)
+    if known is None or known[0] != source:
+        known = _known[function] = source, _description(function)
+    return Tool(name, *known[1])
+
+
+# Attributes by which inspect takes the signature from something else.
+_ELSEWHERE = frozenset({"__signature__", "__wrapped__", "_partialmethod", "__partialmethod__"})
+
+
+def _source(function: FunctionType) -> object:
+    """All that a plain function's description follows from. Defaults and annotations are taken as the texts that
+    inspect makes of them: they may change in place, and may refer to the function."""
+    annotations, named = function.__annotations__, function.__kwdefaults__
+    # Without a docstring a method has the one that its class inherits.
+    doc = function.__doc__ if type(function.__doc__) is str else inspect.getdoc(function)
+    return (
+        function.__code__,
+        doc,
+        tuple(map(repr, function.__defaults__ or ())),
+        [(key, repr(value)) for key, value in named.items()] if named else None,
+        [
+            (key, value if type(value) is str else (inspect.formatannotation(value),))
+            for key, value in annotations.items()
+        ],
+    )
+
+
+def _description(function: Function) -> _Description:
+    doc = inspect.getdoc(function) or ""
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
-        return Tool(name, doc=inspect.getdoc(function) or "")
+        return "", (), doc
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = tuple(each.name for each in signature.parameters.values() if each.kind in named)
-    return Tool(name, _written(signature), parameters, inspect.getdoc(function) or "")
+    return _written(signature), parameters, doc
 
 
 def _written(signature: inspect.Signature) -> str:

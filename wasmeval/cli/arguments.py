@@ -34,8 +34,7 @@ def parser_of_all() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"wasmeval {__version__}")
-    # Given `prog`, argparse writes no usage to find it, and needs no shutil for that.
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=parser.prog)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(_command(commands, "run", "evaluate one snippet; needs no service"))
     _add_serve(_command(commands, "serve", "run the gRPC service"))
     _add_runtimes(_command(commands, "runtimes", "list the languages that can be evaluated"))
