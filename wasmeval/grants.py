@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from wasmeval.errors import InvalidArgument
 from wasmeval.limits import MIB
@@ -93,7 +92,8 @@ class Folder:
                 raise InvalidArgument(f"folder.{name}", f"must be a whole number above zero, not {value!r}")
 
 
-class Mount(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mount:
     """A folder, by its name, as one evaluation has it at `/mnt/NAME`."""
 
     name: str

@@ -26,7 +26,7 @@ NODE_BYTES = 512
 """What a file or folder of the workspace takes beside its content, in the quota and about so in memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Offer:
     """HTTP by `egress`, and folders by name. Nothing by default."""
 
@@ -46,6 +46,13 @@ class Offer:
                 )
             http = self.egress.check(http)
         return replace(grants, http=http, mounts=self._mounts(grants.mounts))
+
+    async def load(self) -> None:
+        """Load now what evaluations that use it would otherwise wait for."""
+        if self.folders:
+            import wasmeval.preopens  # noqa: F401
+        if self.egress is not None:
+            await self.egress.load()
 
     async def aclose(self) -> None:
         """End what it keeps open, on the loop where it was used."""

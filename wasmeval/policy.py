@@ -21,7 +21,7 @@ from wasmeval.runtimes import Catalogue, Runtime
 MAX_CODE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Policy:
     """What limits apply: `defaults` where the caller sets none, never more than `ceilings`.
 

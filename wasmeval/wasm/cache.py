@@ -13,13 +13,11 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import lzma
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,6 +233,9 @@ def _is_whole(path: Path, size_bytes: int) -> bool:
 
 def unpack(blob: Blob) -> bytes:
     """What `blob` holds. Raises SetupError when it is missing, larger than it says, or not what its digest says."""
+    # Of a start that finds everything compiled it would be a part that is felt.
+    import lzma
+
     try:
         with lzma.open(blob.path) as file:
             data = file.read(blob.size_bytes + 1)
@@ -248,6 +249,8 @@ def unpack(blob: Blob) -> bytes:
 
 
 def _place(target: Path, data: bytes) -> None:
+    import tempfile
+
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
     try:
         with open(handle, "wb") as file:

@@ -113,8 +113,6 @@ class Worker:
             # Proves that the image works, and maps all of Wasmtime's lazy state before the jail closes.
             Instance(image).close()
         os.nice(_NICENESS)
-        gc.collect()
-        gc.freeze()
         layers = jail.enter()
         missing = [layer for layer in layers if not layer.ok]
         if missing and configuration["require_jail"]:
