@@ -24,13 +24,15 @@ from bench.settings import Settings, say
 from wasmeval import Evaluator, wire
 from wasmeval.limits import DEFAULTS
 from wasmeval.model import Job, Request, Result, Status
-from wasmeval.pool import AsyncPool, PoolSettings
+from wasmeval.policy import Policy, prepare
+from wasmeval.pool import PoolSettings
+from wasmeval.pool.driven import AsyncPool
 from wasmeval.runtimes import Catalogue
-from wasmeval.service import Policy, Service, prepare
+from wasmeval.service import Service
 from wasmeval.wasm.instance import Image, Instance
+from wasmeval.wasm.order import Order
 from wasmeval.wasm.results import Ending
 from wasmeval.wasm.scheduler import Scheduler
-from wasmeval.wasm.task import Order
 from wasmeval.worker import frames, orders
 
 _CODE = "1+1"

@@ -27,7 +27,7 @@ LAYERS = (
     ("dialogue", "streams", "plans", "backstage", "offering"),
     ("wire", "service", "conversation"),
     ("sessions",),
-    ("attendant",),
+    ("attendant", "policy"),
     ("offer",),
     ("pool", "egress", "preopens"),
     ("worker",),
@@ -77,6 +77,7 @@ ONLY = {
     "wire": {"events", "inputs", "model", "grants", "limits", "errors", "v1"},
     "service": {
         "attendant",
+        "policy",
         "offer",
         "pool",
         "runtimes",

@@ -7,9 +7,7 @@ started it. Everything that comes from a guest is passed on as the untrusted byt
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,6 +17,7 @@ from wasmeval.egress import Exchange, HttpFailure
 from wasmeval.errors import Internal, SetupError
 from wasmeval.grants import Grants, HttpUse
 from wasmeval.offer import Offer
+from wasmeval.tools import NO_SUCH_TOOL, raised, tool_name
 from wasmeval.wasm import errno
 from wasmeval.wasm.calls import Operation, Outcome
 
@@ -28,25 +27,6 @@ if TYPE_CHECKING:
     from wasmeval.preopens import OpenFolders
 
 _READ = struct.Struct("<II")
-# The name is the first member of a call's JSON object; the rest is for whoever runs the tool to read.
-_NAME = re.compile(rb'\s*\{\s*"name"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.){1,4096}")\s*[,}]')
-
-
-def raised(kind: str, message: str) -> bytes:
-    """The outcome of a call whose tool raised."""
-    return json.dumps({"type": kind, "message": message}).encode()
-
-
-def tool_name(body: bytes) -> str:
-    """The name in the body of a `call` operation; empty when it has none."""
-    match = _NAME.match(body)
-    try:
-        return str(json.loads(match[1])) if match else ""
-    except ValueError:
-        return ""
-
-
-NO_SUCH_TOOL = ("LookupError", "no such tool was offered to this evaluation")
 GONE = raised("gone", "nobody answers calls of tools any more")
 _BROKEN = raised("gone", "the service could not answer; its log says why")
 _BROKEN_FILES = bytes((errno.IO,))

@@ -6,17 +6,14 @@ straight to the conversation, and to the caller's own threads.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wasmeval.attendant import NO_SUCH_TOOL, Attendant, raised, tool_name
 from wasmeval.conversation import Conversation, ConversationEvent, EventReader
 from wasmeval.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 from wasmeval.events import Answer, Called, Dropped, Event, Printed, Wanted
@@ -24,7 +21,16 @@ from wasmeval.model import Job, Result
 from wasmeval.offer import Offer
 from wasmeval.pool import BlockingPool
 from wasmeval.pool.blocking import Running
+from wasmeval.tools import NO_SUCH_TOOL, raised, tool_name
 from wasmeval.wasm.calls import Operation, Outcome
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from wasmeval.attendant import Attendant
+
+# asyncio and the attendant, with all that HTTP takes, are loaded with the first evaluation that needs them: most do
+# not, and a `wasmeval run` would start 40 ms later.
 
 _CLOSING_SECONDS = 5.0
 
@@ -44,6 +50,8 @@ class Backstage:
             if self._closed:
                 raise Unavailable("the evaluator is closed")
             if self._loop is None:
+                import asyncio
+
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="wasmeval-backstage", daemon=True
@@ -77,6 +85,9 @@ class Backstage:
 
 
 def _run_on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    import asyncio
+    from concurrent.futures import CancelledError
+
     async def run() -> None:
         await make()
 
@@ -179,6 +190,8 @@ class EmbeddedConversation(Conversation):
 
     def _attend(self, running: Running) -> EmbeddedConversation:
         if self._grants.http is not None or self._grants.mounts:
+            from wasmeval.attendant import Attendant
+
             self._attendant = Attendant(self._grants, self._offer, running, None)
         return self
 

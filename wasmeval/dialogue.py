@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 
-from wasmeval.attendant import GONE, Link, raised
+from wasmeval.attendant import GONE, Link
 from wasmeval.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from wasmeval.events import Answer, Called, Cancel, Dropped, Input, Opening, Piece, Printed, Said, Wanted
 from wasmeval.grants import Grants
@@ -21,6 +21,7 @@ from wasmeval.model import Request, Result
 from wasmeval.offer import NODE_BYTES
 from wasmeval.paths import check_path
 from wasmeval.service import Service
+from wasmeval.tools import raised
 from wasmeval.wasm.calls import Outcome
 from wasmeval.wire.conversations import decode_said, encode_ending, encode_event
 

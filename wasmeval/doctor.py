@@ -74,11 +74,14 @@ def _check_python() -> Check:
 
 
 def _check_wasmtime() -> Check:
-    from wasmeval.wasm import capi, engine
+    import wasmeval.wasm.capi  # noqa: F401 (loads the library)
+    from wasmeval.wasm import installation
 
-    engine.check_version()
+    installation.check_version()
     return Check(
-        "wasmtime", True, f"{capi.VERSION}, at or above the floor {'.'.join(map(str, engine.FLOOR))}"
+        "wasmtime",
+        True,
+        f"{installation.VERSION}, at or above the floor {'.'.join(map(str, installation.FLOOR))}",
     )
 
 

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
-from wasmeval.egress import Credential, Egress, HttpCeiling
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
 from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
 from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evaluation_of
 from wasmeval.offer import Offer
+from wasmeval.policy import Policy, prepare, runtime_infos
 from wasmeval.pool import BlockingPool, PoolSettings
 from wasmeval.requests import request_of
 from wasmeval.runtimes import Catalogue
-from wasmeval.service import Policy, prepare, runtime_infos
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wasm.cache import CompileProgress
 
 if TYPE_CHECKING:
+    from wasmeval.egress import Credential, HttpCeiling
     from wasmeval.retained import Held, Retained
     from wasmeval.session import Checkpoint, SessionInfo
     from wasmeval.stores import Store
@@ -45,10 +45,10 @@ class Evaluator:
     one on a machine compiles the runtimes, which takes about 15 s and is told to `progress`. `defaults` and
     `ceilings` are the limits that apply where a call sets none, and that no call gets past. With `require_jail`
     it refuses to start where the kernel lacks a layer of the workers' jail. `folders` may be mounted by name in every
-    call; `http` is the most that any call's policy can allow, all public hosts by default, and `credentials` are what
-    its rules may name. Sessions sleep in `store`, by default in this process's memory, as snapshots that are sealed
-    with `snapshot_key`; who gives a store gives the key as well, or nobody else can go on with them. Close it, or use
-    it as a context manager; it does not survive a fork.
+    call; `http` is the most that any call's policy can allow, HttpCeiling.ANY_PUBLIC by default, and `credentials` are
+    what its rules may name. Sessions sleep in `store`, by default in this process's memory, as snapshots that are
+    sealed with `snapshot_key`; who gives a store gives the key as well, or nobody else can go on with them. Close it,
+    or use it as a context manager; it does not survive a fork.
 
     Raises SetupError when this machine cannot run guests, InvalidArgument for a default above its ceiling.
     """
@@ -60,7 +60,7 @@ class Evaluator:
         defaults: Limits | None = None,
         ceilings: Limits | None = None,
         folders: Mapping[str, Folder | str | Path] | None = None,
-        http: HttpCeiling = HttpCeiling.ANY_PUBLIC,
+        http: HttpCeiling | None = None,
         credentials: Mapping[str, Credential] | None = None,
         store: Store | None = None,
         snapshot_key: bytes | None = None,
@@ -86,11 +86,15 @@ class Evaluator:
             require_jail=require_jail,
             cache_dir=cache_dir,
         )
-        self._egress = Egress(http, credentials or {})
-        self._offer = Offer(self._egress, _folders(folders or {}))
+        self._offer = Offer(None, _folders(folders or {}))
+        self._ceiling = http
+        self._credentials = dict(credentials or {})
+        self._opening = threading.Lock()
+        if self._ceiling is not None or self._credentials:
+            # What is wrong with them is said now.
+            self._open_egress()
         self._store, self._snapshot_key = store, snapshot_key
         self._sessions: Retained | None = None
-        self._opening = threading.Lock()
         self._backstage = Backstage()
         self._pool = BlockingPool(settings, self._catalogue)
         self._pool.start(progress)
@@ -126,7 +130,7 @@ class Evaluator:
             evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
             tool_time_counts=tool_time_counts,
         )  # fmt: skip
-        offer = self._offered(mounts)
+        offer = self._offered(request, mounts)
         return self._perform(self._prepare(request, offer), offer, toolbox, on_output, stdin, timeout)
 
     def session(
@@ -176,7 +180,7 @@ class Evaluator:
         """Begins what `evaluate` does, for those who want the events; see `Client.converse`."""
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
-        offer = self._offered(mounts)
+        offer = self._offered(request, mounts)
         job = self._prepare(request, offer)
         return EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
 
@@ -187,7 +191,8 @@ class Evaluator:
         jobs = []
         for index, evaluation in enumerate(evaluations):
             try:
-                jobs.append(self._prepare(request_of(evaluation), self._offer))
+                request = request_of(evaluation)
+                jobs.append(self._prepare(request, self._offered(request)))
             except InvalidArgument as error:
                 raise at_index(index, error) from None
         if not any(job.grants for job in jobs):
@@ -249,10 +254,21 @@ class Evaluator:
     def _prepare(self, request: Request, offer: Offer) -> Job:
         return prepare(request, self._catalogue, self._policy, offer)
 
-    def _offered(self, mounts: Mounts) -> Offer:
+    def _offered(self, request: Request, mounts: Mounts = ()) -> Offer:
+        if request.grants is not None and request.grants.http is not None:
+            self._open_egress()
         if not isinstance(mounts, Mapping):
             return self._offer
         return replace(self._offer, folders={**self._offer.folders, **_folders(mounts)})
+
+    def _open_egress(self) -> None:
+        """Offer HTTP from now on, by one Egress for all. What sends requests is loaded for those who want some."""
+        from wasmeval.egress import Egress, HttpCeiling
+
+        with self._opening:
+            if self._offer.egress is None:
+                egress = Egress(self._ceiling or HttpCeiling.ANY_PUBLIC, self._credentials)
+                self._offer = replace(self._offer, egress=egress)
 
     def _converse_all(self, jobs: Sequence[Job], timeout: float | None) -> list[Result]:
         """Those that were granted something answer their guests' calls meanwhile; all run at once."""
@@ -324,7 +340,7 @@ class EmbeddedSession:
             tool_time_counts=tool_time_counts,
         )  # fmt: skip
         evaluator = self._evaluator
-        offer = evaluator._offered(mounts)
+        offer = evaluator._offered(request, mounts)
         job = evaluator._prepare(request, offer)
         return self._held.step(
             job, lambda job: evaluator._perform(job, offer, toolbox, on_output, stdin, timeout), wait=wait

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from wasmeval.egress import Egress
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Folder, Grants, Mount, Tool
 from wasmeval.inputs import check_name, shorten
 from wasmeval.limits import Limits
 from wasmeval.paths import check_files, check_pattern
+
+if TYPE_CHECKING:
+    from wasmeval.egress import Egress
 
 MAX_TOOLS = 128
 MAX_TOOL_NAME_BYTES = 256
@@ -23,7 +26,7 @@ NODE_BYTES = 512
 """What a file or folder of the workspace takes beside its content, in the quota and about so in memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Offer:
     """HTTP by `egress`, and folders by name. Nothing by default."""
 
@@ -43,6 +46,13 @@ class Offer:
                 )
             http = self.egress.check(http)
         return replace(grants, http=http, mounts=self._mounts(grants.mounts))
+
+    async def load(self) -> None:
+        """Load now what evaluations that use it would otherwise wait for."""
+        if self.folders:
+            import wasmeval.preopens  # noqa: F401
+        if self.egress is not None:
+            await self.egress.load()
 
     async def aclose(self) -> None:
         """End what it keeps open, on the loop where it was used."""
@@ -66,6 +76,9 @@ class Offer:
                 )
             mounts[mount.name] = Mount(mount.name, folder.read_only)
         return tuple(mounts.values())
+
+
+NOTHING = Offer()
 
 
 def _check_files(files: Mapping[str, bytes], limits: Limits) -> None:

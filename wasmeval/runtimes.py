@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasmeval.errors import InvalidArgument, SetupError
 
@@ -14,8 +14,7 @@ ABI_VERSION = 1
 IMAGES = Path(__file__).parent / "images"
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """One xz-compressed file of an image: its path, and the SHA-256 and size of what it holds."""
 
     path: Path
@@ -23,8 +22,7 @@ class Blob:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """One interpreter, pre-initialised: what runs the snippets of its languages. See runtimes/abi.md.
 
     `initial_memory_bytes` is the linear memory of a fresh instance, `minimum_memory_bytes` the least limit with

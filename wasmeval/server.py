@@ -24,10 +24,12 @@ from wasmeval.dialogue import Dialogue
 from wasmeval.errors import Internal, InvalidArgument, SetupError, WasmevalError
 from wasmeval.limits import MIB, Limits
 from wasmeval.model import RuntimeInfo
+from wasmeval.offer import Offer
 from wasmeval.offering import configured
+from wasmeval.policy import Policy
 from wasmeval.runtimes import Catalogue
-from wasmeval.service import Policy, Service
 from wasmeval.service import Pool as ServicePool
+from wasmeval.service import Service
 from wasmeval.telemetry import Telemetry, set_up
 
 logger = logging.getLogger(__name__)
@@ -266,7 +268,7 @@ async def serve(
         # Bound before the workers start: a port in use is known at once.
         server = Server(service, config.listen, insecure=config.insecure)
         stack.push_async_callback(server.stop)
-        if not await signals.interrupt(pool.start(), signals.first):
+        if not await signals.interrupt(_start(pool, offer), signals.first):
             return
         # What is there by now stays: no collection during a request need walk through it.
         gc.freeze()
@@ -338,8 +340,14 @@ class _Signals:
         (self.second if self.first.is_set() else self.first).set()
 
 
+async def _start(pool: Pool, offer: Offer) -> None:
+    """Whoever sends the first request waits for nothing that could have been loaded before."""
+    await asyncio.gather(pool.start(), offer.load())
+
+
 def _worker_pool(config: ServerConfig, catalogue: Catalogue, telemetry: Telemetry | None) -> Pool:
-    from wasmeval.pool import AsyncPool, PoolSettings
+    from wasmeval.pool import PoolSettings
+    from wasmeval.pool.driven import AsyncPool
 
     ceiling = config.limits.ceilings
     own = {} if config.worker_memory_bytes is None else {"worker_memory_bytes": config.worker_memory_bytes}

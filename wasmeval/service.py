@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from wasmeval.attendant import Attendant, Link, Talk
-from wasmeval.errors import InvalidArgument, ResourceExhausted, SetupError, Unavailable
-from wasmeval.inputs import compose_inputs
+from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable
 from wasmeval.limits import (
-    CEILINGS,
-    DEFAULTS,
     MAX_BATCH,
-    MOST_MEMORY_BYTES,
-    MOST_OUTPUT_BYTES,
-    MOST_TOOL_CALL_BYTES,
     Limits,
 )
 from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
-from wasmeval.offer import Offer
-from wasmeval.runtimes import Catalogue, Runtime
+from wasmeval.offer import NOTHING, Offer
+from wasmeval.policy import Policy, prepare, runtime_infos
+from wasmeval.runtimes import Catalogue
 from wasmeval.telemetry import Telemetry
 
-MAX_CODE_BYTES = 1 << 20
 # Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
 MAX_BATCHES = 64
 MAX_UPLOADS_BYTES = 1 << 30
@@ -43,114 +37,8 @@ _TURN_SECONDS = 0.01
 _DRAINING = "the service is shutting down; nothing ran, try again elsewhere or later"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What limits apply: `defaults` where the caller sets none, never more than `ceilings`.
-
-    Raises InvalidArgument for a ceiling that nothing could keep, and for a default above its ceiling.
-    """
-
-    defaults: Limits = DEFAULTS
-    ceilings: Limits = CEILINGS
-    _unasked: Limits = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for name, most in (
-            ("memory_bytes", MOST_MEMORY_BYTES),
-            ("output_bytes", MOST_OUTPUT_BYTES),
-            ("tool_call_bytes", MOST_TOOL_CALL_BYTES),
-        ):
-            ceiling = getattr(self.ceilings, name)
-            if ceiling is not None and ceiling > most:
-                raise InvalidArgument(
-                    f"ceilings.{name}", f"{ceiling} is more than {most}, the most there can be"
-                )
-        for limit in fields(Limits):
-            default, ceiling = getattr(self.defaults, limit.name), getattr(self.ceilings, limit.name)
-            if default is not None and ceiling is not None and default > ceiling:
-                raise InvalidArgument(
-                    f"defaults.{limit.name}",
-                    f"{default} is above its ceiling of {ceiling}; lower it or raise the ceiling",
-                )
-        object.__setattr__(self, "_unasked", Limits().within(self.defaults, self.ceilings))
-
-    def apply(self, limits: Limits | None) -> Limits:
-        """The limits without gaps that an evaluation gets when its caller asks for `limits`."""
-        return self._unasked if limits is None else limits.within(self.defaults, self.ceilings)
-
-    def check(self, catalogue: Catalogue) -> None:
-        """Raises SetupError when an installed runtime could not run under this policy's defaults."""
-        for runtime in catalogue.runtimes:
-            if (self._unasked.memory_bytes or 0) < runtime.minimum_memory_bytes:
-                raise SetupError(
-                    f"memory_bytes is {self._unasked.memory_bytes} by default, and {runtime.name} needs "
-                    f"{runtime.minimum_memory_bytes}; raise the default and the ceiling"
-                )
-
-
-_NOTHING = Offer()
-
-
-def prepare(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer = _NOTHING) -> Job:
-    """The job of a request: checked, clamped, encoded. Raises InvalidArgument, and has then cost nothing."""
-    runtime, translator = catalogue.for_language(request.language), ""
-    limits = policy.apply(request.limits)
-    _check_memory(limits, runtime)
-    if runtime.translates_to:
-        runtime, translator = catalogue[runtime.translates_to], runtime.name
-        _check_memory(limits, runtime)
-    inputs = compose_inputs(runtime.name, request.inputs)
-    grants = request.grants
-    if grants is not None:
-        grants = offer.check(grants, limits, runtime.name, request.inputs)
-    return Job(runtime.name, _check_code(request.code), inputs, limits, grants, translator)
-
-
-def _check_memory(limits: Limits, runtime: Runtime) -> None:
-    if limits.memory_bytes is not None and limits.memory_bytes < runtime.minimum_memory_bytes:
-        raise InvalidArgument(
-            "limits.memory_bytes",
-            f"{limits.memory_bytes} is less than {runtime.name} needs; ask for {runtime.minimum_memory_bytes} or more",
-        )
-
-
-def runtime_infos(catalogue: Catalogue) -> tuple[RuntimeInfo, ...]:
-    """What is installed, as callers are told it."""
-    return tuple(
-        RuntimeInfo(
-            name=runtime.name,
-            version=runtime.version,
-            interpreter=runtime.interpreter,
-            languages=runtime.languages,
-            image_sha256=runtime.image_sha256,
-            initial_memory_bytes=runtime.initial_memory_bytes,
-            minimum_memory_bytes=runtime.minimum_memory_bytes,
-        )
-        for runtime in catalogue.runtimes
-    )
-
-
-def _check_code(code: str | bytes) -> bytes:
-    try:
-        if isinstance(code, str):
-            code = code.encode()
-        else:
-            code.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidArgument("code", f"not valid UTF-8 at byte {error.start}; send text in UTF-8") from None
-    except UnicodeEncodeError as error:
-        raise InvalidArgument("code", f"a lone surrogate at character {error.start}; remove it") from None
-    if not code:
-        raise InvalidArgument("code", "empty; send at least one statement")
-    if len(code) > MAX_CODE_BYTES:
-        raise InvalidArgument("code", f"{len(code)} bytes, more than {MAX_CODE_BYTES}; pass data as inputs")
-    if b"\0" in code:
-        raise InvalidArgument("code", f"a NUL character at byte {code.index(0)}; remove or escape it")
-    return code
-
-
 class Pool(Protocol):
-    """What runs the jobs: `wasmeval.pool.AsyncPool`, or the double in `wasmeval.testing`."""
+    """What runs the jobs: `wasmeval.pool.driven.AsyncPool`, or the double in `wasmeval.testing`."""
 
     async def evaluate(self, job: Job, attend: Callable[[Link], Any] | None = None) -> Result:
         """Cancelling this stops the guest. `attend` gives whom the guest's calls go to. Raises ResourceExhausted when
@@ -178,7 +66,7 @@ class Service:
         batch_in_flight: int = 8,
         batch_most_in_flight: int = 64,
         batch_reply_bytes: int = 64 << 20,
-        offer: Offer = _NOTHING,
+        offer: Offer = NOTHING,
     ) -> None:
         self._pool = pool
         self._catalogue = catalogue

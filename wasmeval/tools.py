@@ -7,20 +7,29 @@ raises it learns class and message, never the traceback. Neither is a function: 
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextlib
 import inspect
+import json
+import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
 from contextvars import copy_context
-from typing import Any, TypeVar
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from wasmeval.errors import InvalidArgument, WasmevalError
 from wasmeval.grants import Tool
 from wasmeval.inputs import MAX_CONTAINERS, check_json, encode_value
 from wasmeval.limits import CEILINGS
 from wasmeval.model import decode_value
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
+# asyncio and concurrent.futures are loaded when a tool is called, or input is read: they would be a fifth of the start
+# of a `wasmeval run` that needs neither.
 
 T = TypeVar("T")
 
@@ -33,6 +42,11 @@ Reply = Callable[[bytes, tuple[str, str] | None], None]
 
 MOST_MESSAGE_CHARACTERS = 8192
 """Of an exception's message."""
+
+NO_SUCH_TOOL = ("LookupError", "no such tool was offered to this evaluation")
+
+# The name is the first member of a call's JSON object; the rest is for whoever runs the tool to read.
+_NAME = re.compile(rb'\s*\{\s*"name"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.){1,4096}")\s*[,}]')
 
 
 class Toolbox:
@@ -66,6 +80,8 @@ class Toolbox:
 
     async def run(self, name: str, args: list[Any], kwargs: dict[str, Any], reply: Reply) -> None:
         """Call a function and reply: an async one on this event loop, any other one in a thread."""
+        import asyncio
+
         try:
             if is_async(self._functions.get(name)):
                 given = self.call(name, args, kwargs)
@@ -104,6 +120,8 @@ class ToolThread:
                 self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _run(self, toolbox: Toolbox, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        import asyncio
+
         given = toolbox.call(name, args, kwargs)
         if isinstance(given, tuple):
             _send(self._reply, given)
@@ -114,6 +132,8 @@ class ToolThread:
                 _send(self._reply, (b"", told(error)))  # No event loop could be made.
 
     async def _settle(self, given: Awaitable[Any]) -> None:
+        import asyncio
+
         task = asyncio.current_task()
         assert task
         with self._lock:
@@ -129,6 +149,8 @@ class ToolThread:
 
 async def settle(given: Awaitable[Any], reply: Reply) -> None:
     """Await what an async function gave and reply; not when this task is cancelled, for then nobody waits."""
+    import asyncio
+
     try:
         outcome = outcome_of(await given)
     except BaseException as error:
@@ -147,6 +169,8 @@ def in_thread(function: Callable[..., T], *arguments: object) -> Future[T]:
 
     Raises RuntimeError when there can be no more threads.
     """
+    from concurrent.futures import Future
+
     future: Future[T] = Future()
     # From now on it cannot be cancelled: whoever waits goes, and the function goes on.
     future.set_running_or_notify_cancel()
@@ -210,6 +234,20 @@ def decode_arguments(arguments: bytes) -> tuple[list[Any], dict[str, Any]]:
     return positional, named
 
 
+def raised(kind: str, message: str) -> bytes:
+    """The outcome of a call whose tool raised."""
+    return json.dumps({"type": kind, "message": message}).encode()
+
+
+def tool_name(body: bytes) -> str:
+    """The name in the body of a `call` operation; empty when it has none."""
+    match = _NAME.match(body)
+    try:
+        return str(json.loads(match[1])) if match else ""
+    except ValueError:
+        return ""
+
+
 def told(error: BaseException | str) -> tuple[str, str]:
     """Class and message of an exception, for the snippet; a RuntimeError for a message alone."""
     if isinstance(error, str):
@@ -230,15 +268,59 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+_Description = tuple[str, tuple[str, ...], str]
+"""Signature, parameters and doc, as Tool has them."""
+
+# Of plain functions, each with what its description follows from. It goes when its function does: nothing in here
+# refers to one.
+_known: WeakKeyDictionary[FunctionType, tuple[object, _Description]] = WeakKeyDictionary()
+
+
 def describe(function: Function, name: str) -> Tool:
-    """What a snippet is told of `function`: its signature, docstring, and which parameters have names."""
+    """What a snippet is told of `function`: its signature, docstring, and which parameters have names.
+
+    For a plain function it is found out once, and again when anything that it follows from has changed.
+    """
+    if type(function) is not FunctionType or not vars(function).keys().isdisjoint(_ELSEWHERE):
+        return Tool(name, *_description(function))
+    source = _source(function)
+    known = _known.get(function)
+    if known is None or known[0] != source:
+        known = _known[function] = source, _description(function)
+    return Tool(name, *known[1])
+
+
+# Attributes by which inspect takes the signature from something else.
+_ELSEWHERE = frozenset({"__signature__", "__wrapped__", "_partialmethod", "__partialmethod__"})
+
+
+def _source(function: FunctionType) -> object:
+    """All that a plain function's description follows from. Defaults and annotations are taken as the texts that
+    inspect makes of them: they may change in place, and may refer to the function."""
+    annotations, named = function.__annotations__, function.__kwdefaults__
+    # Without a docstring a method has the one that its class inherits.
+    doc = function.__doc__ if type(function.__doc__) is str else inspect.getdoc(function)
+    return (
+        function.__code__,
+        doc,
+        tuple(map(repr, function.__defaults__ or ())),
+        [(key, repr(value)) for key, value in named.items()] if named else None,
+        [
+            (key, value if type(value) is str else (inspect.formatannotation(value),))
+            for key, value in annotations.items()
+        ],
+    )
+
+
+def _description(function: Function) -> _Description:
+    doc = inspect.getdoc(function) or ""
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
-        return Tool(name, doc=inspect.getdoc(function) or "")
+        return "", (), doc
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = tuple(each.name for each in signature.parameters.values() if each.kind in named)
-    return Tool(name, _written(signature), parameters, inspect.getdoc(function) or "")
+    return _written(signature), parameters, doc
 
 
 def _written(signature: inspect.Signature) -> str:

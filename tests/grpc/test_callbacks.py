@@ -12,7 +12,8 @@ import pytest
 from tests.grpc.conftest import WAIT_SECONDS, Running, serve_above
 from wasmeval import AsyncClient, Client, Evaluator, HttpPolicy, HttpRule, InvalidArgument, Limits, Result
 from wasmeval.inputs import MAX_CONTAINERS
-from wasmeval.pool import AsyncPool, PoolSettings
+from wasmeval.pool import PoolSettings
+from wasmeval.pool.driven import AsyncPool
 from wasmeval.runtimes import Catalogue
 
 Evaluate = Callable[..., Result]

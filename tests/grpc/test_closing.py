@@ -15,7 +15,8 @@ import pytest
 from tests.grpc.conftest import WAIT_SECONDS, Running, Serving, serve_above
 from wasmeval import AsyncClient, Client, Result, Tool, ToolCall, Unavailable
 from wasmeval.model import Job
-from wasmeval.pool import AsyncPool, PoolSettings
+from wasmeval.pool import PoolSettings
+from wasmeval.pool.driven import AsyncPool
 from wasmeval.runtimes import Catalogue
 from wasmeval.testing import Answer, hang, succeed
 

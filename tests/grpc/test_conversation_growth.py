@@ -17,7 +17,8 @@ import pytest
 from tests.grpc.conftest import Running, serve_above
 from tests.pool.test_growth import anonymous_bytes, descriptors
 from wasmeval import wire
-from wasmeval.pool import AsyncPool, PoolSettings
+from wasmeval.pool import PoolSettings
+from wasmeval.pool.driven import AsyncPool
 from wasmeval.runtimes import Catalogue
 from wasmeval.v1 import wasmeval_pb2 as pb
 

@@ -29,7 +29,8 @@ from wasmeval import (
     wire,
 )
 from wasmeval.offer import Offer
-from wasmeval.pool import AsyncPool, PoolSettings
+from wasmeval.pool import PoolSettings
+from wasmeval.pool.driven import AsyncPool
 from wasmeval.runtimes import Catalogue
 from wasmeval.v1 import wasmeval_pb2 as pb
 

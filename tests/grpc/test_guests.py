@@ -18,7 +18,8 @@ from wasmeval import (
     ResourceExhausted,
     Status,
 )
-from wasmeval.pool import AsyncPool, PoolSettings
+from wasmeval.pool import PoolSettings
+from wasmeval.pool.driven import AsyncPool
 from wasmeval.runtimes import Catalogue
 
 FOREVER = {"python": "while True: pass", "javascript": "for (;;) {}"}

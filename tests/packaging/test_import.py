@@ -53,6 +53,18 @@ def test_the_embedded_evaluator_loads_no_grpc() -> None:
     }
 
 
+def test_a_run_that_needs_no_http_no_tools_and_no_folder_loads_none_of_that() -> None:
+    loaded = loaded_by("from wasmeval.cli import main\nassert main(['run', '-c', '1']) == 0")
+    late = {"asyncio", "concurrent.futures", "logging", "ssl"}
+    served = {f"wasmeval.{name}" for name in ("attendant", "egress", "preopens", "service", "wasm.capi")}
+    assert not loaded & {*late, *served}
+
+
+def test_a_worker_loads_nothing_heavy() -> None:
+    late = {"asyncio", "logging", "lzma", "platform", "shutil", "subprocess", "threading", "zipfile"}
+    assert not loaded_by("import wasmeval.worker.main") & late
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for name in set(wasmeval.__all__) - {"__version__"}:
         assert getattr(wasmeval, name).__doc__, name

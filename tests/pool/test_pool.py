@@ -24,7 +24,8 @@ from wasmeval import (
 )
 from wasmeval.limits import CEILINGS, DEFAULTS
 from wasmeval.model import Job
-from wasmeval.pool import AsyncPool, PoolSettings
+from wasmeval.pool import PoolSettings
+from wasmeval.pool.driven import AsyncPool
 from wasmeval.runtimes import Catalogue
 
 FOREVER = python("while True: pass", Limits(fuel=10**12, deadline_seconds=100.0))

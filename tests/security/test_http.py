@@ -270,3 +270,19 @@ def test_nothing_of_it_is_loaded_until_it_is_needed() -> None:
     code = f"import sys, wasmeval.egress; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_service_that_offers_http_and_folders_has_loaded_all_of_it_before_it_listens() -> None:
+    code = """
+import asyncio, sys
+from pathlib import Path
+from wasmeval.egress import Egress, HttpCeiling
+from wasmeval.grants import Folder
+from wasmeval.offer import Offer
+asyncio.run(Offer(Egress(HttpCeiling.ANY_PUBLIC), {"here": Folder(Path.cwd())}).load())
+loaded = set(sys.modules)
+import wasmeval.egress.network, wasmeval.egress.transfer, wasmeval.preopens
+print("httpx" in loaded, sorted(set(sys.modules) - loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\n"

@@ -12,7 +12,8 @@ from tests.grpc.conftest import CATALOGUE
 from wasmeval import Evaluator, InvalidArgument, Limits, SetupError
 from wasmeval.limits import CEILINGS, DEFAULTS
 from wasmeval.model import Job, Request
-from wasmeval.service import MAX_CODE_BYTES, Policy, Service, prepare
+from wasmeval.policy import MAX_CODE_BYTES, Policy, prepare
+from wasmeval.service import Service
 from wasmeval.testing import ScriptedPool
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
+import gc
+import inspect
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from wasmeval import InvalidArgument, ToolCall
+from wasmeval import InvalidArgument, Tool, ToolCall
 from wasmeval.conversation import Feeder, input_chunks
 from wasmeval.events import Answer
 from wasmeval.inputs import MAX_CONTAINERS
-from wasmeval.tools import MOST_MESSAGE_CHARACTERS, Toolbox, ToolThread, in_thread
+from wasmeval.tools import MOST_MESSAGE_CHARACTERS, Toolbox, ToolThread, describe, in_thread
 
 WAIT_SECONDS = 60
 
@@ -249,3 +253,232 @@ def test_a_file_that_cannot_be_read_is_an_end() -> None:
     with open("/dev/null", "wb") as file:
         assert feed(file, 1)[0] == ["end"]
     assert list(input_chunks(None)) == []
+
+
+# --- descriptions ------------------------------------------------------------------------------------------------
+
+
+def look_up(word: str, most: int = 10, *, exact: bool = False) -> list[str]:
+    """Looks a word up."""
+    return [word][:most] if exact else []
+
+
+LOOK_UP = Tool(
+    "f",
+    "(word: 'str', most: 'int' = 10, *, exact: 'bool' = False) -> 'list[str]'",
+    ("word", "most", "exact"),
+    "Looks a word up.",
+)
+
+
+@pytest.fixture
+def signed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The functions whose signatures are taken from now on."""
+    taken: list[object] = []
+    signature = inspect.signature
+
+    def counted(function: Callable[..., Any]) -> inspect.Signature:
+        taken.append(function)
+        return signature(function)
+
+    monkeypatch.setattr(inspect, "signature", counted)
+    return taken
+
+
+def fresh() -> Callable[..., Any]:
+    """A function like `look_up` that no test has changed."""
+
+    def function(word: str, most: int = 10, *, exact: bool = False) -> list[str]:
+        """Looks a word up."""
+        return [word][:most] if exact else []
+
+    return function
+
+
+def test_a_function_is_described_once_under_whatever_names(signed: list[object]) -> None:
+    function = fresh()
+    for name in ("f", "f", "g"):
+        (tool,) = Toolbox({name: function}).describe()
+        assert tool == Tool(name, LOOK_UP.signature, LOOK_UP.parameters, LOOK_UP.doc)
+    assert signed == [function]
+
+
+def test_two_functions_of_the_same_code_have_each_their_own_description() -> None:
+    def made(default: object, doc: str) -> Callable[..., Any]:
+        def function(value: Any = default) -> Any:
+            return value
+
+        function.__doc__ = doc
+        return function
+
+    one, other = made(1, "One."), made(True, "Other.")
+    for _ in range(2):
+        assert describe(one, "f") == Tool("f", "(value: 'Any' = 1) -> 'Any'", ("value",), "One.")
+        assert describe(other, "f") == Tool("f", "(value: 'Any' = True) -> 'Any'", ("value",), "Other.")
+
+
+def test_a_description_keeps_no_function_alive() -> None:
+    class Owner:
+        def method(self, other: Any = None) -> None:
+            """Does nothing."""
+
+    function: Any = fresh()
+    # Both are in what they are described by.
+    function.__annotations__["word"] = function
+    Owner.method.__annotations__["other"] = Owner
+    Owner.method.__defaults__ = (Owner,)
+    living = [weakref.ref(function), weakref.ref(Owner)]
+    describe(function, "f")
+    describe(Owner.method, "g")
+    del function, Owner
+    gc.collect()
+    assert [reference() for reference in living] == [None, None]
+
+
+def recode(function: Any) -> None:
+    def other(word: str, /, least: int) -> None: ...
+
+    function.__code__ = other.__code__
+
+
+def rewrap(function: Any) -> None:
+    def other(wrapped: int) -> None: ...
+
+    function.__wrapped__ = other
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda f: setattr(f, "__doc__", "Another."), {"doc": "Another."}),
+        (lambda f: setattr(f, "__doc__", None), {"doc": ""}),
+        (
+            lambda f: setattr(f, "__defaults__", (11,)),
+            {"signature": LOOK_UP.signature.replace("10", "11")},
+        ),
+        (
+            lambda f: setattr(f, "__defaults__", (True,)),
+            {"signature": LOOK_UP.signature.replace("10", "True")},
+        ),
+        (
+            lambda f: setattr(f, "__defaults__", None),
+            {"signature": LOOK_UP.signature.replace(" = 10", "")},
+        ),
+        (
+            lambda f: setattr(f, "__kwdefaults__", {"exact": 1}),
+            {"signature": LOOK_UP.signature.replace("False", "1")},
+        ),
+        (
+            lambda f: f.__kwdefaults__.update(exact=0),
+            {"signature": LOOK_UP.signature.replace("False", "0")},
+        ),
+        (
+            lambda f: f.__annotations__.update(most="float"),
+            {"signature": LOOK_UP.signature.replace("'int'", "'float'")},
+        ),
+        (
+            lambda f: f.__annotations__.update(most=int),
+            {"signature": LOOK_UP.signature.replace("'int'", "int")},
+        ),
+        (
+            lambda f: setattr(f, "__annotations__", {}),
+            {"signature": "(word, most=10, *, exact=False)"},
+        ),
+        (
+            lambda f: setattr(f, "__signature__", inspect.Signature()),
+            {"signature": "()", "parameters": ()},
+        ),
+        (rewrap, {"signature": "(wrapped: 'int') -> 'None'", "parameters": ("wrapped",)}),
+        (
+            recode,
+            {
+                "signature": "(word: 'str', /, least=10) -> 'list[str]'",
+                "parameters": ("least",),
+                "doc": LOOK_UP.doc,
+            },
+        ),
+    ],
+)
+def test_a_function_that_was_changed_is_described_as_it_is_now(
+    change: Callable[[Any], None], expected: dict[str, Any]
+) -> None:
+    function = fresh()
+    assert describe(function, "f") == LOOK_UP
+    change(function)
+    fields = {"signature": LOOK_UP.signature, "parameters": LOOK_UP.parameters, "doc": LOOK_UP.doc}
+    assert describe(function, "f") == Tool("f", **{**fields, **expected})
+
+
+def test_a_default_that_changes_in_place_is_described_as_it_is_now() -> None:
+    def collect(item: Any, into: list[Any] = []) -> None:  # noqa: B006
+        into.append(item)
+
+    assert describe(collect, "f").signature == "(item: 'Any', into: 'list[Any]' = []) -> 'None'"
+    collect(1)
+    assert describe(collect, "f").signature == "(item: 'Any', into: 'list[Any]' = [1]) -> 'None'"
+
+
+def test_what_a_wrapper_shows_changes_with_what_it_wraps() -> None:
+    inner: Any = fresh()
+
+    @functools.wraps(inner)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return inner(*args, **kwargs)
+
+    assert describe(wrapper, "f") == LOOK_UP
+    inner.__defaults__ = (11,)
+    assert describe(wrapper, "f").signature == LOOK_UP.signature.replace("10", "11")
+
+
+def test_a_docstring_that_is_inherited_changes_with_its_class() -> None:
+    assert describe(Derived.method, "f").doc == "The base's."
+    Base.method.__doc__ = "Another."
+    try:
+        assert describe(Derived.method, "f").doc == "Another."
+    finally:
+        Base.method.__doc__ = "The base's."
+
+
+class Base:
+    def method(self) -> None:
+        """The base's."""
+
+
+class Derived(Base):
+    def method(self) -> None: ...
+
+
+class Slotted:
+    """Neither hashable, by its `__eq__`, nor to be referred to weakly."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __call__(self, value: int) -> int:
+        return value
+
+    def method(self, value: int = 2) -> int:
+        """A method."""
+        return value
+
+
+@pytest.mark.parametrize(
+    ("function", "signature"),
+    [
+        (Slotted(), "(value: 'int') -> 'int'"),
+        (Slotted().method, "(value: 'int' = 2) -> 'int'"),
+        (functools.partial(look_up, "x"), "(most: 'int' = 10, *, exact: 'bool' = False) -> 'list[str]'"),
+        (len, "(obj, /)"),
+        (dict.get, "(self, key, default=None, /)"),
+        (Slotted, "()"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_plain_function_is_described_each_time(
+    function: Callable[..., Any], signature: str, signed: list[object]
+) -> None:
+    assert describe(function, "f").signature == signature
+    assert describe(function, "f").signature == signature
+    assert len(signed) == 2

@@ -11,7 +11,7 @@ from tests.wasm.test_scheduler import FOREVER, Bench
 from wasmeval import Status
 from wasmeval.grants import Grants
 from wasmeval.limits import MIB
-from wasmeval.wasm.task import FILE_PIECE_BYTES, Order
+from wasmeval.wasm.order import FILE_PIECE_BYTES, Order
 
 
 class Delivered(Bench):

@@ -9,15 +9,16 @@ import pytest
 
 from tests.guests import catalogue, guest
 from wasmeval import SetupError
-from wasmeval.wasm import capi
+from wasmeval.wasm import installation
 from wasmeval.wasm.cache import Cache, unpack
-from wasmeval.wasm.engine import Engine, check_version
+from wasmeval.wasm.engine import Engine
+from wasmeval.wasm.installation import check_version
 
 
 @pytest.mark.parametrize("version", ["", "49.9.9", "50.0.0", "51.0.0", "50.0.1rc1", "x", "1"])
 def test_another_wasmtime_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     check_version()
-    monkeypatch.setattr(capi, "VERSION", version)
+    monkeypatch.setattr(installation, "VERSION", version)
     with pytest.raises(SetupError, match=r"is not in \[50\.0\.1, 51\)|\(unknown\)"):
         check_version()
 

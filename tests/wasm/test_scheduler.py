@@ -12,9 +12,9 @@ from tests.wasm.conftest import ECHO, HOARDER, LIMITS, LOOP, RESTLESS, SLEEPER, 
 from wasmeval import Limits, Status
 from wasmeval.limits import MIB
 from wasmeval.model import Result
+from wasmeval.wasm.order import Order
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.scheduler import ROTATION, Scheduler, SchedulerSettings
-from wasmeval.wasm.task import Order
 
 FOREVER = Limits(fuel=10**15, deadline_seconds=100.0).within(LIMITS, Limits())
 

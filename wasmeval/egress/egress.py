@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import threading
@@ -78,6 +79,12 @@ class Egress:
         self._exchanges.add(exchange)
         return exchange
 
+    async def load(self) -> None:
+        """Load httpx and the trusted certificates now rather than at the first request, which tells when they cannot be
+        read."""
+        with contextlib.suppress(OSError):
+            await self._trusted()
+
     async def aclose(self) -> None:
         """Close every exchange. Safe to call twice."""
         await asyncio.gather(*(exchange.aclose() for exchange in list(self._exchanges)))
@@ -116,10 +123,7 @@ class Egress:
     async def _connect(self, rules: tuple[CompiledRule, ...], meter: Meter) -> Means:
         """What the requests of one evaluation share, made at its first."""
         try:
-            loop = asyncio.get_running_loop()
-            context = self._context
-            if context is None:
-                context = await loop.run_in_executor(self._threads, self._load)
+            context = await self._trusted()
         except OSError as error:
             logger.error("HTTP is not possible: the trusted certificates cannot be read: %s", error)
             raise failed("tls", "the service cannot read its trusted certificates") from None
@@ -132,13 +136,19 @@ class Egress:
         gate = Gate(rules, self._limits, self._networks, credentials, self._resolve)
         return Means(gate, meter, Scrubber(credentials.values()), open_pool(context, gate.pins, meter))
 
-    def _load(self) -> ssl.SSLContext:
+    async def _trusted(self) -> ssl.SSLContext:
+        if self._context is None:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        assert self._context is not None
+        return self._context
+
+    def _load(self) -> None:
         """The certificates to trust: those of `SSL_CERT_FILE` or `SSL_CERT_DIR`, else certifi's."""
         with self._loading:
             if self._context is None:
                 import httpx
 
+                import wasmeval.egress.network
                 import wasmeval.egress.transfer  # noqa: F401
 
                 self._context = httpx.create_ssl_context()
-            return self._context

@@ -24,7 +24,8 @@ from wasmeval.worker import frames
 _RECEIVE_BYTES = 1 << 18
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 _BOOT = """
-import sys
+import gc, sys
+gc.disable()
 sys.path += sys.argv[3:]
 from wasmeval.worker.main import main
 main(int(sys.argv[1]), int(sys.argv[2]))
@@ -177,6 +178,6 @@ class WorkerProcess:
 def _import_path() -> list[str]:
     """Where the worker finds this package and Wasmtime: without `site`, a start takes half the time."""
     package = Path(wasmeval.__file__).resolve().parent.parent
-    from wasmeval.wasm import capi
+    from wasmeval.wasm import installation
 
-    return list(dict.fromkeys([str(package), str(capi.PACKAGE.parent)]))
+    return list(dict.fromkeys([str(package), str(installation.PACKAGE.parent)]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 VERSION = 1
 WASM_PAGE_BYTES = 65536
@@ -33,8 +33,7 @@ class MalformedReply(Exception):
     """A guest's reply is not a frame of this ABI; the guest is not to be trusted further."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A guest's reply, checked: lengths agree, text is text, the value is within its limit."""
 
     outcome: Outcome

@@ -13,30 +13,26 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import lzma
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from wasmeval.errors import SetupError
 from wasmeval.runtimes import Blob, Catalogue, Runtime
-from wasmeval.wasm import capi
-from wasmeval.wasm.engine import CODE_SETTINGS, Engine, EngineSettings, check_version
+from wasmeval.wasm import installation
+from wasmeval.wasm.installation import CODE_SETTINGS, check_version
 
 # However this package is installed: an isolated interpreter does not look where the user's own packages are.
 _BOOT = "import sys; sys.path += sys.argv[3:]; from wasmeval.wasm.cache import main; main(*sys.argv[1:3])"
 
 
-@dataclass(frozen=True, slots=True)
-class CompileProgress:
+class CompileProgress(NamedTuple):
     """How far the compilation of one runtime is. `done` of `total` is an estimate from the image's size.
 
     While `waiting`, another process compiles, and how far it is is not known.
@@ -49,8 +45,7 @@ class CompileProgress:
     waiting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledRuntime:
+class CompiledRuntime(NamedTuple):
     """A runtime ready to be loaded: its compiled module, and its library unpacked."""
 
     runtime: Runtime
@@ -129,7 +124,7 @@ class Cache:
 
     def _module_name(self, runtime: Runtime) -> str:
         """Of the compiled module's file, but for its size, which stands between this and its ending."""
-        key = f"{runtime.image.sha256}|wasmtime-{capi.VERSION}|{capi.MACHINE}|{CODE_SETTINGS}"
+        key = f"{runtime.image.sha256}|wasmtime-{installation.VERSION}|{installation.MACHINE}|{CODE_SETTINGS}"
         return f"{runtime.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
 
     def _library_path(self, library: Blob, runtime: Runtime) -> Path:
@@ -164,7 +159,7 @@ class Cache:
 
     def _compile(self, runtime: Runtime, target: Path, progress: ProgressCallback | None) -> None:
         # In a process of its own: it takes seconds of all CPUs and hundreds of MB, and Ctrl-C must end it.
-        paths = [str(Path(__file__).resolve().parents[2]), str(capi.PACKAGE.parent)]
+        paths = [str(Path(__file__).resolve().parents[2]), str(installation.PACKAGE.parent)]
         command = [sys.executable, "-I", "-c", _BOOT, str(runtime.image.path.parent), str(target), *paths]
         environment = {"PATH": os.defpath}
         # Unmeasured on other machines: about 0.35 s a megabyte of image on two CPUs.
@@ -238,6 +233,9 @@ def _is_whole(path: Path, size_bytes: int) -> bool:
 
 def unpack(blob: Blob) -> bytes:
     """What `blob` holds. Raises SetupError when it is missing, larger than it says, or not what its digest says."""
+    # Of a start that finds everything compiled it would be a part that is felt.
+    import lzma
+
     try:
         with lzma.open(blob.path) as file:
             data = file.read(blob.size_bytes + 1)
@@ -251,6 +249,8 @@ def unpack(blob: Blob) -> bytes:
 
 
 def _place(target: Path, data: bytes) -> None:
+    import tempfile
+
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
     try:
         with open(handle, "wb") as file:
@@ -266,6 +266,9 @@ def _place(target: Path, data: bytes) -> None:
 
 def main(folder: str, target: str) -> None:
     """Compile the runtime in `folder` to the file `target`, whose name is completed with its size."""
+    # Whoever finds what was compiled before needs no Wasmtime for it.
+    from wasmeval.wasm.engine import Engine, EngineSettings
+
     try:
         runtime = Runtime.load(Path(folder))
         code = Engine(EngineSettings()).compile(unpack(runtime.image))

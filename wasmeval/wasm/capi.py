@@ -5,7 +5,7 @@ which a worker would pay at every start, and its classes cost microseconds per c
 pay. Everything here takes and gives plain addresses (`int`), so a call makes no ctypes object.
 
 Layouts and signatures are those of the headers of wasmtime 50 (`wasmtime.h`, `wasmtime/async.h`); `check_version` in
-`engine.py` refuses any other.
+`installation.py` refuses any other.
 
 Source: https://docs.wasmtime.dev/c-api/
 """
@@ -13,30 +13,13 @@ Source: https://docs.wasmtime.dev/c-api/
 from __future__ import annotations
 
 import ctypes
-import platform
 from collections.abc import Callable
 from ctypes import c_bool, c_char_p, c_int32, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from wasmeval.errors import SetupError
+from wasmeval.wasm.installation import MACHINE, PACKAGE, VERSION
 
-
-def _installation() -> tuple[Path, str]:
-    """The folder of the `wasmtime` package and its version, without importing it."""
-    spec = find_spec("wasmtime")
-    if spec is None or spec.origin is None:
-        raise SetupError("the package 'wasmtime' is not installed; install wasmeval with its dependencies")
-    package = Path(spec.origin).parent
-    # importlib.metadata would take longer than all the rest of a worker's imports.
-    infos = sorted(package.parent.glob("wasmtime-*.dist-info"))
-    version = infos[-1].name.removeprefix("wasmtime-").removesuffix(".dist-info") if infos else ""
-    return package, version
-
-
-PACKAGE, VERSION = _installation()
-MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 _LIBRARY = PACKAGE / f"linux-{MACHINE}" / "_libwasmtime.so"
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from wasmeval.model import ErrorInfo, Result, Status
 from wasmeval.wasm.globs import Found
-from wasmeval.wasm.task import FILE_PIECE_BYTES, Outlet
+from wasmeval.wasm.order import FILE_PIECE_BYTES
+from wasmeval.wasm.task import Outlet
 
 _FRAME_BYTES = 4096
 """What a frame costs beside its bytes, so that a turn has no more than 256 small files. Unmeasured."""

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from wasmeval.errors import SetupError
 from wasmeval.limits import CEILINGS, MIB
 from wasmeval.wasm import capi
-
-FLOOR = (50, 0, 1)
-"""The oldest Wasmtime that is safe here. Below it: GHSA-6wgr-89rj-399p, CVE-2026-27204, RUSTSEC-2026-0268 and
--0269."""
-BEYOND = (51,)
-"""The first version whose C layouts were not checked against capi.py."""
-
-CODE_SETTINGS = "fuel,cow,speed"
-"""Names what compiled code depends on beside the image and Wasmtime itself; part of the cache's key."""
+from wasmeval.wasm.installation import check_version
 
 
-def check_version() -> None:
-    """Raise SetupError unless Wasmtime and Python are of versions that go together here."""
-    if sys.version_info >= (3, 14):
-        raise SetupError(
-            "Python 3.14 takes a host function on a guest's fiber for a stack overflow; use Python 3.11 to 3.13"
-        )
-    try:
-        version = tuple(int(part) for part in capi.VERSION.split("."))
-    except ValueError:
-        version = ()
-    if not FLOOR <= version < BEYOND:
-        floor, beyond = ".".join(map(str, FLOOR)), ".".join(map(str, BEYOND))
-        raise SetupError(
-            f"wasmtime {capi.VERSION or '(unknown)'} is not in [{floor}, {beyond}); install wasmtime=={floor}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
+class EngineSettings(NamedTuple):
     """How many instances an engine holds at once, and how large each may be.
 
     `slots` instances reserve address space, not memory; `warm_slots` of the free ones keep their image mapped.
@@ -57,7 +30,10 @@ class EngineSettings:
 
 
 class Engine:
-    """A Wasmtime engine. Raises SetupError for a configuration Wasmtime refuses; close it after all its modules."""
+    """A Wasmtime engine. Raises SetupError for a configuration Wasmtime refuses; close it after all its modules.
+
+    What its configuration changes of compiled code, `installation.CODE_SETTINGS` must name.
+    """
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
         check_version()
@@ -104,8 +80,7 @@ class Engine:
             self.address = None
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """A compiled module, by address; lives as long as its process."""
 
     address: int

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
+from typing import NamedTuple
 
 from wasmeval.limits import Limits
 from wasmeval.runtimes import Runtime
@@ -29,8 +29,7 @@ _PREPARING_MEMORY = 64 << 20
 _EVER = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """A runtime loaded into an engine: what instances are made of. Lives as long as its worker."""
 
     runtime: Runtime

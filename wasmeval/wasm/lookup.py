@@ -7,7 +7,7 @@ stops, and gives what is left of the path to be looked up there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wasmeval.wasm.errno import ILSEQ, LOOP, NAMETOOLONG, NOENT, NOTDIR, PERM, Errno
 from wasmeval.wasm.nodes import Folder, Link, MountPoint, Node
@@ -20,8 +20,7 @@ ENTRY = -1
 """For `find`: what the last name itself is, even where a slash follows; for what makes, removes and renames."""
 
 
-@dataclass(slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a path leads: `node` is `name` in `folder`. The node is None when there is none yet; the name is empty
     when the path ends in `.`, `..` or the start itself. `slash`: the path demands a folder."""
 
@@ -31,8 +30,7 @@ class Place:
     slash: bool
 
 
-@dataclass(slots=True)
-class HostPlace:
+class HostPlace(NamedTuple):
     """What is left of a path from a folder of the host's on: `path` from `handle`, never empty."""
 
     mount: MountPoint

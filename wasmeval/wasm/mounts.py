@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from wasmeval.wasm.errno import IO, Errno
 from wasmeval.wasm.nodes import MountPoint, Node
@@ -82,8 +82,7 @@ class MalformedRequest(Exception):
     """Not a request. Whoever sent it is not the code that we wrote."""
 
 
-@dataclass(slots=True)
-class FileRequest:
+class FileRequest(NamedTuple):
     """One request. `closed` are handles that are not needed any more; they are closed first."""
 
     operation: FileOperation
@@ -129,8 +128,7 @@ class FileRequest:
         return cls(known, handle, path, flags, first, second, data, other, closed)
 
 
-@dataclass(slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A WASI function cannot answer yet: its guest is suspended, and `finish` is called with the answer.
 
     `request` goes to the parent process; None waits for standard input instead, and the answer is then empty. `finish`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wasmeval.limits import Limits, Usage
 from wasmeval.model import ErrorInfo, Result, Status
@@ -22,8 +22,7 @@ _STATUS = {
 }
 
 
-@dataclass(slots=True)
-class Ending:
+class Ending(NamedTuple):
     """What is known of an evaluation when it ends: its instance (None when it never got one), limits and time."""
 
     instance: Instance | None

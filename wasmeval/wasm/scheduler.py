@@ -15,14 +15,16 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic, monotonic_ns
+from typing import NamedTuple
 
 from wasmeval.limits import CEILINGS, MIB
 from wasmeval.model import Result, Status
 from wasmeval.wasm.calls import FOREVER, Outcome
 from wasmeval.wasm.delivery import Delivery
 from wasmeval.wasm.instance import Image, Instance, Trapped
+from wasmeval.wasm.order import Order
 from wasmeval.wasm.pages import Pagemap
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.results import Ending
@@ -30,7 +32,7 @@ from wasmeval.wasm.session import Session
 from wasmeval.wasm.state import MalformedState
 from wasmeval.wasm.state import decode as decode_state
 from wasmeval.wasm.state import encode as encode_state
-from wasmeval.wasm.task import Order, Outlet, Task
+from wasmeval.wasm.task import Outlet, Task
 
 ROTATION = 8
 """How many evaluations that need more than a slice take turns; the others of that kind are parked."""
@@ -54,8 +56,7 @@ _LARGE_ANSWER_BYTES = 65536
 """Answers up to this size are accounted for with the guest's next slice."""
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerSettings:
+class SchedulerSettings(NamedTuple):
     """`slice_seconds`: how long one guest runs before the next; `ready`: prepared instances kept for each runtime;
     `memory_bytes`: what all guests together may have grown by before the largest of them is ended."""
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from wasmeval.grants import Grants
 from wasmeval.limits import Limits
 from wasmeval.model import Result
 from wasmeval.wasm import abi
@@ -14,12 +13,10 @@ from wasmeval.wasm.calls import Calls, Operation, Outcome
 from wasmeval.wasm.globs import Found
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.live import Live
+from wasmeval.wasm.order import Order
 from wasmeval.wasm.session import Session
 from wasmeval.wasm.translation import Lines, decode, largest_translation
 from wasmeval.wasm.wasi import Stdin
-
-FILE_PIECE_BYTES = 1 << 20
-"""Files come and leave in pieces of this size, one a turn, so that neither a frame nor a file keeps others waiting."""
 
 
 class Outlet(Protocol):
@@ -39,33 +36,6 @@ class Outlet(Protocol):
 
     def state(self, number: int, data: bytes, is_last: bool) -> None:
         """A piece of a session's state; `number` is the one of whoever asked for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An evaluation as it arrives. `translator` is empty, or the runtime that makes `code` what `runtime` runs."""
-
-    number: int
-    runtime: str
-    code: bytes
-    inputs: bytes
-    limits: Limits
-    grants: Grants | None = None
-    translator: str = ""
-    session: int = 0
-    """The session whose next step it is; 0 for an evaluation of its own."""
-
-    @property
-    def tool_time_counts(self) -> bool:
-        """Whether the deadline's clock goes on while the guest waits for tools alone."""
-        return self.grants is None or self.grants.tool_time_counts
-
-    def taken(self) -> Order:
-        """The same without what the guest has by now."""
-        grants = self.grants
-        if grants is not None and grants.files:
-            grants = replace(grants, files={})
-        return Order(self.number, self.runtime, b"", b"", self.limits, grants, session=self.session)
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +132,7 @@ class Task:
             return None
         self.spent_fuel = instance.fuel_used()
         self.lines = translation.lines
-        self.order = replace(self.order, code=translation.code, translator="")
+        self.order = self.order._replace(code=translation.code, translator="")
         self.instance = None
         return instance
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wasmeval.wasm.abi import MalformedReply
 
@@ -21,8 +21,7 @@ _PLACE = re.compile(r"<snippet>:(\d{1,9})(?::(\d{1,9}))?")
 _SEGMENT = re.compile(r"(\d{1,9}),(\d{1,9}),(\d{1,9})(?:;|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """`lines` is None where everything is where it was."""
 
     code: bytes

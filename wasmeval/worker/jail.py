@@ -13,10 +13,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wasmeval.wasm.pages import PAGEMAP_SCAN
 
@@ -54,8 +53,7 @@ _PROT_EXEC = 4
 _SECCOMP_ALLOW, _SECCOMP_ERRNO, _SECCOMP_KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer of the jail: whether it holds (or could hold), and the detail for people."""
 
     name: str
@@ -71,7 +69,7 @@ def enter() -> list[Layer]:
 def report() -> list[Layer]:
     """What `enter` would find here, without applying anything."""
     version = _landlock_version()
-    machine = platform.machine()
+    machine = os.uname().machine
     filters = os.path.exists("/proc/sys/kernel/seccomp/actions_avail") and machine in _SYSCALLS
     return [
         Layer("rlimits", True, "no files written, no processes, no core dumps"),
@@ -151,7 +149,7 @@ def _landlock_detail(version: int) -> str:
 
 
 def _seccomp() -> Layer:
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _SYSCALLS:
         return Layer("seccomp", False, f"no filter for {machine}")
     program = _filter(_MACHINES[machine], _SYSCALLS[machine], os.getpid())

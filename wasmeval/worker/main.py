@@ -88,7 +88,7 @@ class Worker:
         if kind == Kind.EVALUATE and scheduler:
             order = orders.decode_order(body, self._names)
             if order.grants and (files := self._files.pop(order.number, None)):
-                order = replace(order, grants=replace(order.grants, files=cast(dict[str, bytes], files)))
+                order = order._replace(grants=replace(order.grants, files=cast(dict[str, bytes], files)))
             scheduler.submit(order)
         elif kind == Kind.ANSWER and scheduler:
             scheduler.answer(*exchanges.decode_answer(body))
@@ -130,8 +130,6 @@ class Worker:
         # No file can be opened once the jail is closed.
         pagemap = Pagemap()
         os.nice(_NICENESS)
-        gc.collect()
-        gc.freeze()
         layers = jail.enter()
         missing = [layer for layer in layers if not layer.ok]
         if missing and configuration["require_jail"]:
@@ -210,14 +208,15 @@ def load(configuration: dict[str, Any]) -> dict[str, Image]:
 
 def main(channel_fd: int, page_fd: int) -> None:
     """Run a worker on the two descriptors it inherited."""
+    # Its pauses would be some evaluation's; what we allocate has no cycles. The pool's boot line does this even before
+    # the imports.
+    gc.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is for the parent to act on.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = socket.socket(fileno=channel_fd)
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
     os.close(page_fd)
-    # The collector's pauses would be some evaluation's; what we allocate has no cycles.
-    gc.disable()
     try:
         Worker(channel, page).run()
     except (BrokenPipeError, ConnectionResetError):

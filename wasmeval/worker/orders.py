@@ -10,7 +10,7 @@ from typing import Any
 from wasmeval.grants import Grants, HttpPolicy, Mount, Tool
 from wasmeval.limits import Limits
 from wasmeval.model import Job
-from wasmeval.wasm.task import FILE_PIECE_BYTES, Order
+from wasmeval.wasm.order import FILE_PIECE_BYTES, Order
 from wasmeval.worker.frames import Kind, MalformedFrame, encode
 
 _NO_TRANSLATOR = 255
