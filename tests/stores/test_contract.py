@@ -88,7 +88,9 @@ def test_any_bytes_can_be_a_record_and_a_blob(store: Store, data: bytes) -> None
 
 
 def test_a_record_that_is_too_large_is_refused(store: Store) -> None:
-    with pytest.raises(InvalidArgument, match="data: a record of 1048577 bytes, more than 1048576; put a blob"):
+    with pytest.raises(
+        InvalidArgument, match="data: a record of 1048577 bytes, more than 1048576; put a blob"
+    ):
         store.create("a", b"x" * (MOST_RECORD_BYTES + 1))
     version = store.create("a", b"")
     with pytest.raises(InvalidArgument):
@@ -140,7 +142,9 @@ def test_listings_go_over_pages(store: Store) -> None:
     assert sorted([keys[0], *listing]) == keys
 
 
-@pytest.mark.parametrize("key", ["", "/", "a//b", "../a", "a/..", ".", "A", "a b", "a\n", "ä", "a" * 201, "a\0", "a="])
+@pytest.mark.parametrize(
+    "key", ["", "/", "a//b", "../a", "a/..", ".", "A", "a b", "a\n", "ä", "a" * 201, "a\0", "a="]
+)
 def test_no_method_takes_a_key_that_is_none(store: Store, key: str) -> None:
     calls = [
         lambda: store.get(key),

@@ -12,7 +12,9 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-reques
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -147,8 +149,8 @@ class S3Store(Store):
     # --- blobs ---------------------------------------------------------------------------------------------------
 
     def _put_blob(self, key: str, data: bytes) -> None:
-        body = header_of(new_version(), data) + data
-        self._repeat(lambda: self._client.put_object(**self._object("blobs", key), Body=body))
+        content = _content(data)
+        self._repeat(lambda: self._client.put_object(**self._object("blobs", key), **content))
 
     def _get_blob(self, key: str) -> bytes | None:
         found = self._read("blobs", key)
@@ -198,9 +200,9 @@ class S3Store(Store):
 
     def _put_if(self, kind: str, key: str, data: bytes, **condition: str) -> str | None:
         """The new ETag; None when the condition does not hold."""
-        body = header_of(new_version(), data) + data
+        content = _content(data)
         answer = self._conditional(
-            lambda: self._client.put_object(**self._object(kind, key), Body=body, **condition)
+            lambda: self._client.put_object(**self._object(kind, key), **content, **condition)
         )
         return None if answer is None else str(answer["ETag"])
 
@@ -287,6 +289,14 @@ class S3Store(Store):
             raise StoreUnavailable(
                 f"{self.name}: {type(error).__name__}; get the record again to know whether it was changed"
             ) from error
+
+
+def _content(data: bytes) -> dict[str, bytes | str]:
+    """What PutObject is given of a body. With a digest, so that the half of one is refused, which not every server
+    does by its length."""
+    body = header_of(new_version(), data) + data
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    return {"Body": body, "ContentMD5": base64.b64encode(digest).decode()}
 
 
 def _code(error: ClientError) -> str:
