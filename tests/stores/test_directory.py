@@ -304,23 +304,6 @@ def test_a_folder_that_was_removed_is_not_an_empty_store(store: DirectoryStore, 
         store.create("b", b"")
 
 
-def test_a_closed_store_says_so(store: DirectoryStore) -> None:
-    version = store.create("a", b"1")
-    store.close()
-    for call in (
-        lambda: store.get("a"),
-        lambda: store.create("b", b""),
-        lambda: store.swap("a", b"", version),
-        lambda: store.remove("a", version),
-        lambda: list(store.keys()),
-        lambda: store.put_blob("c", b""),
-        lambda: store.get_blob("c"),
-        lambda: store.remove_blob("c"),
-    ):
-        with pytest.raises(StoreUnavailable, match="it is closed"):
-            call()
-
-
 def test_a_lock_that_is_never_given_back_is_waited_for_in_bounds(folder: Path) -> None:
     DirectoryStore(folder).close()
     passed = [0.0]

@@ -158,6 +158,8 @@ def test_without_credentials_the_message_says_where_they_belong(
     [
         "s3://key:a-secret@bucket/prefix",
         "s3://bucket/prefix?endpoint=http://key:a-secret@127.0.0.1:1",
+        "s3://bucket/prefix?endpoint=http://127.0.0.1:1/%3Fkey=a-secret",
+        "s3://bucket/prefix?endpoint=file:///a-secret",
         "s3:///prefix",
     ],
 )
@@ -170,8 +172,9 @@ def test_credentials_in_the_url_are_refused_and_not_repeated(url: str) -> None:
 def test_what_another_program_wrote_is_damaged(port: int) -> None:
     with open_store(url_at(port)) as store:
         assert isinstance(store, S3Store)
-        for kind, data in (("records", b"theirs"), ("blobs", b"")):
-            store._client.put_object(**store._object(kind, "a"), Body=data)
+        for kind, key, data in (("records", "a", b"theirs"), ("blobs", "a", b""), ("blobs", "Foreign", b"x")):
+            store._client.put_object(**store._object(kind, key), Body=data)
+        assert list(store.blobs()) == ["a"]
         with pytest.raises(StoreDamaged, match="what lies under 'a' is damaged"):
             store.get("a")
         with pytest.raises(StoreDamaged):

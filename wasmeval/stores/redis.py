@@ -66,7 +66,8 @@ redis.call('SET', KEYS[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
 return 1
 """
-_CHECK = f"if redis.call('GETRANGE', KEYS[1], {VERSION_SPAN[0]}, {VERSION_SPAN[1]}) ~= ARGV[3] then return 'unchanged' end"
+_VERSION = f"redis.call('GETRANGE', KEYS[1], {VERSION_SPAN[0]}, {VERSION_SPAN[1]})"
+_CHECK = f"if {_VERSION} ~= ARGV[3] then return 'unchanged' end"
 _SWAP = f"""
 {_CHECK}
 redis.call('SET', KEYS[1], ARGV[2])
@@ -133,7 +134,7 @@ class RedisStore(Store):
     def open(cls, url: str) -> Self:
         """The store at `redis://`, `rediss://` or `unix://`, with the options of docs/stores.md.
 
-        The password is that of `password_file`, else of `REDISCLI_AUTH`, else of the URL.
+        The password is that of the URL, else of `password_file`, else of `REDISCLI_AUTH`, as for redis-cli.
         """
         parts = urlsplit(url)
         options = options_of(parts, _OPTIONS)
@@ -147,7 +148,7 @@ class RedisStore(Store):
             timeout_seconds=max(0.1, number_in(options, "timeout", TIMEOUT_SECONDS)),
         )
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._client.close()
 
     # --- records -------------------------------------------------------------------------------------------------
