@@ -8,14 +8,16 @@ import threading
 from types import TracebackType
 from typing import Self
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CONDITIONS = re.compile(rb"\r\nIf-(None-)?Match: [^\r]*", re.IGNORECASE)
 
 
 class Relay:
     """Passes bytes to `port` and back.
 
-    `lose_answers(n, when)`: of the next `n` requests that have `when` in them, the server gets all, and the client no
-    answer but the end of the connection. `hides_conditions`: HTTP requests arrive without If-Match and If-None-Match.
+    `lose_answers(n, when)`: of the next `n` requests that have `when` in them, the server gets all, and the client
+    no answer but the end of the connection; with `halves` the server gets no whole body either. `hides_conditions`:
+    HTTP requests arrive without If-Match and If-None-Match.
     """
 
     def __init__(self, port: int, hides_conditions: bool = False) -> None:
@@ -23,6 +25,7 @@ class Relay:
         self._hides_conditions = hides_conditions
         self._lock = threading.Lock()
         self._losing, self._when = 0, b""
+        self.halves = False
         self.seen = 0
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
@@ -65,6 +68,10 @@ class Relay:
                         if self._losing:
                             self._losing -= 1
                             lost.set()
+                if lost.is_set() and self.halves:
+                    head, end, body = data.partition(b"\r\n\r\n")
+                    server.sendall(head + end + body[: len(body) // 2])
+                    break
                 server.sendall(_CONDITIONS.sub(b"", data) if self._hides_conditions else data)
         except OSError:
             pass
@@ -73,7 +80,8 @@ class Relay:
     def _back(self, server: socket.socket, client: socket.socket, lost: threading.Event) -> None:
         try:
             while data := server.recv(1 << 20):
-                if lost.is_set():
+                # Not an answer yet: the request's body comes after it.
+                if lost.is_set() and (self.halves or data != _CONTINUE):
                     break
                 client.sendall(data)
         except OSError:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from wasmeval.errors import Conflict, InvalidArgument, NotFound
+from wasmeval.errors import Conflict, InvalidArgument, NotFound, StoreUnavailable
 from wasmeval.stores import Record, Store, open_store
 from wasmeval.stores.store import MOST_RECORD_BYTES
 
@@ -226,9 +226,24 @@ def test_what_was_written_is_there_for_whoever_opens_it_next(shared_url: str) ->
         assert third.get_blob("b") == b"kept too"
 
 
-def test_closing_twice_is_fine(store: Store) -> None:
+def test_a_closed_store_says_so(store: Store) -> None:
+    version = store.create("a", b"1")
     store.close()
     store.close()
+    calls = [
+        lambda: store.get("a"),
+        lambda: store.create("b", b""),
+        lambda: store.swap("a", b"", version),
+        lambda: store.remove("a", version),
+        lambda: store.keys(),
+        lambda: store.put_blob("c", b""),
+        lambda: store.get_blob("c"),
+        lambda: store.remove_blob("c"),
+        lambda: store.blobs(),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailable, match="is closed; open it again"):
+            call()
 
 
 def increment(store: Store) -> None:

@@ -42,9 +42,8 @@ def test_everything_is_made_for_its_owner_alone(folder: Path) -> None:
             store.put_blob("c", b"2")
     finally:
         os.umask(before)
-    assert {path.name: mode(path) for path in [folder, *folder.iterdir()] if path.is_dir()} == dict.fromkeys(
-        ("store", "records", "blobs", "new", "locks"), 448
-    )
+    folders = {path.name: mode(path) for path in [folder, *folder.iterdir()] if path.is_dir()}
+    assert folders == dict.fromkeys(("store", "records", "blobs", "new", "locks"), 0o700)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {mode(path) for path in files} == {0o600}
     assert {path.name for path in files} >= {"format", "a=b", "c"}
@@ -72,7 +71,7 @@ def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
 def test_a_link_is_refused(folder: Path, tmp_path: Path) -> None:
     DirectoryStore(folder).close()
     (tmp_path / "link").symlink_to(folder)
-    with pytest.raises(SetupError, match="cannot keep a store in .*link"):
+    with pytest.raises(SetupError, match=r"cannot keep a store in .*link"):
         DirectoryStore(tmp_path / "link")
 
 
@@ -303,23 +302,6 @@ def test_a_folder_that_was_removed_is_not_an_empty_store(store: DirectoryStore, 
         store.get("a")
     with pytest.raises(StoreUnavailable):
         store.create("b", b"")
-
-
-def test_a_closed_store_says_so(store: DirectoryStore) -> None:
-    version = store.create("a", b"1")
-    store.close()
-    for call in (
-        lambda: store.get("a"),
-        lambda: store.create("b", b""),
-        lambda: store.swap("a", b"", version),
-        lambda: store.remove("a", version),
-        lambda: list(store.keys()),
-        lambda: store.put_blob("c", b""),
-        lambda: store.get_blob("c"),
-        lambda: store.remove_blob("c"),
-    ):
-        with pytest.raises(StoreUnavailable, match="it is closed"):
-            call()
 
 
 def test_a_lock_that_is_never_given_back_is_waited_for_in_bounds(folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_writer_killed_at_any_instant_leaves_everything_whole(tmp_path: Path) 
             writer.kill()
         with DirectoryStore(folder) as store:
             assert list((folder / "new").iterdir()) == []
-            for key in store.keys():
+            for key in store.keys():  # noqa: SIM118 (no dict)
                 record = store.get(key)
                 assert record is not None
                 assert is_whole(record.data), key

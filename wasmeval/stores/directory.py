@@ -22,11 +22,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wasmeval.errors import InvalidArgument, StoreUnavailable
+from wasmeval.errors import StoreUnavailable
 from wasmeval.stores.drafts import clear, draft
 from wasmeval.stores.folders import PrivateFolder
 from wasmeval.stores.frames import HEADER_BYTES, MalformedFrame, header_of, version_in
-from wasmeval.stores.store import Record, Store, check_key, new_version
+from wasmeval.stores.store import Record, Store, is_key, new_version
 
 LOCK_SECONDS = 10.0
 """How long a change waits for another one of the same shard: a healthy one takes milliseconds, a stopped process
@@ -57,10 +57,14 @@ class DirectoryStore(Store):
         self._clock = clock
         self._sleep = sleep
         self._folder = PrivateFolder(path)
-        with self._explained():
-            clear(self._folder.new)
+        try:
+            with self._explained():
+                clear(self._folder.new)
+        except BaseException:
+            self.close()
+            raise
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._folder.close()
 
     # --- records -------------------------------------------------------------------------------------------------
@@ -180,7 +184,7 @@ class DirectoryStore(Store):
                     ]
             finally:
                 os.close(fd)
-        yield from sorted(key for name in names if (key := _key_of(name)) is not None)
+        yield from sorted(filter(is_key, map(_key_of, names)))
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -219,9 +223,8 @@ class DirectoryStore(Store):
         try:
             yield
         except OSError as error:
-            reason = "it is closed" if error.errno == errno.EBADF else error.strerror
             raise StoreUnavailable(
-                f"{self.name}: {reason}; get the record again to know whether it was changed"
+                f"{self.name}: {error.strerror}; get the record again to know whether it was changed"
             ) from error
 
 
@@ -230,9 +233,6 @@ def _file_of(key: str) -> str:
     return key.replace("/", "=")
 
 
-def _key_of(name: str) -> str | None:
-    """The key whose file has this name; None when no key's has."""
-    try:
-        return check_key(name.replace("=", "/"))
-    except InvalidArgument:
-        return None
+def _key_of(name: str) -> str:
+    """What `_file_of` made `name` of."""
+    return name.replace("=", "/")

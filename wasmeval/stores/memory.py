@@ -17,7 +17,7 @@ class MemoryStore(Store):
         self._records: dict[str, Record] = {}
         self._contents: dict[str, bytes] = {}
 
-    def close(self) -> None:
+    def _close(self) -> None:
         with self._lock:
             self._records.clear()
             self._contents.clear()

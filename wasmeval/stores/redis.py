@@ -58,15 +58,16 @@ _REASONS: dict[type[Exception], str] = {
     redis.exceptions.ConnectionError: "it is not reachable, or the connection was lost",
 }
 
+_UNCHANGED = b"unchanged"
+
 _CREATE = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 1 then return 'unchanged' end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
 return 1
 """
-_CHECK = (
-    f"if redis.call('GETRANGE', KEYS[1], {VERSION_SPAN[0]}, {VERSION_SPAN[1]}) ~= ARGV[3] then return 0 end"
-)
+_VERSION = f"redis.call('GETRANGE', KEYS[1], {VERSION_SPAN[0]}, {VERSION_SPAN[1]})"
+_CHECK = f"if {_VERSION} ~= ARGV[3] then return 'unchanged' end"
 _SWAP = f"""
 {_CHECK}
 redis.call('SET', KEYS[1], ARGV[2])
@@ -133,7 +134,7 @@ class RedisStore(Store):
     def open(cls, url: str) -> Self:
         """The store at `redis://`, `rediss://` or `unix://`, with the options of docs/stores.md.
 
-        The password is that of `password_file`, else of `REDISCLI_AUTH`, else of the URL.
+        The password is that of the URL, else of `password_file`, else of `REDISCLI_AUTH`, as for redis-cli.
         """
         parts = urlsplit(url)
         options = options_of(parts, _OPTIONS)
@@ -147,7 +148,7 @@ class RedisStore(Store):
             timeout_seconds=max(0.1, number_in(options, "timeout", TIMEOUT_SECONDS)),
         )
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._client.close()
 
     # --- records -------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class RedisStore(Store):
             # Not by digest: a server that was started anew or took over does not know it yet.
             pipe.eval(script, 2, self._named("record", key), self._prefix + "records", key, *arguments)
 
-        return self._once(lambda: self._sent(send)) == 1
+        return self._once(lambda: self._sent(send)) != _UNCHANGED
 
     # --- blobs ---------------------------------------------------------------------------------------------------
 
@@ -233,7 +234,8 @@ class RedisStore(Store):
             # On the same connection: WAIT is about what this connection wrote.
             pipe.execute_command("WAIT", self._wait_replicas, self._wait_milliseconds)
             first, *_, replicas = pipe.execute()
-        return self._confirmed(first, replicas)
+        # Nobody needs to have what did not happen.
+        return first if first == _UNCHANGED else self._confirmed(first, replicas)
 
     def _confirmed(self, answer: object, replicas: int) -> object:
         if replicas < self._wait_replicas:

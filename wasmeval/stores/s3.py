@@ -12,7 +12,9 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-reques
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
 )
 from botocore.session import Session
@@ -32,7 +35,7 @@ from wasmeval.errors import InvalidArgument, SetupError, StoreUnavailable
 from wasmeval.stores.frames import MalformedFrame, header_of, parted
 from wasmeval.stores.locations import number_in, options_of
 from wasmeval.stores.repeats import repeated
-from wasmeval.stores.store import Record, Store, new_version
+from wasmeval.stores.store import Record, Store, is_key, new_version
 
 T = TypeVar("T")
 
@@ -115,7 +118,7 @@ class S3Store(Store):
             timeout_seconds=max(0.1, number_in(options, "timeout", TIMEOUT_SECONDS)),
         )
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._client.close()
 
     # --- records -------------------------------------------------------------------------------------------------
@@ -147,8 +150,8 @@ class S3Store(Store):
     # --- blobs ---------------------------------------------------------------------------------------------------
 
     def _put_blob(self, key: str, data: bytes) -> None:
-        body = header_of(new_version(), data) + data
-        self._repeat(lambda: self._client.put_object(**self._object("blobs", key), Body=body))
+        content = _content(data)
+        self._repeat(lambda: self._client.put_object(**self._object("blobs", key), **content))
 
     def _get_blob(self, key: str) -> bytes | None:
         found = self._read("blobs", key)
@@ -198,9 +201,9 @@ class S3Store(Store):
 
     def _put_if(self, kind: str, key: str, data: bytes, **condition: str) -> str | None:
         """The new ETag; None when the condition does not hold."""
-        body = header_of(new_version(), data) + data
+        content = _content(data)
         answer = self._conditional(
-            lambda: self._client.put_object(**self._object(kind, key), Body=body, **condition)
+            lambda: self._client.put_object(**self._object(kind, key), **content, **condition)
         )
         return None if answer is None else str(answer["ETag"])
 
@@ -230,7 +233,8 @@ class S3Store(Store):
         while True:
             page = self._page(start + prefix, after)
             for found in page.get("Contents", ()):
-                yield found["Key"].removeprefix(start)
+                if is_key(key := found["Key"].removeprefix(start)):
+                    yield key
             if not page.get("IsTruncated"):
                 return
             after = {"ContinuationToken": page["NextContinuationToken"]}
@@ -262,7 +266,8 @@ class S3Store(Store):
                 raise SetupError(
                     f"{self.name}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws"
                 ) from error
-            if isinstance(cause, ClientError) and _status(cause) < 500 and _code(cause) not in _MISSING:
+            # 429 asks to come later; 501 is a server that knows no conditions, and says so.
+            if isinstance(cause, ClientError) and (_status(cause) < 429 or _status(cause) == 501):
                 raise SetupError(f"{self.name} refuses: {_code(cause)}; see docs/stores.md") from error
             raise
 
@@ -289,6 +294,14 @@ class S3Store(Store):
             ) from error
 
 
+def _content(data: bytes) -> dict[str, bytes | str]:
+    """What PutObject is given of a body. With a digest, so that the half of one is refused, which not every server
+    does by its length."""
+    body = header_of(new_version(), data) + data
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    return {"Body": body, "ContentMD5": base64.b64encode(digest).decode()}
+
+
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "unknown"))[:80]
 
@@ -308,14 +321,15 @@ def _is_passing(error: Exception) -> bool:
     """Whether another try may go better."""
     if isinstance(error, ClientError):
         return _status(error) >= 500
-    return isinstance(error, HTTPClientError | OSError)
+    return isinstance(error, HTTPClientError | IncompleteReadError | OSError)
 
 
 def _public(endpoint: str) -> str:
-    """`endpoint` without user and password."""
+    """`endpoint`, when it is an address and nothing else, as it is."""
     parts = urlsplit(endpoint)
-    if parts.username or parts.password:
+    if parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.query or parts.fragment:
         raise InvalidArgument(
-            "store", "the endpoint has credentials in it; they belong in the environment or ~/.aws"
+            "store",
+            "the endpoint must be http:// or https:// and a host; credentials belong in the environment or ~/.aws",
         )
     return endpoint

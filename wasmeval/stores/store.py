@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Self
 
-from wasmeval.errors import Conflict, InvalidArgument, NotFound, StoreDamaged
+from wasmeval.errors import Conflict, InvalidArgument, NotFound, StoreDamaged, StoreUnavailable
 
 MOST_KEY_CHARACTERS = 200
 MOST_RECORD_BYTES = 1 << 20
@@ -53,29 +53,30 @@ class Store(ABC):
     name: str
     """Which store this is, for messages and logs: never its credentials."""
 
+    _is_closed = False
+
     most_blob_bytes: ClassVar[int] = (5 << 30) - 4096
     """The largest blob; beyond, InvalidArgument."""
 
     def get(self, key: str) -> Record | None:
         """The current record, or None. Raises StoreUnavailable, StoreDamaged."""
-        return self._get(check_key(key))
+        return self._get(self._checked(key))
 
     def create(self, key: str, data: bytes) -> str:
         """Make the record, and return its version. Raises Conflict when there is one already, StoreUnavailable when
         it may have been made."""
-        return self._create(check_key(key), _checked_record(data))
+        return self._create(self._checked(key), _checked_record(data))
 
     def swap(self, key: str, data: bytes, version: str) -> str:
         """Replace the record, and return its new version. Raises Conflict unless `version` is the current one,
         StoreUnavailable when it may have been replaced."""
-        check_key(key)
-        _checked_record(data)
-        return self._swap(key, data, self._possible(key, version))
+        self._checked(key)
+        return self._swap(key, _checked_record(data), self._possible(key, version))
 
     def remove(self, key: str, version: str) -> None:
         """Remove the record. Raises Conflict unless `version` is the current one, StoreUnavailable when it may have
         been removed."""
-        self._remove(check_key(key), self._possible(key, version))
+        self._remove(self._checked(key), self._possible(key, version))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys of records that begin with `prefix`, each once, fetched as they are asked for.
@@ -83,7 +84,7 @@ class Store(ABC):
         What is made or removed meanwhile may or may not be among them; what was there all the time is. Sorted, but
         by S3Store, which gives them as its server does. Raises StoreUnavailable, in the middle too.
         """
-        return self._keys(_checked_prefix(prefix))
+        return self._keys(self._checked_prefix(prefix))
 
     def put_blob(self, key: str, data: bytes) -> None:
         """Keep `data`; a reader finds the whole of it, or nothing.
@@ -93,27 +94,29 @@ class Store(ABC):
         """
         if len(data) > self.most_blob_bytes:
             raise InvalidArgument("data", f"a blob of {len(data)} bytes, more than {self.most_blob_bytes}")
-        self._put_blob(check_key(key), data)
+        self._put_blob(self._checked(key), data)
 
     def get_blob(self, key: str) -> bytes:
         """What was put. Raises NotFound when there is none, StoreDamaged, StoreUnavailable."""
-        data = self._get_blob(check_key(key))
+        data = self._get_blob(self._checked(key))
         if data is None:
             raise NotFound(f"{self.name} has no blob {key!r}")
         return data
 
     def remove_blob(self, key: str) -> None:
         """Remove the blob; nothing happens when there is none. Safe to repeat."""
-        self._remove_blob(check_key(key))
+        self._remove_blob(self._checked(key))
 
     def blobs(self, prefix: str = "") -> Iterator[str]:
         """The keys of blobs that begin with `prefix`, as `keys` gives those of records."""
-        return self._blobs(_checked_prefix(prefix))
+        return self._blobs(self._checked_prefix(prefix))
 
-    @abstractmethod
     def close(self) -> None:
-        """Give back connections and descriptors. Safe to call twice; other calls after it raise StoreUnavailable or
-        find nothing changed."""
+        """Give back connections and descriptors. Safe to call twice, but not while another method runs; those called
+        afterwards raise StoreUnavailable."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +125,9 @@ class Store(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @abstractmethod
+    def _close(self) -> None: ...
 
     @abstractmethod
     def _get(self, key: str) -> Record | None: ...
@@ -149,6 +155,25 @@ class Store(ABC):
 
     @abstractmethod
     def _blobs(self, prefix: str) -> Iterator[str]: ...
+
+    def _checked(self, key: str) -> str:
+        check_key(key)
+        self._check_open()
+        return key
+
+    def _checked_prefix(self, prefix: str) -> str:
+        """`prefix`, when a key could begin so; it may end anywhere, also in a slash."""
+        if not _PREFIX.fullmatch(prefix):
+            raise InvalidArgument(
+                "prefix",
+                f"{prefix[:80]!r} is not at most {MOST_KEY_CHARACTERS} of a-z, 0-9, '_', '.', '/' and '-'",
+            )
+        self._check_open()
+        return prefix
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailable(f"{self.name} is closed; open it again")
 
     def _possible(self, key: str, version: str) -> str:
         """`version`, when a store could have given it: others would mean `any` to S3, and `none` to Redis."""
@@ -182,19 +207,14 @@ def check_key(key: str) -> str:
         raise InvalidArgument(
             "key", f"{key[:80]!r} is not 1 to {MOST_KEY_CHARACTERS} of a-z, 0-9, '_', '.', '/' and '-'"
         )
-    if any(part in ("", ".", "..") for part in key.split("/")):
+    if not is_key(key):
         raise InvalidArgument("key", f"{key!r} has an empty part, '.' or '..' in it")
     return key
 
 
-def _checked_prefix(prefix: str) -> str:
-    """`prefix`, when a key could begin so; it may end anywhere, also in a slash."""
-    if not _PREFIX.fullmatch(prefix):
-        raise InvalidArgument(
-            "prefix",
-            f"{prefix[:80]!r} is not at most {MOST_KEY_CHARACTERS} of a-z, 0-9, '_', '.', '/' and '-'",
-        )
-    return prefix
+def is_key(text: str) -> bool:
+    """Whether `text` can be a key: what else lies in a store's place was not put there by a store."""
+    return bool(_KEY.fullmatch(text)) and not any(part in ("", ".", "..") for part in text.split("/"))
 
 
 def _checked_record(data: bytes) -> bytes:

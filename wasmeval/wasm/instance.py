@@ -49,8 +49,7 @@ class Image(NamedTuple):
         return cls(runtime, engine.address, host.link(module), host, library, slice_fuel)
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(NamedTuple):
     """What an instance that rests is beside its pages and its files: the size of its memory, and the address and size
     of its request buffer."""
 
