@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wasmeval.client import AsyncClient, Client
     from wasmeval.conversation import Conversation, InputWanted, Output, ToolCall, ToolCallCancelled
     from wasmeval.egress import Credential, HttpCeiling
-    from wasmeval.embedded import Evaluator, evaluate
+    from wasmeval.embedded import EmbeddedSession, Evaluator, evaluate
     from wasmeval.errors import (
         Conflict,
         DeadlineExceeded,
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         NotFound,
         ResourceExhausted,
         ServiceError,
+        SessionLost,
         SetupError,
+        SnapshotRefused,
         StoreDamaged,
         StoreUnavailable,
         Unavailable,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from wasmeval.grants import Folder, HttpPolicy, HttpRule, HttpUse, Tool
     from wasmeval.limits import Limits, Usage
     from wasmeval.model import ErrorInfo, Evaluation, OutputFile, Result, RuntimeInfo, Status
+    from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
+    from wasmeval.stores import open_store
     from wasmeval.streams import AsyncConversation
 
 __version__ = "0.1.0"
@@ -46,11 +50,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "AsyncConversation",
+    "Checkpoint",
     "Client",
     "Conflict",
     "Conversation",
     "Credential",
     "DeadlineExceeded",
+    "Durability",
+    "EmbeddedSession",
     "ErrorInfo",
     "Evaluation",
     "EvaluationError",
@@ -72,7 +79,11 @@ __all__ = [
     "Result",
     "RuntimeInfo",
     "ServiceError",
+    "SessionInfo",
+    "SessionLost",
+    "SessionOptions",
     "SetupError",
+    "SnapshotRefused",
     "Status",
     "StoreDamaged",
     "StoreUnavailable",
@@ -84,13 +95,14 @@ __all__ = [
     "WasmevalError",
     "__version__",
     "evaluate",
+    "open_store",
 ]
 
 _HOMES = {
     "client": ("AsyncClient", "Client"),
     "conversation": ("Conversation", "InputWanted", "Output", "ToolCall", "ToolCallCancelled"),
     "egress": ("Credential", "HttpCeiling"),
-    "embedded": ("Evaluator", "evaluate"),
+    "embedded": ("EmbeddedSession", "Evaluator", "evaluate"),
     "errors": (
         "Conflict",
         "DeadlineExceeded",
@@ -101,7 +113,9 @@ _HOMES = {
         "NotFound",
         "ResourceExhausted",
         "ServiceError",
+        "SessionLost",
         "SetupError",
+        "SnapshotRefused",
         "StoreDamaged",
         "StoreUnavailable",
         "Unavailable",
@@ -110,6 +124,8 @@ _HOMES = {
     "grants": ("Folder", "HttpPolicy", "HttpRule", "HttpUse", "Tool"),
     "limits": ("Limits", "Usage"),
     "model": ("ErrorInfo", "Evaluation", "OutputFile", "Result", "RuntimeInfo", "Status"),
+    "session": ("Checkpoint", "Durability", "SessionInfo", "SessionOptions"),
+    "stores": ("open_store",),
     "streams": ("AsyncConversation",),
 }
 _MODULE_OF = {name: f"wasmeval.{module}" for module, names in _HOMES.items() for name in names}
