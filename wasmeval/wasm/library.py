@@ -10,7 +10,7 @@ from pathlib import Path
 from wasmeval.wasm.nodes import FILE, Folder, Node
 
 # Of the zip format: the record at its end (how many entries, where the first one's head is), and the head of an entry
-# (method, size, lengths of name, extra field and comment, where the entry is). zipfile takes seven times as long for
+# (method, size, lengths of name, extra field and comment, where the entry is). zipfile takes six times as long for
 # them, at every start of a worker. Source: APPNOTE.TXT 6.3.10, 4.3.12 and 4.3.16.
 _END = struct.Struct("<4s6xH4xI2x")
 _HEAD = struct.Struct("<4s6xH12xI3H8xI")
