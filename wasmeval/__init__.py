@@ -16,7 +16,7 @@ from importlib import import_module
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from wasmeval.client import AsyncClient, Client
+    from wasmeval.client import AsyncClient, AsyncServiceSession, Client, ServiceSession
     from wasmeval.conversation import Conversation, InputWanted, Output, ToolCall, ToolCallCancelled
     from wasmeval.egress import Credential, HttpCeiling
     from wasmeval.embedded import EmbeddedSession, Evaluator, evaluate
@@ -50,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "AsyncConversation",
+    "AsyncServiceSession",
     "Checkpoint",
     "Client",
     "Conflict",
@@ -79,6 +80,7 @@ __all__ = [
     "Result",
     "RuntimeInfo",
     "ServiceError",
+    "ServiceSession",
     "SessionInfo",
     "SessionLost",
     "SessionOptions",
@@ -99,7 +101,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "client": ("AsyncClient", "Client"),
+    "client": ("AsyncClient", "AsyncServiceSession", "Client", "ServiceSession"),
     "conversation": ("Conversation", "InputWanted", "Output", "ToolCall", "ToolCallCancelled"),
     "egress": ("Credential", "HttpCeiling"),
     "embedded": ("EmbeddedSession", "Evaluator", "evaluate"),

@@ -6,10 +6,11 @@ Both run the same plans; the two classes only differ in how they send and sleep.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,14 +19,16 @@ import grpc
 from wasmeval import plans, wire
 from wasmeval.address import resolve, split
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
-from wasmeval.errors import InvalidArgument, ServiceError, SetupError, Unavailable, WasmevalError
+from wasmeval.errors import InvalidArgument, NotFound, ServiceError, SetupError, Unavailable, WasmevalError
 from wasmeval.grants import HttpPolicy, Tool
 from wasmeval.limits import Limits, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, evaluation_of
 from wasmeval.plans import Failed, Hold, Outcome, Plan, Send, Step
 from wasmeval.requests import request_of
+from wasmeval.session import Checkpoint, SessionInfo, options_of
 from wasmeval.streams import AsyncConversation, ServiceConversation, drive_async
 from wasmeval.tools import Function
+from wasmeval.wire import sessions as messages
 
 T = TypeVar("T")
 
@@ -133,6 +136,37 @@ class Client:
         """What is installed at the service."""
         return self._run(plans.runtimes(timeout))
 
+    def session(
+        self,
+        language: str = "python",
+        *,
+        limits: Limits | None = None,
+        total_fuel: int | None = None,
+        idle_seconds: float | None = None,
+        life_seconds: float | None = None,
+        durability: str | None = None,
+        timeout: float | None = None,
+    ) -> ServiceSession:
+        """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
+
+        Close it, or use it as a context manager: what is not closed sleeps at the service until its life ends.
+        """
+        options = options_of(
+            limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
+            durability=durability,
+        )  # fmt: skip
+        info = self._run(plans.create_session(language, options, timeout))
+        return ServiceSession(self, info)
+
+    def attach(self, session_id: str, *, timeout: float | None = None) -> ServiceSession:
+        """The session of that id. Raises NotFound."""
+        plan = plans.session_call(wire.GET_SESSION, session_id, messages.decode_session, timeout)
+        return ServiceSession(self, self._run(plan))
+
+    def sessions(self, *, timeout: float | None = None) -> list[SessionInfo]:
+        """All sessions of this client's at the service."""
+        return self._run(plans.list_sessions(timeout))
+
     def close(self) -> None:
         """Ends the connection; calls under way raise Unavailable and their guests are stopped, as do later ones."""
         self._closed = True
@@ -155,13 +189,17 @@ class Client:
                 return result
             outcome = self._take(step)
 
-    def _open(self, request: Request, timeout: float | None) -> ServiceConversation:
+    def _open(
+        self, request: Request, timeout: float | None, session_id: str = "", waits: bool = True
+    ) -> ServiceConversation:
         try:
-            call: Any = self._channel.stream_stream(wire.CONVERSE)
+            call: Any = self._channel.stream_stream(wire.STEP_CONVERSE if session_id else wire.CONVERSE)
             return ServiceConversation(
                 lambda messages: call(messages, timeout=timeout, metadata=self._metadata),
                 self._explain,
                 request,
+                session_id,
+                waits,
             )
         except ValueError as error:
             # gRPC says ValueError when the channel is closed; ours are of the request.
@@ -173,7 +211,7 @@ class Client:
         return Unavailable(_WAS_CLOSED) if self._closed else _error(error)
 
     def _hold(self, step: Hold) -> Result | Failed:
-        conversation = self._open(step.request, step.timeout)
+        conversation = self._open(step.request, step.timeout, step.session_id, step.waits)
         try:
             return drive(conversation, step.toolbox, step.on_output, step.stdin)
         except ServiceError as error:
@@ -266,6 +304,37 @@ class AsyncClient:
         """As `Client.runtimes`."""
         return await self._run(plans.runtimes(timeout))
 
+    async def session(
+        self,
+        language: str = "python",
+        *,
+        limits: Limits | None = None,
+        total_fuel: int | None = None,
+        idle_seconds: float | None = None,
+        life_seconds: float | None = None,
+        durability: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncServiceSession:
+        """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
+
+        Close it, or use it as a context manager: what is not closed sleeps at the service until its life ends.
+        """
+        options = options_of(
+            limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
+            durability=durability,
+        )  # fmt: skip
+        info = await self._run(plans.create_session(language, options, timeout))
+        return AsyncServiceSession(self, info)
+
+    async def attach(self, session_id: str, *, timeout: float | None = None) -> AsyncServiceSession:
+        """The session of that id. Raises NotFound."""
+        plan = plans.session_call(wire.GET_SESSION, session_id, messages.decode_session, timeout)
+        return AsyncServiceSession(self, await self._run(plan))
+
+    async def sessions(self, *, timeout: float | None = None) -> list[SessionInfo]:
+        """All sessions of this client's at the service."""
+        return await self._run(plans.list_sessions(timeout))
+
     async def close(self) -> None:
         """As `Client.close`."""
         self._closed = True
@@ -300,20 +369,24 @@ class AsyncClient:
             self._calls = {method: self._channel.unary_unary(method) for method in _METHODS}
         return self._channel
 
-    def _open(self, request: Request, timeout: float | None) -> AsyncConversation:
-        call: Any = self._connect().stream_stream(wire.CONVERSE)
+    def _open(
+        self, request: Request, timeout: float | None, session_id: str = "", waits: bool = True
+    ) -> AsyncConversation:
+        call: Any = self._connect().stream_stream(wire.STEP_CONVERSE if session_id else wire.CONVERSE)
         return AsyncConversation(
             lambda messages: call(messages, timeout=timeout, metadata=self._metadata),
             self._explain,
             request,
             lambda: self._closed,
+            session_id,
+            waits,
         )
 
     def _explain(self, error: BaseException) -> WasmevalError:
         return Unavailable(_WAS_CLOSED) if self._closed else _error(error)
 
     async def _hold(self, step: Hold) -> Result | Failed:
-        conversation = self._open(step.request, step.timeout)
+        conversation = self._open(step.request, step.timeout, step.session_id, step.waits)
         try:
             return await drive_async(conversation, step.toolbox, step.on_output, step.stdin)
         except ServiceError as error:
@@ -347,9 +420,201 @@ class AsyncClient:
         return reply
 
 
+class ServiceSession:
+    """A session at a service; the same methods as `EmbeddedSession`. Threads may share it."""
+
+    def __init__(self, client: Client, info: SessionInfo) -> None:
+        self._client = client
+        self._info = info
+
+    @property
+    def id(self) -> str:
+        """For `attach`. Nobody can guess it; whoever knows it can use the session."""
+        return self._info.id
+
+    @property
+    def language(self) -> str:
+        """What it was begun with."""
+        return self._info.language
+
+    def info(self, *, timeout: float | None = None) -> SessionInfo:
+        """What it is by now, and has spent."""
+        return self._call(wire.GET_SESSION, messages.decode_session, timeout)
+
+    def checkpoints(self, *, timeout: float | None = None) -> tuple[Checkpoint, ...]:
+        """The moments it can go back to, the oldest first."""
+        return self._call(wire.LIST_CHECKPOINTS, messages.decode_checkpoints, timeout)
+
+    def evaluate(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Mapping[str, Function] | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Runs the session's next step, as `Client.evaluate` runs a snippet: it sees what steps before it left.
+
+        A step that raises leaves what it did until then. One that ends by fuel, deadline, memory, `timeout` or a crash
+        leaves the session as it was before it, and `Result.rolled_back` says so. While another step runs this one
+        waits, or, with `wait=False`, raises ResourceExhausted. Raises NotFound, SessionLost and Conflict as well.
+        """
+        evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
+        check_callbacks(on_output, stdin)
+        return self._client._run(
+            plans.step(self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout)
+        )
+
+    def fork(self, *, timeout: float | None = None) -> ServiceSession:
+        """Another session that goes on from here; each then goes its own way."""
+        return ServiceSession(self._client, self._call(wire.FORK_SESSION, messages.decode_session, timeout))
+
+    def checkpoint(self, *, timeout: float | None = None) -> Checkpoint:
+        """A moment to go back to: now."""
+        return self._call(wire.MAKE_CHECKPOINT, messages.decode_checkpoint, timeout)
+
+    def restore(self, checkpoint: Checkpoint | str, *, timeout: float | None = None) -> None:
+        """Goes back to a checkpoint, files included. Raises NotFound when it is none of this session's."""
+        name = checkpoint if isinstance(checkpoint, str) else checkpoint.id
+        self._client._run(plans.restore_session(self.id, name, timeout))
+
+    def hibernate(self, *, timeout: float | None = None) -> None:
+        """Puts it to sleep, where it takes no worker. The next step wakes it."""
+        self._call(wire.HIBERNATE_SESSION, messages.decode_session, timeout)
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Ends it, with its checkpoints. Safe to call twice."""
+        with contextlib.suppress(NotFound):
+            self._call(wire.CLOSE_SESSION, bytes, timeout)
+
+    def __enter__(self) -> ServiceSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: str, decode: Callable[[bytes], T], timeout: float | None) -> T:
+        return self._client._run(plans.session_call(method, self.id, decode, timeout))
+
+
+class AsyncServiceSession:
+    """A session at a service, as `ServiceSession`, awaited."""
+
+    def __init__(self, client: AsyncClient, info: SessionInfo) -> None:
+        self._client = client
+        self._info = info
+
+    @property
+    def id(self) -> str:
+        """For `attach`. Nobody can guess it; whoever knows it can use the session."""
+        return self._info.id
+
+    @property
+    def language(self) -> str:
+        """What it was begun with."""
+        return self._info.language
+
+    async def info(self, *, timeout: float | None = None) -> SessionInfo:
+        """What it is by now, and has spent."""
+        return await self._call(wire.GET_SESSION, messages.decode_session, timeout)
+
+    async def checkpoints(self, *, timeout: float | None = None) -> tuple[Checkpoint, ...]:
+        """The moments it can go back to, the oldest first."""
+        return await self._call(wire.LIST_CHECKPOINTS, messages.decode_checkpoints, timeout)
+
+    async def evaluate(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Mapping[str, Function] | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Runs the session's next step, as `AsyncClient.evaluate` runs a snippet: it sees what steps before it left.
+
+        A step that raises leaves what it did until then. One that ends by fuel, deadline, memory, `timeout` or a crash
+        leaves the session as it was before it, and `Result.rolled_back` says so. While another step runs this one
+        waits, or, with `wait=False`, raises ResourceExhausted. Raises NotFound, SessionLost and Conflict as well.
+        """
+        evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
+        check_callbacks(on_output, stdin, can_await=True)
+        return await self._client._run(
+            plans.step(self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout)
+        )
+
+    async def fork(self, *, timeout: float | None = None) -> AsyncServiceSession:
+        """Another session that goes on from here; each then goes its own way."""
+        return AsyncServiceSession(
+            self._client, await self._call(wire.FORK_SESSION, messages.decode_session, timeout)
+        )
+
+    async def checkpoint(self, *, timeout: float | None = None) -> Checkpoint:
+        """A moment to go back to: now."""
+        return await self._call(wire.MAKE_CHECKPOINT, messages.decode_checkpoint, timeout)
+
+    async def restore(self, checkpoint: Checkpoint | str, *, timeout: float | None = None) -> None:
+        """Goes back to a checkpoint, files included. Raises NotFound when it is none of this session's."""
+        name = checkpoint if isinstance(checkpoint, str) else checkpoint.id
+        await self._client._run(plans.restore_session(self.id, name, timeout))
+
+    async def hibernate(self, *, timeout: float | None = None) -> None:
+        """Puts it to sleep, where it takes no worker. The next step wakes it."""
+        await self._call(wire.HIBERNATE_SESSION, messages.decode_session, timeout)
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Ends it, with its checkpoints. Safe to call twice."""
+        with contextlib.suppress(NotFound):
+            await self._call(wire.CLOSE_SESSION, bytes, timeout)
+
+    async def __aenter__(self) -> AsyncServiceSession:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: str, decode: Callable[[bytes], T], timeout: float | None) -> T:
+        return await self._client._run(plans.session_call(method, self.id, decode, timeout))
+
+
 _WAS_CLOSED = "this client was closed during the call; its guest was stopped"
 _CLOSED = "this client is closed; make a new one"
-_METHODS = wire.EVALUATE, wire.EVALUATE_BATCH, wire.LIST_RUNTIMES
+_METHODS = (
+    wire.EVALUATE,
+    wire.EVALUATE_BATCH,
+    wire.LIST_RUNTIMES,
+    wire.CREATE_SESSION,
+    wire.STEP,
+    wire.FORK_SESSION,
+    wire.HIBERNATE_SESSION,
+    wire.CLOSE_SESSION,
+    wire.GET_SESSION,
+    wire.LIST_SESSIONS,
+    wire.MAKE_CHECKPOINT,
+    wire.LIST_CHECKPOINTS,
+    wire.RESTORE_SESSION,
+)
 
 
 def _error(error: BaseException) -> WasmevalError:

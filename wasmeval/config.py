@@ -182,6 +182,23 @@ class HttpConfig(_Model):
     credentials: dict[_Name, CredentialConfig] = {}
 
 
+class SessionsConfig(_Model):
+    """Where sessions sleep, and what they may be; see docs/sessions.md."""
+
+    store: str = ""
+    """A URL: see docs/stores.md. Empty: a folder of this user's."""
+    key_file: Path | None = None
+    """What snapshots are sealed with: 16 bytes or more, the same for all replicas. With the default store one is
+    made."""
+    idle_seconds: _Seconds = 300.0
+    most_idle_seconds: _Seconds = 86_400.0
+    life_seconds: _Seconds = 86_400.0
+    most_life_seconds: _Seconds = 30 * 86_400.0
+    most_live: Annotated[_Count, Field(le=4096)] = 256
+    most_checkpoints: _Count = 64
+    lease_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 15.0
+
+
 class ServerConfig(_Model):
     """All that `wasmeval serve` can be told. Every key has a variable: `limits.defaults.fuel` is
     `WASMEVAL_LIMITS_DEFAULTS_FUEL`.
@@ -210,6 +227,8 @@ class ServerConfig(_Model):
     """Folders that evaluations may mount, by name."""
     http: HttpConfig = HttpConfig()
     """Where evaluations may be allowed to send HTTP requests."""
+    sessions: SessionsConfig = SessionsConfig()
+    """Where sessions sleep, and what they may be."""
 
 
 def load(

@@ -39,10 +39,20 @@ _Event = Printed | Called | Dropped | Wanted
 
 
 class Dialogue:
-    """One conversation, and its `Talk`. Call `run` once; cancelling it stops the guest."""
+    """One conversation, and its `Talk`; with `is_step` it is a session's next step. Call `run` once; cancelling it
+    stops the guest."""
 
-    def __init__(self, service: Service, read: Read, write: Write, carrier: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        read: Read,
+        write: Write,
+        carrier: Mapping[str, str] | None,
+        *,
+        is_step: bool = False,
+    ) -> None:
         self._service = service
+        self._is_step = is_step
         self._read = read
         self._write = write
         self._carrier = carrier
@@ -59,8 +69,9 @@ class Dialogue:
 
     async def run(self) -> None:
         """Raises what the caller did wrong, and what the service cannot do."""
-        request = await self._receive_opening()
-        evaluating = asyncio.ensure_future(self._service.converse(request, self, self._carrier))
+        opening = await self._receive_opening()
+        request = opening.request
+        evaluating = asyncio.ensure_future(self._evaluate(opening))
         listening = asyncio.ensure_future(self._listen(request))
         for task in (evaluating, listening):
             task.add_done_callback(lambda _: self._changed.set())
@@ -80,6 +91,13 @@ class Dialogue:
             result, _ = await asyncio.gather(evaluating, listening, return_exceptions=True)
             if isinstance(result, Result):
                 self._service.release(result)
+
+    async def _evaluate(self, opening: Opening) -> Result:
+        if not self._is_step:
+            return await self._service.converse(opening.request, self, self._carrier)
+        return await self._service.step_converse(
+            opening.session_id, opening.request, self, self._carrier, waits=opening.waits
+        )
 
     # --- Talk ----------------------------------------------------------------------------------------------------
 
@@ -115,19 +133,28 @@ class Dialogue:
 
     # --- what the client says ------------------------------------------------------------------------------------
 
-    async def _receive_opening(self) -> Request:
+    async def _receive_opening(self) -> Opening:
         opening = await self._next_in_time()
         if not isinstance(opening, Opening):
             what = "ended its side" if opening is None else f"sent {_name(opening)}"
             raise FailedPrecondition(f"the client {what}; the first message must be start")
-        request, files = opening
+        if bool(opening.session_id) is not self._is_step:
+            what = (
+                "not set; say of which session this is a step"
+                if self._is_step
+                else "is for Sessions.Converse"
+            )
+            raise InvalidArgument("start.session_id", what)
+        request, files = opening.request, opening.files
         grants = request.grants or Grants()
         if files == 0:
-            return request
-        # What is wrong anyway is said before its files are sent.
-        self._service.check(request)
+            return opening
+        if not self._is_step:
+            # What is wrong anyway is said before its files are sent.
+            self._service.check(request)
         whole = await self._receive_files(request, files)
-        return request._replace(grants=replace(grants, files={**grants.files, **whole}))
+        grants = replace(grants, files={**grants.files, **whole})
+        return opening._replace(request=request._replace(grants=grants))
 
     async def _receive_files(self, request: Request, count: int) -> dict[str, bytes]:
         given = request.grants.files if request.grants else {}

@@ -9,10 +9,13 @@ from wasmeval.model import OutputFile, Request, Result
 
 
 class Opening(NamedTuple):
-    """What Start says: the request with all its grants, and how many files are still to come in pieces."""
+    """What Start says: the request with all its grants, how many files are still to come in pieces, and of which
+    session it is the next step: of none when that is empty. `waits`: for its turn, when another step runs."""
 
     request: Request
     files: int
+    session_id: str = ""
+    waits: bool = True
 
 
 class Piece(NamedTuple):

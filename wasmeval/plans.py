@@ -18,7 +18,9 @@ from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, Was
 from wasmeval.limits import MAX_BATCH, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
 from wasmeval.requests import converses, request_of
+from wasmeval.session import SessionInfo, SessionOptions
 from wasmeval.tools import Function, Toolbox
+from wasmeval.wire import sessions as messages
 
 T = TypeVar("T")
 
@@ -41,13 +43,16 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A step of a plan: hold the conversation and come back with its Result or the error."""
+    """A step of a plan: hold the conversation and come back with its Result or the error. With `session_id` it is the
+    next step of that session, which `waits` for its turn or is refused."""
 
     request: Request
     toolbox: Toolbox
     on_output: OnOutput | None
     stdin: Stdin | None
     timeout: float | None
+    session_id: str = ""
+    waits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,64 @@ def evaluate(
     request = request_of(evaluation)
     data = wire.encode_request(request).SerializeToString()
     return call(wire.EVALUATE, data, wire.decode_reply, timeout, has_effects=_has_effects(request))
+
+
+def step(
+    session_id: str,
+    evaluation: Evaluation,
+    tools: Mapping[str, Function] | None,
+    on_output: OnOutput | None,
+    stdin: Stdin | None,
+    tool_time_counts: bool,
+    waits: bool,
+    timeout: float | None,
+) -> Plan[Result]:
+    """A session's next step. It changes the session, so it is sent again only if surely nothing ran."""
+    if converses(evaluation, tools, on_output, stdin):
+        toolbox = Toolbox(tools or {})
+        request = request_of(
+            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
+            tool_time_counts=tool_time_counts,
+        )  # fmt: skip
+        return _converse(request, toolbox, on_output, stdin, timeout, session_id, waits)
+    data = messages.encode_step(session_id, request_of(evaluation), waits=waits)
+    return call(wire.STEP, data, wire.decode_reply, timeout, has_effects=True, waits=waits)
+
+
+def create_session(language: str, options: SessionOptions, timeout: float | None) -> Plan[SessionInfo]:
+    """A new session."""
+    data = messages.encode_create(language, options)
+    return call(wire.CREATE_SESSION, data, messages.decode_session, timeout, has_effects=True)
+
+
+def session_call(
+    method: str, session_id: str, decode: Callable[[bytes], T], timeout: float | None
+) -> Plan[T]:
+    """A call about one session."""
+    data = messages.encode_session_request(session_id)
+    return call(method, data, decode, timeout, has_effects=method not in _READING)
+
+
+def restore_session(session_id: str, checkpoint_id: str, timeout: float | None) -> Plan[SessionInfo]:
+    """A session goes back to a checkpoint."""
+    data = messages.encode_restore(session_id, checkpoint_id)
+    return call(wire.RESTORE_SESSION, data, messages.decode_session, timeout, has_effects=True)
+
+
+def list_sessions(timeout: float | None) -> Plan[list[SessionInfo]]:
+    """All sessions, page by page."""
+    infos: list[SessionInfo] = []
+    token = ""
+    while True:
+        page, token = yield from call(
+            wire.LIST_SESSIONS, messages.encode_list(token), messages.decode_sessions, timeout
+        )
+        infos += page
+        if not token:
+            return infos
+
+
+_READING = {wire.GET_SESSION, wire.LIST_CHECKPOINTS}
 
 
 def evaluate_batch(evaluations: Iterable[Evaluation], timeout: float | None) -> Plan[list[Result]]:
@@ -142,7 +205,13 @@ def runtimes(timeout: float | None) -> Plan[tuple[RuntimeInfo, ...]]:
 
 
 def _converse(
-    request: Request, toolbox: Toolbox, on_output: OnOutput | None, stdin: Stdin | None, timeout: float | None
+    request: Request,
+    toolbox: Toolbox,
+    on_output: OnOutput | None,
+    stdin: Stdin | None,
+    timeout: float | None,
+    session_id: str = "",
+    waits: bool = True,
 ) -> Plan[Result]:
     """A conversation, begun again only if surely nothing ran, nothing was heard, and nothing was read from a file."""
     timeout = call_timeout(timeout)
@@ -151,7 +220,7 @@ def _converse(
     attempt = 0
     while True:
         left = None if timeout is None else max(end - time.monotonic(), _SHORTEST_SECONDS)
-        outcome = yield Hold(request, toolbox, on_output, stdin, left)
+        outcome = yield Hold(request, toolbox, on_output, stdin, left, session_id, waits)
         if isinstance(outcome, Result):
             return outcome
         assert isinstance(outcome, Failed)
@@ -161,6 +230,7 @@ def _converse(
             or outcome.heard
             or not again
             or not is_refusal(outcome.error)
+            or not waits
             or time.monotonic() + delay >= end
         ):
             raise outcome.error
@@ -177,10 +247,12 @@ def call(
     chance: Callable[[], float] = random.random,
     *,
     has_effects: bool = False,
+    waits: bool = True,
 ) -> Plan[T]:
     """The plan of one call: send, and again after a delay, while a retry is safe and there is time for it.
 
-    `has_effects`: what runs may change something outside, so a retry is safe only after a refusal.
+    `has_effects`: what runs may change something outside, so a retry is safe only after a refusal. Without `waits`
+    nothing is tried again.
     """
     timeout = call_timeout(timeout)
     end = clock() + (RETRY_SECONDS if timeout is None else timeout)
@@ -191,7 +263,8 @@ def call(
             return decode(outcome)
         assert isinstance(outcome, WasmevalError)
         delay = _delay(outcome, attempt, chance())
-        if delay is None or clock() + delay >= end or (has_effects and not is_refusal(outcome)):
+        refused = not has_effects or is_refusal(outcome)
+        if delay is None or clock() + delay >= end or not refused or not waits:
             raise outcome
         yield delay
         attempt += 1
@@ -206,7 +279,7 @@ def is_refusal(error: WasmevalError) -> bool:
 
 # Said by a service that is shutting down, and by gRPC when it could not connect at all.
 # Source: gRPC's src/core/load_balancing/pick_first/pick_first.cc.
-_SIGNS = ("shutting down; nothing ran", "failed to connect to all addresses")
+_SIGNS = ("; nothing ran", "failed to connect to all addresses")
 
 
 def _has_effects(request: Request) -> bool:

@@ -70,10 +70,10 @@ def prepare(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer
     """The job of a request: checked, clamped, encoded. Raises InvalidArgument, and has then cost nothing."""
     runtime, translator = catalogue.for_language(request.language), ""
     limits = policy.apply(request.limits)
-    _check_memory(limits, runtime)
+    check_memory(limits, runtime)
     if runtime.translates_to:
         runtime, translator = catalogue[runtime.translates_to], runtime.name
-        _check_memory(limits, runtime)
+        check_memory(limits, runtime)
     inputs = compose_inputs(runtime.name, request.inputs)
     grants = request.grants
     if grants is not None:
@@ -81,7 +81,8 @@ def prepare(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer
     return Job(runtime.name, _check_code(request.code), inputs, limits, grants, translator)
 
 
-def _check_memory(limits: Limits, runtime: Runtime) -> None:
+def check_memory(limits: Limits, runtime: Runtime) -> None:
+    """Raises InvalidArgument for limits with which `runtime` could not run."""
     if limits.memory_bytes is not None and limits.memory_bytes < runtime.minimum_memory_bytes:
         raise InvalidArgument(
             "limits.memory_bytes",

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -27,10 +27,13 @@ from wasmeval.model import RuntimeInfo
 from wasmeval.offer import Offer
 from wasmeval.offering import configured
 from wasmeval.policy import Policy
+from wasmeval.residence import Places
+from wasmeval.residing import opened, residence
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Pool as ServicePool
 from wasmeval.service import Service
 from wasmeval.telemetry import Telemetry, set_up
+from wasmeval.wire import sessions as messages
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +69,10 @@ class Server:
         self._service = service
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(options=_OPTIONS)
-        self._grpc.add_generic_rpc_handlers((_Handlers(service).generic(),))
+        handlers = _Handlers(service)
+        self._grpc.add_generic_rpc_handlers((handlers.generic(), handlers.sessions()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME
+        names = wire.SERVICE, wire.SESSIONS, health.SERVICE_NAME, reflection.SERVICE_NAME
         reflection.enable_server_reflection(names, self._grpc)
         self.address = self._bind(allowed(listen, insecure=insecure))
 
@@ -103,7 +107,7 @@ class Server:
         await self._grpc.stop(None)
 
     async def _set_health(self, status: Any) -> None:
-        for name in (health.OVERALL_HEALTH, wire.SERVICE):
+        for name in (health.OVERALL_HEALTH, wire.SERVICE, wire.SESSIONS):
             await self._health.set(name, status)
 
     def _bind(self, address: Address) -> Address:
@@ -161,6 +165,64 @@ class _Handlers:
             wire.SERVICE, {path.rpartition("/")[2]: handler for path, handler in handlers.items()}
         )
 
+    def sessions(self) -> Any:
+        """What gRPC is given for the Sessions service."""
+        service = self._service
+
+        async def create(data: bytes) -> bytes:
+            return messages.encode_session(await service.create_session(*messages.decode_create(data)))
+
+        async def fork(data: bytes) -> bytes:
+            return messages.encode_session(await service.fork_session(messages.decode_session_request(data)))
+
+        async def hibernate(data: bytes) -> bytes:
+            return messages.encode_session(
+                await service.hibernate_session(messages.decode_session_request(data))
+            )
+
+        async def close(data: bytes) -> bytes:
+            await service.close_session(messages.decode_session_request(data))
+            return b""
+
+        async def get(data: bytes) -> bytes:
+            return messages.encode_session(await service.session(messages.decode_session_request(data)))
+
+        async def list_(data: bytes) -> bytes:
+            return messages.encode_sessions(*await service.list_sessions(*messages.decode_list(data)))
+
+        async def make_checkpoint(data: bytes) -> bytes:
+            return messages.encode_checkpoint(
+                await service.make_checkpoint(messages.decode_session_request(data))
+            )
+
+        async def list_checkpoints(data: bytes) -> bytes:
+            return messages.encode_checkpoints(
+                await service.checkpoints(messages.decode_session_request(data))
+            )
+
+        async def restore(data: bytes) -> bytes:
+            return messages.encode_session(await service.restore_session(*messages.decode_restore(data)))
+
+        methods = {
+            wire.CREATE_SESSION: create,
+            wire.FORK_SESSION: fork,
+            wire.HIBERNATE_SESSION: hibernate,
+            wire.CLOSE_SESSION: close,
+            wire.GET_SESSION: get,
+            wire.LIST_SESSIONS: list_,
+            wire.MAKE_CHECKPOINT: make_checkpoint,
+            wire.LIST_CHECKPOINTS: list_checkpoints,
+            wire.RESTORE_SESSION: restore,
+        }
+        handlers: dict[str, Any] = {
+            path: grpc.unary_unary_rpc_method_handler(_answering(call)) for path, call in methods.items()
+        }
+        handlers[wire.STEP] = grpc.unary_unary_rpc_method_handler(self._step)
+        handlers[wire.STEP_CONVERSE] = grpc.stream_stream_rpc_method_handler(self._step_converse)
+        return grpc.method_handlers_generic_handler(
+            wire.SESSIONS, {path.rpartition("/")[2]: handler for path, handler in handlers.items()}
+        )
+
     # gRPC cancels the task of a call whose client cancelled, went away or ran out of time; that passes
     # through the service to the pool, which stops the guest.
 
@@ -178,13 +240,29 @@ class _Handlers:
         except Exception as error:
             await _abort(context, error)
 
+    async def _step(self, data: bytes, context: Context) -> bytes:
+        try:
+            step = messages.decode_step(data)
+            result = await self._service.step(
+                step.session_id, step.request, self._carrier(context), waits=step.waits
+            )
+            return wire.encode_reply(result)
+        except Exception as error:
+            await _abort(context, error)
+
     async def _converse(self, _messages: object, context: Context) -> None:
+        await self._hold_dialogue(context, is_step=False)
+
+    async def _step_converse(self, _messages: object, context: Context) -> None:
+        await self._hold_dialogue(context, is_step=True)
+
+    async def _hold_dialogue(self, context: Context, *, is_step: bool) -> None:
         async def read() -> bytes | None:
             data: object = await context.read()
             return data if isinstance(data, bytes) else None
 
         try:
-            await Dialogue(self._service, read, context.write, self._carrier(context)).run()
+            await Dialogue(self._service, read, context.write, self._carrier(context), is_step=is_step).run()
         except Exception as error:
             # A write to a client that has just gone fails in gRPC's own ways; nobody is there to be told.
             if not context.cancelled() and type(error).__name__ != "ExecuteBatchError":
@@ -203,6 +281,18 @@ class _Handlers:
         return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
+def _answering(call: Callable[[bytes], Awaitable[bytes]]) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    """The method that `call` is, with its errors told as gRPC tells them."""
+
+    async def answer(data: bytes, context: Context) -> bytes:
+        try:
+            return await call(data)
+        except Exception as error:
+            await _abort(context, error)
+
+    return answer
+
+
 async def _abort(context: Context, error: Exception) -> NoReturn:
     if not isinstance(error, WasmevalError):
         # The message of an unforeseen exception may quote a guest; its place in our code does not.
@@ -212,7 +302,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     await context.abort(*wire.encode_error(error))
 
 
-class Pool(ServicePool, Protocol):
+class Pool(ServicePool, Places, Protocol):
     """A pool's whole life."""
 
     @property
@@ -255,6 +345,11 @@ async def serve(
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
         pool = (make_pool or _worker_pool)(config, catalogue, telemetry)
         stack.push_async_callback(offer.aclose)
+        home = None
+        if make_pool is None:
+            store = await asyncio.to_thread(opened, config.sessions, os.environ)
+            stack.callback(store.close)
+            home = residence(config.sessions, os.environ, store, catalogue, pool)
         stack.push_async_callback(pool.aclose)
         service = Service(
             pool,
@@ -264,6 +359,7 @@ async def serve(
             batch_in_flight=_BATCH_EVALUATIONS_PER_WORKER * config.workers,
             batch_reply_bytes=wire.MAX_REPLY_BYTES - MIB,
             offer=offer,
+            residence=home,
         )
         # Bound before the workers start: a port in use is known at once.
         server = Server(service, config.listen, insecure=config.insecure)
@@ -273,6 +369,9 @@ async def serve(
         # What is there by now stays: no collection during a request need walk through it.
         gc.freeze()
         await server.start()
+        if home is not None:
+            looking = asyncio.ensure_future(home.watch())
+            stack.callback(looking.cancel)
         for line in _in_force(server.address, config, policy, service.runtimes(), pool.jail()):
             _say(announce, line)
         await signals.interrupt(server.watch(lambda: pool.healthy), signals.first)
@@ -355,6 +454,8 @@ def _worker_pool(config: ServerConfig, catalogue: Catalogue, telemetry: Telemetr
         workers=config.workers,
         concurrency=config.concurrency,
         queue_size=config.queue_size,
+        # Any worker may have all of them: a fork lives where the session does that it is of.
+        sessions=config.sessions.most_live,
         max_memory_bytes=ceiling.memory_bytes,
         require_jail=config.require_jail,
         cache_dir=config.cache_dir,
@@ -380,6 +481,8 @@ def _in_force(
         f"workers: {config.workers}, each holding {config.concurrency} evaluations at most, "
         f"{config.queue_size} queued at most"
     )
+    store = config.sessions.store.partition(":")[0] or "a folder of this user's"
+    yield f"sessions: {config.sessions.most_live} live at most, asleep in {store}"
     yield f"limits by default: {_limits(policy.defaults)}"
     yield f"limits at most: {_limits(policy.ceilings)}"
     yield "jail: " + ", ".join(name for name, holds, _ in jail if holds)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from wasmeval.attendant import Attendant, Link, Talk
-from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable
+from wasmeval.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from wasmeval.limits import (
     MAX_BATCH,
     Limits,
 )
 from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
 from wasmeval.offer import NOTHING, Offer
-from wasmeval.policy import Policy, prepare, runtime_infos
+from wasmeval.policy import Policy, check_memory, prepare, runtime_infos
+from wasmeval.residence import Residence, Resident, with_session
 from wasmeval.runtimes import Catalogue
+from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
 from wasmeval.telemetry import Telemetry
+
+T = TypeVar("T")
 
 # Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
 MAX_BATCHES = 64
@@ -67,8 +71,10 @@ class Service:
         batch_most_in_flight: int = 64,
         batch_reply_bytes: int = 64 << 20,
         offer: Offer = NOTHING,
+        residence: Residence | None = None,
     ) -> None:
         self._pool = pool
+        self._residence = residence
         self._catalogue = catalogue
         self._policy = policy or Policy()
         self._policy.check(catalogue)
@@ -160,6 +166,121 @@ class Service:
         finally:
             self._leave()
 
+    # --- sessions ------------------------------------------------------------------------------------------------
+
+    async def create_session(self, language: str, options: SessionOptions) -> SessionInfo:
+        """Begins a session. Raises InvalidArgument."""
+        runtime = self._catalogue.for_language(language)
+        options = replace(options, limits=self._policy.apply(options.limits))
+        check_memory(options.limits, runtime)
+        async with self._at_home() as residence:
+            resident = await residence.create(language, runtime.translates_to or runtime.name, options)
+            return resident.info
+
+    async def step(
+        self,
+        session_id: str,
+        request: Request,
+        carrier: Mapping[str, str] | None = None,
+        *,
+        waits: bool = True,
+    ) -> Result:
+        """Runs a session's next step. Raises as `evaluate`, and NotFound, SessionLost, Conflict."""
+        result = await self._step(session_id, request, lambda job: self._run(job, carrier), waits)
+        return _without_files_beyond(MAX_UNARY_FILES_BYTES, result, _TOO_MANY_FOR_A_REPLY)
+
+    async def step_converse(
+        self,
+        session_id: str,
+        request: Request,
+        talk: Talk,
+        carrier: Mapping[str, str] | None = None,
+        *,
+        waits: bool = True,
+    ) -> Result:
+        """Runs a session's next step, whose guest converses with `talk`: see `converse`."""
+        result = await self._step(session_id, request, lambda job: self._run(job, carrier, talk), waits)
+        result = _without_files_beyond(MAX_UPLOADS_BYTES - self._uploads, result, _TOO_MANY_HELD)
+        self._uploads += _reply_bytes(result)
+        return result
+
+    async def fork_session(self, session_id: str) -> SessionInfo:
+        """Begins another session that goes on from where that one is."""
+        return (await self._use(session_id, Resident.fork)).info
+
+    async def hibernate_session(self, session_id: str) -> SessionInfo:
+        """Puts it to sleep."""
+
+        async def hibernate(resident: Resident) -> SessionInfo:
+            await resident.hibernate()
+            return resident.info
+
+        return await self._use(session_id, hibernate)
+
+    async def close_session(self, session_id: str) -> None:
+        """Ends it."""
+        await self._use(session_id, Resident.close)
+
+    async def session(self, session_id: str) -> SessionInfo:
+        """What it is."""
+        async with self._at_home() as residence:
+            return (await residence.find(session_id)).info
+
+    async def list_sessions(self, page_size: int, page_token: str) -> tuple[list[SessionInfo], str]:
+        """Some of them, and the token of the next page."""
+        async with self._at_home() as residence:
+            return await residence.list(page_size, page_token)
+
+    async def make_checkpoint(self, session_id: str) -> Checkpoint:
+        """A moment that it can go back to."""
+        return await self._use(session_id, Resident.checkpoint)
+
+    async def checkpoints(self, session_id: str) -> tuple[Checkpoint, ...]:
+        """Its checkpoints, the oldest first."""
+        async with self._at_home() as residence:
+            return (await residence.find(session_id)).checkpoints
+
+    async def restore_session(self, session_id: str, checkpoint_id: str) -> SessionInfo:
+        """Goes back to a checkpoint."""
+
+        async def restore(resident: Resident) -> SessionInfo:
+            await resident.restore(checkpoint_id)
+            return resident.info
+
+        return await self._use(session_id, restore)
+
+    async def _step(
+        self, session_id: str, request: Request, run: Callable[[Job], Awaitable[Result]], waits: bool
+    ) -> Result:
+        async def step(resident: Resident) -> Result:
+            return await resident.step(self._prepare_step(resident, request), run, waits=waits)
+
+        return await self._use(session_id, step)
+
+    def _prepare_step(self, resident: Resident, request: Request) -> Job:
+        if request.language:
+            raise InvalidArgument("evaluation.language", "is the session's; leave it empty")
+        record = resident.live.record
+        limits = (request.limits or Limits()).within(record.options.limits, record.options.limits)
+        request = request._replace(language=record.language, limits=limits)
+        return prepare(request, self._catalogue, self._policy, self._offer)
+
+    async def _use(self, session_id: str, use: Callable[[Resident], Awaitable[T]]) -> T:
+        async with self._at_home() as residence:
+            return await with_session(residence, session_id, use)
+
+    @contextlib.asynccontextmanager
+    async def _at_home(self) -> AsyncIterator[Residence]:
+        if self._residence is None:
+            raise FailedPrecondition("this service keeps no sessions")
+        self._enter()
+        try:
+            yield self._residence
+        finally:
+            self._leave()
+
+    # --- batches, and the rest -----------------------------------------------------------------------------------
+
     async def evaluate_batch(
         self, requests: Sequence[Request], carrier: Mapping[str, str] | None = None
     ) -> list[Result]:
@@ -200,6 +321,8 @@ class Service:
             await asyncio.wait_for(idle.wait(), grace_seconds)
         await self._pool.drain(0.0)
         await idle.wait()
+        if self._residence is not None:
+            await self._residence.hibernate_all()
 
     async def _prepare_all(self, requests: Sequence[Request]) -> list[Job]:
         """All the jobs; other calls get a turn when the checks take long."""

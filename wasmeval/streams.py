@@ -47,13 +47,13 @@ Explain = Callable[[BaseException], WasmevalError]
 """What an error of gRPC's means to a caller; a CancelledError only when the client was closed."""
 
 
-def opening(request: Request) -> tuple[bytes, Mapping[str, bytes]]:
+def opening(request: Request, session_id: str = "", waits: bool = True) -> tuple[bytes, Mapping[str, bytes]]:
     """The Start message, and the files that follow it. Raises InvalidArgument for what no message can carry."""
     grants = request.grants
     if grants is None or sum(map(len, grants.files.values())) <= INLINE_FILES_BYTES:
-        return encode_start(request, 0), {}
+        return encode_start(request, 0, session_id, waits), {}
     without = request._replace(grants=replace(grants, files={}))
-    return encode_start(without, len(grants.files)), grants.files
+    return encode_start(without, len(grants.files), session_id, waits), grants.files
 
 
 class _Speaker(ABC):
@@ -90,8 +90,10 @@ _INPUT_BYTES = 1 << 20
 class ServiceConversation(_Speaker, Conversation):
     """See Conversation. `call` starts the gRPC call, given its messages; `explain` makes errors ours."""
 
-    def __init__(self, call: _Call, explain: Explain, request: Request) -> None:
-        start, files = opening(request)
+    def __init__(
+        self, call: _Call, explain: Explain, request: Request, session_id: str = "", waits: bool = True
+    ) -> None:
+        start, files = opening(request, session_id, waits)
         self._explain = explain
         self._said: SimpleQueue[bytes | None] = SimpleQueue()
         self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
@@ -174,9 +176,15 @@ class AsyncConversation(_Speaker):
     """
 
     def __init__(
-        self, call: _Call, explain: Explain, request: Request, is_closed: Callable[[], bool]
+        self,
+        call: _Call,
+        explain: Explain,
+        request: Request,
+        is_closed: Callable[[], bool],
+        session_id: str = "",
+        waits: bool = True,
     ) -> None:
-        start, files = opening(request)
+        start, files = opening(request, session_id, waits)
         self._explain = explain
         self._is_closed = is_closed
         self._said: asyncio.Queue[bytes | None] = asyncio.Queue()

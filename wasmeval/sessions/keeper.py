@@ -16,7 +16,15 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from wasmeval.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SessionLost
+from wasmeval.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SessionLost,
+    StoreUnavailable,
+    Unavailable,
+)
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Result
 from wasmeval.session import Checkpoint, Durability, SessionOptions
@@ -27,6 +35,7 @@ from wasmeval.stores import Store
 
 T = TypeVar("T")
 
+_PREFIX = record_key("")
 _MOST_STATE_BYTES = 2 * MOST_MEMORY_BYTES
 
 
@@ -78,6 +87,8 @@ class Live:
     record: SessionRecord
     version: str
     place: Any = None
+    attempt: bytes = b""
+    """What was written last, when it is not known whether it was."""
 
     @property
     def is_live(self) -> bool:
@@ -109,9 +120,8 @@ class Keeper:
         """A new session, whose first step is still to come."""
         now = self._clock()
         record = SessionRecord(
-            new_id(), tenant, language, runtime, self._images[runtime], self.settings.apply(options), now, now,
-            owner=self._owner,
-        )  # fmt: skip
+            new_id(), tenant, language, runtime, self._images[runtime], self.settings.apply(options), now, now
+        )
         return (yield from self._create(record))
 
     def find(self, session_id: str, tenant: str = "") -> Plan[Live]:
@@ -119,9 +129,14 @@ class Keeper:
         found = yield Do(lambda: self._store.get(_key(session_id)))
         if found is None:
             raise _no_such(session_id)
-        record = decode(found.data)
-        if record.tenant != tenant or record.expires <= self._clock():
+        record, now = decode(found.data), self._clock()
+        if record.tenant != tenant or record.expires <= now:
             raise _no_such(session_id)
+        if record.owner not in ("", self._owner) and record.lease > now:
+            raise Unavailable(
+                f"another replica has the session for the next {record.lease - now:.1f} s; nothing ran, ask that one "
+                "or try again"
+            )
         return Live(record, found.version)
 
     def wake(self, live: Live) -> Plan[None]:
@@ -137,6 +152,9 @@ class Keeper:
         state = b""
         if record.snapshot:
             state = yield from self._load(record, record.snapshot, record.stored)
+        if record.owner != self._owner or record.lease <= self._clock():
+            # From here on it is ours, and whoever had it before can write nothing more.
+            yield from self._write(live, replace(record, token=record.token + 1))
         live.place = yield Open(record.runtime, state)
 
     def stepped(self, live: Live, result: Result) -> Plan[None]:
@@ -182,15 +200,20 @@ class Keeper:
             return
         record = live.record
         if live.is_live and not record.is_stored:
-            yield from self._keep(live, record)
-        elif not live.is_live and not record.is_stored:
+            yield from self._keep(live, record, is_released=True)
+        elif not record.is_stored:
             raise SessionLost(
                 f"the worker of the session died after step {record.steps}, which was not stored"
             )
         else:
-            yield from self._write(live, record)
+            yield from self._write(live, record, is_released=True)
         place, live.place = live.place, None
         yield Closing(place)
+
+    def renew(self, live: Live) -> Plan[None]:
+        """Have it for ourselves for a while longer, when little of the time is left."""
+        if live.is_live and live.record.lease < self._clock() + 2 / 3 * self.settings.lease_seconds:
+            yield from self._write(live, live.record)
 
     def checkpoint(self, live: Live) -> Plan[Checkpoint]:
         """A moment to go back to: after the last step."""
@@ -267,27 +290,80 @@ class Keeper:
         for name in (record.snapshot, *(each.id for each in record.checkpoints)):
             yield from self._forget(record, name)
 
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self._clock()
+
+    def page(self, size: int, token: str, tenant: str = "") -> tuple[list[SessionRecord], str]:
+        """At most `size` records of a tenant's sessions, and the token of what follows. Looks into the store: takes its
+        time."""
+        records: list[SessionRecord] = []
+        now = self._clock()
+        for key in sorted(self._store.keys(_PREFIX)):
+            if key <= token:
+                continue
+            if len(records) == size:
+                return records, record_key(records[-1].id)
+            found = self._store.get(key)
+            record = decode(found.data) if found is not None else None
+            if record is not None and record.tenant == tenant and record.expires > now:
+                records.append(record)
+        return records, ""
+
+    def expired(self, most: int) -> list[Live]:
+        """At most `most` sessions whose life is over, and that nobody has. Looks into the store: takes its time."""
+        over = []
+        now = self._clock()
+        for key in self._store.keys(_PREFIX):
+            found = self._store.get(key)
+            if found is None:
+                continue
+            record = decode(found.data)
+            if record.expires <= now and record.lease <= now:
+                over.append(Live(record, found.version))
+                if len(over) == most:
+                    break
+        return over
+
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _create(self, record: SessionRecord) -> Plan[Live]:
+        record = self._owned(record)
         version = yield Do(lambda: self._store.create(record.key, record.encode()))
         return Live(record, version)
 
-    def _write(self, live: Live, record: SessionRecord) -> Plan[None]:
-        try:
-            live.version = yield Do(lambda: self._store.swap(record.key, record.encode(), live.version))
-        except Conflict:
-            raise Conflict(
-                "the session was taken over by another replica, or closed; this one changed nothing"
-            ) from None
-        live.record = record
+    def _owned(self, record: SessionRecord) -> SessionRecord:
+        return replace(record, owner=self._owner, lease=self._clock() + self.settings.lease_seconds)
 
-    def _keep(self, live: Live, record: SessionRecord) -> Plan[None]:
+    def _write(self, live: Live, record: SessionRecord, *, is_released: bool = False) -> Plan[None]:
+        """Write the record, with a lease of ours, or none when it `is_released`. Raises Conflict when it is not
+        ours."""
+        record = replace(record, owner="", lease=0.0) if is_released else self._owned(record)
+        data = record.encode()
+        while True:
+            try:
+                live.version = yield Do(lambda: self._store.swap(record.key, data, live.version))
+                break
+            except StoreUnavailable:
+                live.attempt = data
+                raise
+            except Conflict:
+                # It may be what we wrote before, when its answer was lost.
+                found = (yield Do(lambda: self._store.get(record.key))) if live.attempt else None
+                if found is None or found.data != live.attempt:
+                    raise Conflict(
+                        "another replica has taken the session over, or it was closed; this one changed nothing"
+                    ) from None
+                live.version, live.attempt = found.version, b""
+        live.record, live.attempt = record, b""
+
+    def _keep(self, live: Live, record: SessionRecord, *, is_released: bool = False) -> Plan[None]:
         """Store the session as it is now, in place of what was stored of it."""
         stale = record.snapshot
         record, name = _next_blob(record)
         yield from self._save(live, record, name, record.steps)
-        yield from self._write(live, replace(record, snapshot=name, stored=record.steps))
+        record = replace(record, snapshot=name, stored=record.steps)
+        yield from self._write(live, record, is_released=is_released)
         yield from self._forget(record, stale)
 
     def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:

@@ -20,6 +20,8 @@ class SessionSettings:
     most_live: int = 256
     most: int = 100_000
     most_checkpoints: int = 64
+    lease_seconds: float = 15.0
+    """For so long after it was last heard of a replica has its sessions for itself."""
 
     def apply(self, options: SessionOptions) -> SessionOptions:
         """The options without gaps that a session gets when its caller asks for `options`."""

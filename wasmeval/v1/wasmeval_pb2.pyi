@@ -7,6 +7,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_UNSPECIFIED: _ClassVar[Durability]
+    DURABILITY_NONE: _ClassVar[Durability]
+    DURABILITY_STEP: _ClassVar[Durability]
+
 class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATUS_UNSPECIFIED: _ClassVar[Status]
@@ -19,6 +25,9 @@ class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATUS_CANCELLED: _ClassVar[Status]
     STATUS_CRASHED: _ClassVar[Status]
     STATUS_UNSUPPORTED: _ClassVar[Status]
+DURABILITY_UNSPECIFIED: Durability
+DURABILITY_NONE: Durability
+DURABILITY_STEP: Durability
 STATUS_UNSPECIFIED: Status
 STATUS_OK: Status
 STATUS_ERROR: Status
@@ -29,6 +38,108 @@ STATUS_OUTPUT_EXCEEDED: Status
 STATUS_CANCELLED: Status
 STATUS_CRASHED: Status
 STATUS_UNSUPPORTED: Status
+
+class CreateSessionRequest(_message.Message):
+    __slots__ = ("language", "limits", "total_fuel", "idle_seconds", "life_seconds", "durability")
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FUEL_FIELD_NUMBER: _ClassVar[int]
+    IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LIFE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    language: str
+    limits: Limits
+    total_fuel: int
+    idle_seconds: float
+    life_seconds: float
+    durability: Durability
+    def __init__(self, language: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., total_fuel: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., life_seconds: _Optional[float] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class StepRequest(_message.Message):
+    __slots__ = ("session_id", "evaluation", "refuse_to_wait")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_TO_WAIT_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    evaluation: EvaluateRequest
+    refuse_to_wait: bool
+    def __init__(self, session_id: _Optional[str] = ..., evaluation: _Optional[_Union[EvaluateRequest, _Mapping]] = ..., refuse_to_wait: _Optional[bool] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("id", "language", "runtime", "live", "steps", "fuel", "created", "used", "expires", "options")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    FUEL_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    language: str
+    runtime: str
+    live: bool
+    steps: int
+    fuel: int
+    created: float
+    used: float
+    expires: float
+    options: CreateSessionRequest
+    def __init__(self, id: _Optional[str] = ..., language: _Optional[str] = ..., runtime: _Optional[str] = ..., live: _Optional[bool] = ..., steps: _Optional[int] = ..., fuel: _Optional[int] = ..., created: _Optional[float] = ..., used: _Optional[float] = ..., expires: _Optional[float] = ..., options: _Optional[_Union[CreateSessionRequest, _Mapping]] = ...) -> None: ...
+
+class CloseSessionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSessionsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListSessionsResponse(_message.Message):
+    __slots__ = ("sessions", "next_page_token")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[Session]
+    next_page_token: str
+    def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("id", "session_id", "step", "created")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    session_id: str
+    step: int
+    created: float
+    def __init__(self, id: _Optional[str] = ..., session_id: _Optional[str] = ..., step: _Optional[int] = ..., created: _Optional[float] = ...) -> None: ...
+
+class ListCheckpointsResponse(_message.Message):
+    __slots__ = ("checkpoints",)
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
+    def __init__(self, checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
+
+class RestoreRequest(_message.Message):
+    __slots__ = ("session_id", "checkpoint_id")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    checkpoint_id: str
+    def __init__(self, session_id: _Optional[str] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
     __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http")
@@ -127,20 +238,24 @@ class ConverseRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., file: _Optional[_Union[FilePiece, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("evaluation", "tools", "live_output", "input", "files", "tool_time_counts")
+    __slots__ = ("evaluation", "tools", "live_output", "input", "files", "tool_time_counts", "session_id", "refuse_to_wait")
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     LIVE_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     TOOL_TIME_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_TO_WAIT_FIELD_NUMBER: _ClassVar[int]
     evaluation: EvaluateRequest
     tools: _containers.RepeatedCompositeFieldContainer[Tool]
     live_output: bool
     input: bool
     files: int
     tool_time_counts: bool
-    def __init__(self, evaluation: _Optional[_Union[EvaluateRequest, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., live_output: _Optional[bool] = ..., input: _Optional[bool] = ..., files: _Optional[int] = ..., tool_time_counts: _Optional[bool] = ...) -> None: ...
+    session_id: str
+    refuse_to_wait: bool
+    def __init__(self, evaluation: _Optional[_Union[EvaluateRequest, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., live_output: _Optional[bool] = ..., input: _Optional[bool] = ..., files: _Optional[int] = ..., tool_time_counts: _Optional[bool] = ..., session_id: _Optional[str] = ..., refuse_to_wait: _Optional[bool] = ...) -> None: ...
 
 class Tool(_message.Message):
     __slots__ = ("name", "signature", "parameters", "doc")
@@ -293,7 +408,7 @@ class Limits(_message.Message):
     def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., workspace_files: _Optional[int] = ..., tool_calls: _Optional[int] = ..., tool_calls_in_flight: _Optional[int] = ..., tool_call_bytes: _Optional[int] = ..., tool_bytes: _Optional[int] = ..., tool_seconds: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http")
+    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALUE_IS_REPR_FIELD_NUMBER: _ClassVar[int]
@@ -308,6 +423,7 @@ class Result(_message.Message):
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     HTTP_FIELD_NUMBER: _ClassVar[int]
+    ROLLED_BACK_FIELD_NUMBER: _ClassVar[int]
     status: Status
     value: bytes
     value_is_repr: bool
@@ -322,7 +438,8 @@ class Result(_message.Message):
     runtime: str
     files: _containers.RepeatedCompositeFieldContainer[OutputFile]
     http: _containers.RepeatedCompositeFieldContainer[HttpUse]
-    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ...) -> None: ...
+    rolled_back: bool
+    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ...) -> None: ...
 
 class OutputFile(_message.Message):
     __slots__ = ("path", "data", "size", "media_type")

@@ -31,8 +31,9 @@ from wasmeval.wire.requests import encode_request, request_of
 # From client to server.
 
 
-def encode_start(request: Request, files: int) -> bytes:
-    """Raises InvalidArgument for what no message can carry. `files` follow in pieces."""
+def encode_start(request: Request, files: int, session_id: str = "", waits: bool = True) -> bytes:
+    """Raises InvalidArgument for what no message can carry. `files` follow in pieces. With `session_id`: see
+    Opening."""
     grants = request.grants or Grants()
     start = pb.Start(
         evaluation=encode_request(request),
@@ -40,6 +41,8 @@ def encode_start(request: Request, files: int) -> bytes:
         input=grants.stdin,
         files=files,
         tool_time_counts=grants.tool_time_counts,
+        session_id=session_id,
+        refuse_to_wait=not waits,
     )
     for index, tool in enumerate(grants.tools):
         try:
@@ -111,7 +114,7 @@ def _opening(start: pb.Start) -> Opening:
         stdin=start.input,
         tool_time_counts=start.tool_time_counts if start.HasField("tool_time_counts") else True,
     )
-    return Opening(request._replace(grants=grants), start.files)
+    return Opening(request._replace(grants=grants), start.files, start.session_id, not start.refuse_to_wait)
 
 
 def _answer(result: pb.ToolResult) -> Answer:

@@ -8,6 +8,19 @@ EVALUATE_BATCH = f"/{SERVICE}/EvaluateBatch"
 CONVERSE = f"/{SERVICE}/Converse"
 LIST_RUNTIMES = f"/{SERVICE}/ListRuntimes"
 
+SESSIONS = "wasmeval.v1.Sessions"
+CREATE_SESSION = f"/{SESSIONS}/Create"
+STEP = f"/{SESSIONS}/Evaluate"
+STEP_CONVERSE = f"/{SESSIONS}/Converse"
+FORK_SESSION = f"/{SESSIONS}/Fork"
+HIBERNATE_SESSION = f"/{SESSIONS}/Hibernate"
+CLOSE_SESSION = f"/{SESSIONS}/Close"
+GET_SESSION = f"/{SESSIONS}/Get"
+LIST_SESSIONS = f"/{SESSIONS}/List"
+MAKE_CHECKPOINT = f"/{SESSIONS}/MakeCheckpoint"
+LIST_CHECKPOINTS = f"/{SESSIONS}/ListCheckpoints"
+RESTORE_SESSION = f"/{SESSIONS}/Restore"
+
 MAX_REQUEST_BYTES = 16 << 20
 """One request message: the largest legal evaluation without files is 9 MiB."""
 

@@ -79,6 +79,7 @@ def decode_result(message: pb.Result) -> Result:
         runtime=message.runtime,
         files={file.path: OutputFile(file.data, file.media_type) for file in message.files},
         http=tuple(HttpUse(**{name: getattr(use, name) for name in _USE}) for use in message.http),
+        rolled_back=message.rolled_back,
     )
 
 
@@ -155,6 +156,8 @@ def write_result(message: pb.Result, result: Result, *, with_files: bool = True)
     for path, file in result.files.items():
         data = file.data if with_files else b""
         message.files.add(path=path, data=data, size=file.size, media_type=file.media_type)
+    if result.rolled_back:
+        message.rolled_back = True
     for use in result.http:
         message.http.add(**{name: getattr(use, name) for name in _USE})
 

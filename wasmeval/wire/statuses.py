@@ -10,12 +10,17 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from wasmeval.errors import (
+    Conflict,
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
     InvalidArgument,
+    NotFound,
     ResourceExhausted,
-    ServiceError,
+    SessionLost,
+    SnapshotRefused,
+    StoreDamaged,
+    StoreUnavailable,
     Unavailable,
     WasmevalError,
 )
@@ -26,15 +31,21 @@ _CODES: dict[type[WasmevalError], grpc.StatusCode] = {
     ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Conflict: grpc.StatusCode.ABORTED,
+    SessionLost: grpc.StatusCode.DATA_LOSS,
     Internal: grpc.StatusCode.INTERNAL,
 }
+_SENT_AS = {SnapshotRefused: SessionLost, StoreUnavailable: Unavailable, StoreDamaged: SessionLost}
+"""What a client need not tell apart from something else."""
 _ERROR_OF = {code: error for error, code in _CODES.items()}
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
 def encode_error(error: WasmevalError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
     """Status code, message and trailing metadata."""
-    code = _CODES.get(type(error), grpc.StatusCode.INTERNAL)
+    kind = type(error)
+    code = _CODES.get(_SENT_AS.get(kind, kind), grpc.StatusCode.INTERNAL)
     message = str(error)
     details: Message | None = None
     if isinstance(error, InvalidArgument):
@@ -76,7 +87,7 @@ def decode_error(
         if _unpack(status, retry):
             return ResourceExhausted(message, retry.retry_delay.ToNanoseconds() / 1e9)
         return ResourceExhausted(message)
-    if kind is not None and issubclass(kind, ServiceError | FailedPrecondition):
+    if kind is not None:
         return kind(message)
     return Internal(f"{code.name}: {message}")
 

@@ -1,0 +1,312 @@
+"""Residence: the sessions of a service: the keeper's plans, driven in its event loop.
+
+Whoever is cancelled in the middle of a plan waits for its end: a record that was half written would be nobody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from wasmeval.errors import (
+    Conflict,
+    NotFound,
+    ResourceExhausted,
+    SessionLost,
+    SnapshotRefused,
+    StoreDamaged,
+    StoreUnavailable,
+    Unavailable,
+    WasmevalError,
+)
+from wasmeval.model import Job, Result, Status
+from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
+from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE = 1000
+"""Sessions in one answer of `list`."""
+_WATCH_SECONDS = 1.0
+_EXPIRED_AT_ONCE = 100
+
+
+class Places(Protocol):
+    """The part of `pool.AsyncPool` that sessions need."""
+
+    def open_session(self, runtime: str, state: bytes = b"") -> Any:
+        """See AsyncPool."""
+
+    def fork_session(self, place: Any) -> Any:
+        """See AsyncPool."""
+
+    async def session_state(self, place: Any) -> bytes:
+        """See AsyncPool."""
+
+    def close_session(self, place: Any) -> None:
+        """See AsyncPool."""
+
+
+class Residence:
+    """All sessions that this service looks after; those that it has not heard of are asleep in the store."""
+
+    def __init__(self, places: Places, keeper: Keeper) -> None:
+        self._places = places
+        self._keeper = keeper
+        self._held: dict[str, Resident] = {}
+        self._finding: dict[str, asyncio.Task[Resident]] = {}
+
+    async def create(self, language: str, runtime: str, options: SessionOptions) -> Resident:
+        """A new session."""
+        return self._hold(await self.settled(self._keeper.create(language, runtime, options)))
+
+    async def find(self, session_id: str) -> Resident:
+        """The session of that id. Raises NotFound, and Unavailable when another replica has it."""
+        held = self._held.get(session_id)
+        if held is not None:
+            return held
+        # Two that look at once must find the same.
+        task = self._finding.get(session_id)
+        if task is None:
+            task = asyncio.ensure_future(self._find(session_id))
+            self._finding[session_id] = task
+            task.add_done_callback(lambda _: self._finding.pop(session_id, None))
+        return await asyncio.shield(task)
+
+    async def list(self, page_size: int, page_token: str) -> tuple[list[SessionInfo], str]:
+        """Some sessions, and the token of the next page; empty when there are no more."""
+        size = min(page_size or PAGE, PAGE)
+        records, token = await asyncio.to_thread(self._keeper.page, size, page_token)
+        infos = []
+        for record in records:
+            held = self._held.get(record.id)
+            infos.append(held.info if held is not None else record.info(is_live=False))
+        return infos, token
+
+    async def watch(self) -> None:
+        """Puts to sleep what nobody uses, ends what has lived long enough, keeps the leases; until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            for resident in list(self._held.values()):
+                if resident.is_busy:
+                    continue
+                with _logged("a session could not be looked after"):
+                    await resident.look_after()
+
+    async def sweep(self) -> None:
+        """Ends the sessions in the store whose life is over."""
+        with _logged("sessions whose life is over could not be removed"):
+            for live in await asyncio.to_thread(self._keeper.expired, _EXPIRED_AT_ONCE):
+                with contextlib.suppress(Conflict):
+                    await self.settled(self._keeper.close(live))
+
+    async def hibernate_all(self) -> None:
+        """Puts all to sleep; for a service that stops. What cannot be stored is lost, and logged."""
+        for resident in list(self._held.values()):
+            with _logged("a session could not be put to sleep, and is lost"):
+                await resident.hibernate()
+
+    async def settled(self, plan: Plan[T]) -> T:
+        """What `plan` gives. It is driven to its end whatever becomes of the caller."""
+        task = asyncio.ensure_future(self._drive(plan))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()
+            raise
+
+    async def _drive(self, plan: Plan[T]) -> T:
+        answer: Any = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                effect = plan.send(answer) if failure is None else plan.throw(failure)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer, failure = None, None
+            try:
+                answer = await self._do(effect)
+            except Exception as error:
+                failure = error
+
+    async def _do(self, effect: Effect) -> Any:
+        match effect:
+            case Do():
+                return await asyncio.to_thread(effect.call)
+            case Open():
+                await self._make_room()
+                return self._places.open_session(effect.runtime, effect.state)
+            case Fork():
+                await self._make_room()
+                return self._places.fork_session(effect.place)
+            case State():
+                return await self._places.session_state(effect.place)
+            case Closing():
+                return self._places.close_session(effect.place)
+
+    async def _make_room(self) -> None:
+        """Put the session to sleep that was left alone longest, while there are as many live ones as may be."""
+        while True:
+            live = [resident for resident in self._held.values() if resident.live.is_live]
+            if len(live) < self._keeper.settings.most_live:
+                return
+            idle = [resident for resident in live if not resident.is_busy]
+            if not idle:
+                raise ResourceExhausted(f"all {len(live)} live sessions are running a step; try again")
+            await min(idle, key=lambda resident: resident.used).hibernate()
+
+    async def _find(self, session_id: str) -> Resident:
+        return self._hold(await self.settled(self._keeper.find(session_id)))
+
+    def _hold(self, live: Live) -> Resident:
+        resident = Resident(self, self._keeper, live)
+        self._held[live.record.id] = resident
+        return resident
+
+    def forget(self, resident: Resident) -> None:
+        """It is closed, asleep, or not ours any more: whoever asks for it next looks in the store."""
+        if self._held.get(resident.id) is resident:
+            del self._held[resident.id]
+        place, resident.live.place = resident.live.place, None
+        if place is not None:
+            self._places.close_session(place)
+
+
+class Resident:
+    """One session: whoever uses it takes its turn, in the order in which they came."""
+
+    def __init__(self, residence: Residence, keeper: Keeper, live: Live) -> None:
+        self._residence = residence
+        self._keeper = keeper
+        self.live = live
+        self._turn = asyncio.Lock()
+        self._clock = asyncio.get_running_loop().time
+        self.used = self._clock()
+
+    @property
+    def id(self) -> str:
+        """Which nobody can guess."""
+        return self.live.record.id
+
+    @property
+    def info(self) -> SessionInfo:
+        """As it is now."""
+        return self.live.record.info(is_live=self.live.is_live)
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Those it can go back to, the oldest first."""
+        return self.live.record.checkpoints
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody has its turn."""
+        return self._turn.locked()
+
+    async def step(self, job: Job, run: Callable[[Job], Awaitable[Result]], *, waits: bool = True) -> Result:
+        """What `run` gives for the job of the next step. Raises ResourceExhausted when another one runs and it does not
+        wait."""
+        if not waits and self.is_busy:
+            raise ResourceExhausted("a step of this session is running; wait for it, or let steps queue")
+        async with self._mine():
+            left = self._keeper.check_step(self.live)
+            await self._residence.settled(self._keeper.wake(self.live))
+            limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
+            # A caller who goes away stops the step, and its worker goes back to the last good one.
+            result = await run(replace(job, limits=limits, session=self.live.place))
+            if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
+                result = replace(result, rolled_back=True)
+            await self._residence.settled(self._keeper.stepped(self.live, result))
+            return result
+
+    async def fork(self) -> Resident:
+        """Another session that goes on from here."""
+        async with self._mine():
+            return self._residence._hold(await self._residence.settled(self._keeper.fork(self.live)))
+
+    async def checkpoint(self) -> Checkpoint:
+        """A moment to go back to."""
+        async with self._mine():
+            return await self._residence.settled(self._keeper.checkpoint(self.live))
+
+    async def restore(self, checkpoint_id: str) -> None:
+        """Go back to it."""
+        async with self._mine():
+            await self._residence.settled(self._keeper.restore(self.live, checkpoint_id))
+
+    async def hibernate(self) -> None:
+        """Store it, and give its place back."""
+        async with self._mine():
+            await self._residence.settled(self._keeper.hibernate(self.live))
+            self._residence.forget(self)
+
+    async def close(self) -> None:
+        """End it."""
+        async with self._mine():
+            await self._residence.settled(self._keeper.close(self.live))
+            self._residence.forget(self)
+
+    async def look_after(self) -> None:
+        """End it when its life is over, put it to sleep when nobody uses it, keep its lease otherwise."""
+        if self.live.record.expires <= self._keeper.now():
+            await self.close()
+        elif self._clock() - self.used >= (self.live.record.options.idle_seconds or 0):
+            await self.hibernate()
+        else:
+            async with self._mine(is_use=False):
+                await self._residence.settled(self._keeper.renew(self.live))
+
+    @contextlib.asynccontextmanager
+    async def _mine(self, *, is_use: bool = True) -> AsyncIterator[None]:
+        async with self._turn:
+            if self._residence._held.get(self.id) is not self:
+                # It was put to sleep, or closed, while this one waited.
+                raise _Moved
+            try:
+                yield
+            except Conflict:
+                self._residence.forget(self)
+                raise
+            except StoreUnavailable:
+                if not self.live.is_live:
+                    # What the store has is what counts; whoever asks next looks there.
+                    self._residence.forget(self)
+                raise
+            finally:
+                if is_use:
+                    self.used = self._clock()
+
+
+class _Moved(Exception):
+    """The session is not held under this object any more; to be looked for again."""
+
+
+async def with_session(residence: Residence, session_id: str, use: Callable[[Resident], Awaitable[T]]) -> T:
+    """What `use` gives for the session of that id, wherever it is by the time its turn comes."""
+    while True:
+        try:
+            return await use(await residence.find(session_id))
+        except _Moved:
+            continue
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Any:
+    """What goes wrong when nobody waits for it is logged, and no reason to stop."""
+    try:
+        yield
+    except (_Moved, NotFound):
+        pass
+    except (Conflict, Unavailable, StoreUnavailable, SessionLost, SnapshotRefused, StoreDamaged) as error:
+        logger.warning("%s: %s", what, type(error).__name__)
+    except WasmevalError as error:
+        logger.error("%s: %s", what, type(error).__name__)
