@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import trustme
 
 from tests.stores.relay import Relay
 from tests.stores.servers import PASSWORD, free_port, redis_server
@@ -130,6 +131,21 @@ def test_the_password_comes_from_a_file_the_environment_or_the_url(
             store.create("a", b"1")
     with pytest.raises(SetupError, match="password of the store cannot be read from /nowhere"):
         open_store(f"{url}?password_file=/nowhere")
+
+
+def test_tls_is_verified(tmp_path: Path) -> None:
+    authority, port = trustme.CA(), free_port()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    files = [f"--tls-{name}-file" for name in ("cert", "key", "ca-cert")]
+    options = [files[0], "server.pem", files[1], "server.pem", files[2], "ca.pem", "--tls-auth-clients", "no"]
+    with redis_server(tmp_path, 0, "--tls-port", str(port), *options):
+        with open_store(f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/ca.pem") as store:
+            store.create("a", b"1")
+        with pytest.raises(StoreUnavailable, match=f"^rediss://127.0.0.1:{port}: it is not reachable"):
+            open_store(f"rediss://127.0.0.1:{port}")
+        with pytest.raises(StoreUnavailable):
+            open_store(f"rediss://localhost:{port}?ssl_ca_certs={tmp_path}/ca.pem")
 
 
 def test_a_server_that_evicts_keys_is_refused(tmp_path: Path) -> None:

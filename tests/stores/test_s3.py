@@ -172,7 +172,11 @@ def test_credentials_in_the_url_are_refused_and_not_repeated(url: str) -> None:
 def test_what_another_program_wrote_is_damaged(port: int) -> None:
     with open_store(url_at(port)) as store:
         assert isinstance(store, S3Store)
-        for kind, key, data in (("records", "a", b"theirs"), ("blobs", "a", b""), ("blobs", "Foreign", b"x")):
+        for kind, key, data in (
+            ("records", "a", b"theirs"),
+            ("blobs", "a", b"short"),
+            ("blobs", "Foreign", b"x"),
+        ):
             store._client.put_object(**store._object(kind, key), Body=data)
         assert list(store.blobs()) == ["a"]
         with pytest.raises(StoreDamaged, match="what lies under 'a' is damaged"):

@@ -246,10 +246,8 @@ class RedisStore(Store):
         return answer
 
     def _listed(self, index: str, prefix: str) -> Iterator[str]:
-        low, high = (
-            f"[{prefix}" if prefix else "-",
-            f"({prefix}~" if prefix else "+",
-        )  # `~` is behind all of a key
+        # `~` comes after every character of a key.
+        low, high = (f"[{prefix}", f"({prefix}~") if prefix else ("-", "+")
         while True:
             page = self._page(index, low, high)
             for name in page:

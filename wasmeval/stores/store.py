@@ -45,7 +45,8 @@ class Store(ABC):
     wrote it (an owner, a fencing token), or the caller cannot tell its own writing from another's. Once `get` has
     answered, a write that is still on its way can arrive after it (a slow network, a paused process): it changes
     something only while the version it names is current, so the caller swaps from what `get` said, which makes the
-    straggler a Conflict, rather than taking an old record for proof that nothing will come.
+    straggler a Conflict, rather than taking an old record for proof that nothing will come. A straggling `create`
+    finds its place only where no record is, also after a removal; so the key of a session is best never used again.
 
     Records and blobs have keys of their own: the same key may name one of each.
     """
