@@ -19,6 +19,8 @@ def _quiet_environment() -> None:
     for name in list(os.environ):
         if name.startswith("OTEL_") or (name.startswith("WASMEVAL_") and name != "WASMEVAL_CACHE_DIR"):
             del os.environ[name]
+    # A service's own store is a folder of its user's.
+    os.environ["WASMEVAL_SESSIONS_STORE"] = "memory:"
 
 
 @pytest.fixture(scope="session")

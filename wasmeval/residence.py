@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -34,6 +35,7 @@ T = TypeVar("T")
 PAGE = 1000
 """Sessions in one answer of `list`."""
 _WATCH_SECONDS = 1.0
+_SWEEP_SECONDS = 60.0
 _EXPIRED_AT_ONCE = 100
 
 
@@ -91,11 +93,13 @@ class Residence:
 
     async def watch(self) -> None:
         """Puts to sleep what nobody uses, ends what has lived long enough, keeps the leases; until cancelled."""
+        swept = 0.0
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
+            if time.monotonic() - swept > _SWEEP_SECONDS:
+                swept = time.monotonic()
+                await self.sweep()
             for resident in list(self._held.values()):
-                if resident.is_busy:
-                    continue
                 with _logged("a session could not be looked after"):
                     await resident.look_after()
 
@@ -189,6 +193,8 @@ class Resident:
         self._keeper = keeper
         self.live = live
         self._turn = asyncio.Lock()
+        self._plans = asyncio.Lock()
+        """Held while a plan is driven: the lease is renewed in the middle of a step, too."""
         self._clock = asyncio.get_running_loop().time
         self.used = self._clock()
 
@@ -219,54 +225,62 @@ class Resident:
             raise ResourceExhausted("a step of this session is running; wait for it, or let steps queue")
         async with self._mine():
             left = self._keeper.check_step(self.live)
-            await self._residence.settled(self._keeper.wake(self.live))
+            await self._follow(self._keeper.wake(self.live))
             limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
             # A caller who goes away stops the step, and its worker goes back to the last good one.
             result = await run(replace(job, limits=limits, session=self.live.place))
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
-            await self._residence.settled(self._keeper.stepped(self.live, result))
+            await self._follow(self._keeper.stepped(self.live, result))
             return result
 
     async def fork(self) -> Resident:
         """Another session that goes on from here."""
         async with self._mine():
-            return self._residence._hold(await self._residence.settled(self._keeper.fork(self.live)))
+            return self._residence._hold(await self._follow(self._keeper.fork(self.live)))
 
     async def checkpoint(self) -> Checkpoint:
         """A moment to go back to."""
         async with self._mine():
-            return await self._residence.settled(self._keeper.checkpoint(self.live))
+            return await self._follow(self._keeper.checkpoint(self.live))
 
     async def restore(self, checkpoint_id: str) -> None:
         """Go back to it."""
         async with self._mine():
-            await self._residence.settled(self._keeper.restore(self.live, checkpoint_id))
+            await self._follow(self._keeper.restore(self.live, checkpoint_id))
 
     async def hibernate(self) -> None:
         """Store it, and give its place back."""
         async with self._mine():
-            await self._residence.settled(self._keeper.hibernate(self.live))
+            await self._follow(self._keeper.hibernate(self.live))
             self._residence.forget(self)
 
     async def close(self) -> None:
         """End it."""
         async with self._mine():
-            await self._residence.settled(self._keeper.close(self.live))
+            await self._follow(self._keeper.close(self.live))
             self._residence.forget(self)
 
     async def look_after(self) -> None:
         """End it when its life is over, put it to sleep when nobody uses it, keep its lease otherwise."""
-        if self.live.record.expires <= self._keeper.now():
+        record = self.live.record
+        if not self.is_busy and record.expires <= self._keeper.now():
             await self.close()
-        elif self._clock() - self.used >= (self.live.record.options.idle_seconds or 0):
+        elif not self.is_busy and self._clock() - self.used >= (record.options.idle_seconds or 0):
             await self.hibernate()
         else:
-            async with self._mine(is_use=False):
-                await self._residence.settled(self._keeper.renew(self.live))
+            try:
+                await self._follow(self._keeper.renew(self.live))
+            except Conflict:
+                self._residence.forget(self)
+                raise
+
+    async def _follow(self, plan: Plan[T]) -> T:
+        async with self._plans:
+            return await self._residence.settled(plan)
 
     @contextlib.asynccontextmanager
-    async def _mine(self, *, is_use: bool = True) -> AsyncIterator[None]:
+    async def _mine(self) -> AsyncIterator[None]:
         async with self._turn:
             if self._residence._held.get(self.id) is not self:
                 # It was put to sleep, or closed, while this one waited.
@@ -282,8 +296,7 @@ class Resident:
                     self._residence.forget(self)
                 raise
             finally:
-                if is_use:
-                    self.used = self._clock()
+                self.used = self._clock()
 
 
 class _Moved(Exception):

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from wasmeval.model import Job
+from wasmeval.residence import Residence
 from wasmeval.runtimes import Blob, Catalogue, Runtime
 from wasmeval.server import Pool, Server
 from wasmeval.service import Service
@@ -78,18 +79,26 @@ def serve_scripted(
 
 @contextmanager
 def serve_above(
-    make_pool: Callable[[], P], catalogue: Catalogue, listen: str = "127.0.0.1:0", **settings: Any
+    make_pool: Callable[[], P],
+    catalogue: Catalogue,
+    listen: str = "127.0.0.1:0",
+    residence: Callable[[], Residence] | None = None,
+    **settings: Any,
 ) -> Iterator[Running[P]]:
-    """A service above any pool, stopped in the end."""
+    """A service above any pool, with sessions that `residence` gives once there is the pool, stopped in the end."""
 
     async def start() -> Running[P]:
         pool = make_pool()
-        service = Service(pool, catalogue, **settings)
+        home = residence() if residence else None
+        service = Service(pool, catalogue, residence=home, **settings)
         server = Server(service, listen)
         await pool.start()
         await server.start()
+        if home is not None:
+            watching.append(asyncio.ensure_future(home.watch()))
         return Running(server.address.target, pool, service, server, loop)
 
+    watching: list[asyncio.Future[None]] = []
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -98,6 +107,8 @@ def serve_above(
         try:
             yield server
         finally:
+            for task in watching:
+                loop.call_soon_threadsafe(task.cancel)
             server.call(server.server.stop())
             server.call(server.pool.aclose())
     finally:

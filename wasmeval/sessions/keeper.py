@@ -141,9 +141,12 @@ class Keeper:
 
     def wake(self, live: Live) -> Plan[None]:
         """See to it that a worker has it. Raises SessionLost when its worker took what was not stored with it."""
-        if live.is_live:
-            return
         record = live.record
+        if live.is_live:
+            if record.lease <= self._clock():
+                # Somebody else may have it by now.
+                yield from self._write(live, record)
+            return
         if live.place is not None and not record.is_stored:
             raise SessionLost(
                 f"the worker of the session died after step {record.steps}, and it was last stored after step "
