@@ -90,6 +90,9 @@ def decode_error(
         if _unpack(status, retry):
             return ResourceExhausted(message, retry.retry_delay.ToNanoseconds() / 1e9)
         return ResourceExhausted(message)
+    if kind is Internal and "RST_STREAM" in message:
+        # gRPC's own words when a proxy in between lost the service in the middle of a call.
+        return Unavailable(f"the service was lost in the middle of the call: {message}")
     if kind is not None:
         return kind(message)
     return Internal(f"{code.name}: {message}")
