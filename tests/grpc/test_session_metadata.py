@@ -65,7 +65,7 @@ def test_each_call_about_a_session_names_it_in_its_metadata(proxy: tuple[Proxy, 
     handler, target = proxy
     with Client(target) as client:
         for _, call in ABOUT_A_SESSION:
-            with pytest.raises(Internal, match="UNIMPLEMENTED"):
+            with pytest.raises(Internal):
                 call(ServiceSession(client, INFO))
         with pytest.raises(Internal):
             client.attach(ID)
@@ -82,7 +82,7 @@ def test_the_same_awaited(proxy: tuple[Proxy, str]) -> None:
     async def main() -> None:
         async with AsyncClient(target, api_key="of-the-caller") as client:
             for _, call in ABOUT_A_SESSION:
-                with pytest.raises(Internal, match="UNIMPLEMENTED"):
+                with pytest.raises(Internal):
                     await call(AsyncServiceSession(client, INFO))
             for _, call in OTHERS:
                 with pytest.raises(Internal):
