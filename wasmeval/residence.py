@@ -25,7 +25,7 @@ from wasmeval.errors import (
     WasmevalError,
 )
 from wasmeval.model import Job, Result, Status
-from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
+from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
 from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
 
 logger = logging.getLogger(__name__)
@@ -225,10 +225,13 @@ class Resident:
             raise ResourceExhausted("a step of this session is running; wait for it, or let steps queue")
         async with self._mine():
             left = self._keeper.check_step(self.live)
-            await self._follow(self._keeper.wake(self.live))
+            await self._wake()
             limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
             # A caller who goes away stops the step, and its worker goes back to the last good one.
-            result = await run(replace(job, limits=limits, session=self.live.place))
+            try:
+                result = await run(replace(job, limits=limits, session=self.live.place))
+            except SessionLost as error:
+                raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             await self._follow(self._keeper.stepped(self.live, result))
@@ -270,10 +273,21 @@ class Resident:
             await self.hibernate()
         else:
             try:
-                await self._follow(self._keeper.renew(self.live))
+                await self._follow(self._keeper.renew(self.live, is_busy=self.is_busy))
             except Conflict:
                 self._residence.forget(self)
                 raise
+
+    async def _wake(self) -> None:
+        was_live = self.live.is_live
+        try:
+            await self._follow(self._keeper.wake(self.live))
+        except Conflict:
+            self._residence.forget(self)
+            if was_live and self.live.record.options.durability is not Durability.STEP:
+                raise
+            # Nothing has run, and nothing is lost: another replica was quicker, and the store knows which.
+            raise _Moved from None
 
     async def _follow(self, plan: Plan[T]) -> T:
         async with self._plans:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 
-from wasmeval.errors import FailedPrecondition, ResourceExhausted
+from wasmeval.errors import FailedPrecondition, ResourceExhausted, SessionLost
 from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
@@ -182,7 +182,10 @@ class Held:
             self._sessions.run(self._keeper.wake(self.live))
             limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
             # What this raises (a time-out, Ctrl-C) stops the step, and its worker goes back to the last good one.
-            result = run(replace(job, limits=limits, session=self.live.place))
+            try:
+                result = run(replace(job, limits=limits, session=self.live.place))
+            except SessionLost as error:
+                raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             self._sessions.run(self._keeper.stepped(self.live, result))

@@ -24,6 +24,7 @@ from wasmeval.errors import (
     SessionLost,
     StoreUnavailable,
     Unavailable,
+    WasmevalError,
 )
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Result
@@ -147,17 +148,24 @@ class Keeper:
                 # Somebody else may have it by now.
                 yield from self._write(live, record)
             return
-        if live.place is not None and not record.is_stored:
+        if not record.is_stored and live.place is not None:
             raise SessionLost(
                 f"the worker of the session died after step {record.steps}, and it was last stored after step "
                 f"{record.stored}; restore a checkpoint, or use durability='step'"
             )
+        if live.place is None and record.is_out:
+            raise SessionLost(
+                f"the process that had the session is gone, and it was last stored after step {record.stored}; "
+                "restore a checkpoint, or use durability='step'"
+            )
+        is_out = record.options.durability is not Durability.STEP
+        if record.owner != self._owner or record.lease <= self._clock() or record.is_out != is_out:
+            # From here on it is ours, and whoever had it before can write nothing more. Not before then is its snapshot
+            # looked for: who writes the next one removes it.
+            yield from self._write(live, replace(record, token=record.token + 1, is_out=is_out))
         state = b""
         if record.snapshot:
             state = yield from self._load(record, record.snapshot, record.stored)
-        if record.owner != self._owner or record.lease <= self._clock():
-            # From here on it is ours, and whoever had it before can write nothing more.
-            yield from self._write(live, replace(record, token=record.token + 1))
         live.place = yield Open(record.runtime, state)
 
     def stepped(self, live: Live, result: Result) -> Plan[None]:
@@ -179,13 +187,23 @@ class Keeper:
             return
         try:
             if has_happened:
-                yield from self._keep(live, record)
+                yield from self._keep(live, record, lease=self._linger())
             else:
-                yield from self._write(live, record)
-        except BaseException:
+                yield from self._write(live, record, lease=self._linger())
+        except BaseException as error:
             place, live.place = live.place, None
             yield Closing(place)
+            if isinstance(error, SessionLost):
+                raise Unavailable(
+                    "the session's worker died before the step could be stored; the session is as it was before it"
+                ) from None
             raise
+
+    def lost(self, live: Live, error: SessionLost) -> WasmevalError:
+        """What it means that a step could not begin, because the worker was gone."""
+        if not live.record.is_stored:
+            return error
+        return Unavailable("the session's worker died before the step began; nothing ran, try again")
 
     def check_step(self, live: Live) -> int:
         """The fuel that is left for a step. Raises FailedPrecondition when there is none."""
@@ -203,19 +221,22 @@ class Keeper:
             return
         record = live.record
         if live.is_live and not record.is_stored:
-            yield from self._keep(live, record, is_released=True)
+            yield from self._keep(live, record, lease=0.0)
         elif not record.is_stored:
             raise SessionLost(
                 f"the worker of the session died after step {record.steps}, which was not stored"
             )
         else:
-            yield from self._write(live, record, is_released=True)
+            yield from self._write(live, record, lease=0.0)
         place, live.place = live.place, None
         yield Closing(place)
 
-    def renew(self, live: Live) -> Plan[None]:
-        """Have it for ourselves for a while longer, when little of the time is left."""
-        if live.is_live and live.record.lease < self._clock() + 2 / 3 * self.settings.lease_seconds:
+    def renew(self, live: Live, *, is_busy: bool) -> Plan[None]:
+        """Have it for ourselves for a while longer, when little of the time is left. When every step is stored, only
+        while one runs: between two of them another replica may have it."""
+        is_needed = is_busy or live.record.options.durability is not Durability.STEP
+        is_short = live.record.lease < self._clock() + 2 / 3 * self.settings.lease_seconds
+        if live.is_live and is_needed and is_short:
             yield from self._write(live, live.record)
 
     def checkpoint(self, live: Live) -> Plan[Checkpoint]:
@@ -240,9 +261,6 @@ class Keeper:
         if state:
             yield from self._put(record, name, checkpoint.step, state)
         place = yield Open(record.runtime, state)
-        old, live.place = live.place, place
-        if old is not None:
-            yield Closing(old)
         stale = record.snapshot
         record = replace(
             record,
@@ -250,8 +268,16 @@ class Keeper:
             stored=checkpoint.step,
             snapshot=name if state else "",
             used=self._clock(),
+            is_out=record.options.durability is not Durability.STEP,
         )
-        yield from self._write(live, record)
+        try:
+            yield from self._write(live, record)
+        except BaseException:
+            yield Closing(place)
+            raise
+        old, live.place = live.place, place
+        if old is not None:
+            yield Closing(old)
         yield from self._forget(record, stale)
 
     def fork(self, live: Live) -> Plan[Live]:
@@ -268,6 +294,7 @@ class Keeper:
             blobs=0,
             checkpoints=(),
             token=0,
+            is_out=live.record.options.durability is not Durability.STEP,
         )
         place = yield Fork(live.place)
         try:
@@ -335,13 +362,20 @@ class Keeper:
         version = yield Do(lambda: self._store.create(record.key, record.encode()))
         return Live(record, version)
 
-    def _owned(self, record: SessionRecord) -> SessionRecord:
-        return replace(record, owner=self._owner, lease=self._clock() + self.settings.lease_seconds)
+    def _linger(self) -> float:
+        return min(self.settings.linger_seconds, self.settings.lease_seconds)
 
-    def _write(self, live: Live, record: SessionRecord, *, is_released: bool = False) -> Plan[None]:
-        """Write the record, with a lease of ours, or none when it `is_released`. Raises Conflict when it is not
-        ours."""
-        record = replace(record, owner="", lease=0.0) if is_released else self._owned(record)
+    def _owned(self, record: SessionRecord, lease: float | None = None) -> SessionRecord:
+        seconds = self.settings.lease_seconds if lease is None else lease
+        return replace(record, owner=self._owner, lease=self._clock() + seconds)
+
+    def _write(self, live: Live, record: SessionRecord, *, lease: float | None = None) -> Plan[None]:
+        """Write the record, with a lease of ours for so many seconds, the usual ones when None. With none of them it is
+        nobody's, and all of it is stored. Raises Conflict when it was not ours."""
+        if lease == 0:
+            record = replace(record, owner="", lease=0.0, is_out=False)
+        else:
+            record = self._owned(record, lease)
         data = record.encode()
         while True:
             try:
@@ -360,13 +394,13 @@ class Keeper:
                 live.version, live.attempt = found.version, b""
         live.record, live.attempt = record, b""
 
-    def _keep(self, live: Live, record: SessionRecord, *, is_released: bool = False) -> Plan[None]:
+    def _keep(self, live: Live, record: SessionRecord, *, lease: float | None = None) -> Plan[None]:
         """Store the session as it is now, in place of what was stored of it."""
         stale = record.snapshot
         record, name = _next_blob(record)
         yield from self._save(live, record, name, record.steps)
         record = replace(record, snapshot=name, stored=record.steps)
-        yield from self._write(live, record, is_released=is_released)
+        yield from self._write(live, record, lease=lease)
         yield from self._forget(record, stale)
 
     def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:
