@@ -332,7 +332,7 @@ class EmbeddedSession:
             check_callbacks(on_output, stdin)
         options = self._held.live.record.options
         language = self._held.live.record.language
-        limits = (limits or Limits()).within(options.limits, options.limits)
+        limits = options.limits if limits is None else limits.within(options.limits, options.limits)
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = request_of(

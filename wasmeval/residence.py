@@ -224,12 +224,12 @@ class Resident:
         if not waits and self.is_busy:
             raise ResourceExhausted("a step of this session is running; wait for it, or let steps queue")
         async with self._mine():
-            left = self._keeper.check_step(self.live)
+            self._keeper.check_step(self.live)
             await self._wake()
-            limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
+            job = self._keeper.step_job(self.live, job)
             # A caller who goes away stops the step, and its worker goes back to the last good one.
             try:
-                result = await run(replace(job, limits=limits, session=self.live.place))
+                result = await run(job)
             except SessionLost as error:
                 raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:

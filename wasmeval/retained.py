@@ -178,12 +178,12 @@ class Held:
         """What `run` gives for the job of the next step. Raises ResourceExhausted when another one runs and `wait` is
         False."""
         with self._turn(wait=wait):
-            left = self._keeper.check_step(self.live)
+            self._keeper.check_step(self.live)
             self._sessions.run(self._keeper.wake(self.live))
-            limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
+            job = self._keeper.step_job(self.live, job)
             # What this raises (a time-out, Ctrl-C) stops the step, and its worker goes back to the last good one.
             try:
-                result = run(replace(job, limits=limits, session=self.live.place))
+                result = run(job)
             except SessionLost as error:
                 raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:

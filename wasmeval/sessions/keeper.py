@@ -27,7 +27,7 @@ from wasmeval.errors import (
     WasmevalError,
 )
 from wasmeval.limits import MOST_MEMORY_BYTES
-from wasmeval.model import Result
+from wasmeval.model import Job, Result
 from wasmeval.session import Checkpoint, Durability, SessionOptions
 from wasmeval.sessions.record import SessionRecord, decode, record_key
 from wasmeval.sessions.settings import SessionSettings
@@ -204,6 +204,14 @@ class Keeper:
         if not live.record.is_stored:
             return error
         return Unavailable("the session's worker died before the step began; nothing ran, try again")
+
+    def step_job(self, live: Live, job: Job) -> Job:
+        """`job` as the next step of the session, which is live, with no more fuel than it has left."""
+        limits, left = job.limits, self.check_step(live)
+        if limits.fuel is None or limits.fuel > left:
+            limits = replace(limits, fuel=left)
+        # By hand: `replace` takes ten times as long.
+        return Job(job.runtime, job.code, job.inputs, limits, job.grants, job.translator, live.place)
 
     def check_step(self, live: Live) -> int:
         """The fuel that is left for a step. Raises FailedPrecondition when there is none."""

@@ -6,6 +6,7 @@ of the one that is lost. It is also what a fork begins with, and what a snapshot
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ class Mirror:
         self._memory = mmap.mmap(
             -1, CEILINGS.memory_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         )
+        # Few pages here and there: a huge page for each would take hundreds of times the memory, and the time to clear it.
+        with contextlib.suppress(OSError):  # A kernel without huge pages.
+            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._runs: list[Run] = []
         self._rest: Rest | None = None
