@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.sessions.conftest import MakeSession
+from wasmeval import Evaluator, Limits
 from wasmeval.embedded import EmbeddedSession
+from wasmeval.limits import MIB
 
 Move = Callable[[EmbeddedSession], EmbeddedSession]
 
@@ -240,3 +242,12 @@ def test_each_step_has_its_own_lines(begin: MakeSession) -> None:
     assert error is not None
     assert (error.message, error.line) == ("no", 2)
     assert "at f (<step 1>:3:" in error.traceback
+
+
+def test_a_memory_above_the_usual_ceiling_sleeps_and_wakes() -> None:
+    limits = Limits(memory_bytes=1536 * MIB)
+    with Evaluator(workers=1, defaults=limits, ceilings=limits) as evaluator, evaluator.session() as session:
+        assert session.evaluate("x = bytearray(1_200_000_000); x[-1] = 7; x[-1]").value == 7
+        assert session.evaluate("x[-1]").value == 7
+        session.hibernate()
+        assert session.evaluate("x[-1]").value == 7

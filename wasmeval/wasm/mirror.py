@@ -10,7 +10,7 @@ import ctypes
 import mmap
 from collections.abc import Iterator
 
-from wasmeval.limits import CEILINGS
+from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.wasm import capi, saved
 from wasmeval.wasm.instance import Image, Instance, Rest
 from wasmeval.wasm.pages import PAGE_BYTES, Pagemap, Run
@@ -25,10 +25,9 @@ class Mirror:
     either."""
 
     def __init__(self) -> None:
-        assert CEILINGS.memory_bytes
-        # Address space, not memory.
+        # Address space, not memory: as much as a guest can ever have, whatever the operator's ceiling is.
         self._memory = mmap.mmap(
-            -1, CEILINGS.memory_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+            -1, MOST_MEMORY_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         )
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._runs: list[Run] = []

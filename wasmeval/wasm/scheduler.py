@@ -19,7 +19,7 @@ from dataclasses import replace
 from time import monotonic, monotonic_ns
 from typing import NamedTuple
 
-from wasmeval.limits import CEILINGS, MIB
+from wasmeval.limits import MIB, MOST_MEMORY_BYTES
 from wasmeval.model import Result, Status
 from wasmeval.wasm.calls import FOREVER, Outcome
 from wasmeval.wasm.delivery import Delivery
@@ -145,10 +145,9 @@ class Scheduler:
         steps crash."""
         assert self._pagemap is not None
         image = self._images[runtime]
-        assert CEILINGS.memory_bytes
         mirror, broken = None, ""
         try:
-            mirror = decode_state(state, image, CEILINGS.memory_bytes) if state else None
+            mirror = decode_state(state, image, MOST_MEMORY_BYTES) if state else None
         except MalformedState as error:
             broken = str(error)
         self._sessions[number] = Session(image, self._pagemap, mirror, broken)
