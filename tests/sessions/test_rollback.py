@@ -120,3 +120,14 @@ def test_other_sessions_of_the_worker_are_untouched(begin: MakeSession) -> None:
     stop.set()
     spoiler.join(30)
     assert sessions[0].evaluate("x").value == 0
+
+
+def test_an_unlinked_file_that_was_closed_takes_no_room_in_a_copy(begin: MakeSession) -> None:
+    session = begin("python", limits=Limits(workspace_bytes=4 * MIB))
+    session.evaluate("import os; f = open('a', 'w+b'); f.write(b'x' * 3_000_000); f.flush(); os.unlink('a')")
+    session.evaluate("f.close()")
+    fork = session.fork()
+    assert session.evaluate("while True: pass", limits=Limits(fuel=50_000_000)).rolled_back
+    for each in (session, fork):
+        assert each.evaluate("open('b', 'wb').write(b'x' * 3_000_000)").value == 3_000_000
+    fork.close()
