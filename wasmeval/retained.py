@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 
-from wasmeval.errors import FailedPrecondition, ResourceExhausted
+from wasmeval.errors import Conflict, FailedPrecondition, ResourceExhausted, StoreUnavailable
 from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
@@ -134,9 +134,17 @@ class Retained:
                 raise ResourceExhausted(
                     f"all {len(live)} live sessions are running a step; try again, or allow more"
                 )
-            # One that somebody begins to use just now stays; then another one is looked for.
-            with contextlib.suppress(ResourceExhausted):
+            try:
                 min(idle, key=lambda held: held.used).hibernate(wait=False)
+            except (ResourceExhausted, FailedPrecondition):
+                # Somebody uses it just now, or has closed it; another one is looked for.
+                continue
+            except (Conflict, StoreUnavailable) as error:
+                # What is wrong with it must not look like a fault of the session that wants its room.
+                raise ResourceExhausted(
+                    f"there are {len(live)} live sessions, and one that should make room cannot be put to sleep "
+                    f"({type(error).__name__}); try again"
+                ) from error
 
     def _hold(self, live: Live) -> Held:
         with self._lock:
