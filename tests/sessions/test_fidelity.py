@@ -251,3 +251,25 @@ def test_a_memory_above_the_usual_ceiling_sleeps_and_wakes() -> None:
         assert session.evaluate("x[-1]").value == 7
         session.hibernate()
         assert session.evaluate("x[-1]").value == 7
+
+
+def test_a_folder_that_is_read_goes_on(begin: MakeSession) -> None:
+    session = begin("python")
+    session.evaluate(
+        "import os\nfor i in range(9): open(f'/tmp/{i}', 'w').close()\n"
+        "entries = os.scandir('/tmp'); first = next(entries).name"
+    )
+    session.hibernate()
+    assert session.evaluate("sorted([first, *(entry.name for entry in entries)])").value == list("012345678")
+
+
+def test_folders_that_are_read_again_and_again_are_no_bomb(begin: MakeSession, evaluator: Evaluator) -> None:
+    session = begin("python")
+    session.evaluate(
+        "import os\nfor i in range(1000): open('/tmp/' + 'é' * 120 + str(i), 'w').close()\n"
+        "reading = [os.scandir('/tmp') for _ in range(240)]; names = [next(each).name for each in reading]"
+    )
+    place = session._held.live.place
+    assert len(evaluator._pool.session_state(place)) < 32 * MIB
+    session.hibernate()
+    assert session.evaluate("[len([*each]) for each in reading] == [999] * 240").value is True

@@ -38,7 +38,7 @@ _EARLY_SECONDS = 1.0
 _MOST_EARLY_DEATHS = 8
 
 
-MOST_STATE_BYTES_BEYOND_MEMORY = 1 << 30
+MOST_STATE_BYTES_BEYOND_MEMORY = 2 << 30
 """What a session's files and their description may take in its state, beside its memory."""
 STATE_SECONDS = 30.0
 """For so long a worker that was asked for a session's state may say nothing of it. A GiB takes about one."""

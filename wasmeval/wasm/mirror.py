@@ -16,6 +16,7 @@ from wasmeval.wasm.instance import Image, Instance, Rest
 from wasmeval.wasm.pages import PAGE_BYTES, Pagemap, Run
 from wasmeval.wasm.saved import Saved
 
+_PIECE_BYTES = 1 << 20
 _MAP_NORESERVE = 0x4000
 """Of mman.h; Python's module has no name for it."""
 
@@ -87,10 +88,16 @@ class Mirror:
         twin._runs, twin._rest, twin._files = self._runs, self._rest, self._files
         return twin
 
-    def pages(self) -> Iterator[tuple[int, bytes]]:
-        """The address and the bytes of each run of its pages."""
+    @property
+    def runs(self) -> list[Run]:
+        """Its pages, ascending."""
+        return self._runs
+
+    def pages(self) -> Iterator[bytes]:
+        """The bytes of its runs, one after the other, in pieces of at most 1 MiB."""
         for first, count in self._runs:
-            yield first * PAGE_BYTES, capi.read(self._base + first * PAGE_BYTES, count * PAGE_BYTES)
+            for at in range(first * PAGE_BYTES, (first + count) * PAGE_BYTES, _PIECE_BYTES):
+                yield capi.read(self._base + at, min(_PIECE_BYTES, (first + count) * PAGE_BYTES - at))
 
     def put(self, rest: Rest, files: Saved | None) -> None:
         """Be empty pages, this rest and these files: `put_pages` then gives the pages."""
