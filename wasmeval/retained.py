@@ -136,10 +136,10 @@ class Retained:
                 )
             try:
                 min(idle, key=lambda held: held.used).hibernate(wait=False)
-            except (ResourceExhausted, FailedPrecondition):
-                # Somebody uses it just now, or has closed it; another one is looked for.
+            except (ResourceExhausted, FailedPrecondition, Conflict):
+                # Somebody uses it just now, or it is closed or not ours any more; another one is looked for.
                 continue
-            except (Conflict, StoreUnavailable) as error:
+            except StoreUnavailable as error:
                 # What is wrong with it must not look like a fault of the session that wants its room.
                 raise ResourceExhausted(
                     f"there are {len(live)} live sessions, and one that should make room cannot be put to sleep "
@@ -151,9 +151,13 @@ class Retained:
             return self._held.setdefault(live.record.id, Held(self, self._keeper, live))
 
     def forget(self, held: Held) -> None:
-        """It is closed."""
+        """It is closed, or not ours any more."""
         with self._lock:
-            self._held.pop(held.id, None)
+            if self._held.get(held.id) is held:
+                del self._held[held.id]
+        place, held.live.place = held.live.place, None
+        if place is not None:
+            self._pool.close_session(place)
 
 
 class Held:
@@ -166,6 +170,7 @@ class Held:
         self.turn = Turn()
         self.used = monotonic()
         self._is_closed = False
+        self._is_overtaken = False
 
     @property
     def id(self) -> str:
@@ -218,7 +223,7 @@ class Held:
 
     def close(self) -> None:
         """End it. Safe to call twice."""
-        if self._is_closed:
+        if self._is_closed or self._is_overtaken:
             return
         with self._turn():
             self._is_closed = True
@@ -230,6 +235,13 @@ class Held:
         with self.turn.take(wait=wait):
             if self._is_closed:
                 raise FailedPrecondition("the session is closed")
+            if self._is_overtaken:
+                raise Conflict("another evaluator has taken the session over; attach to it again")
             self.used = monotonic()
-            yield
+            try:
+                yield
+            except Conflict:
+                self._is_overtaken = True
+                self._sessions.forget(self)
+                raise
             self.used = monotonic()
