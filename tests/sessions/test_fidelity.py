@@ -273,3 +273,12 @@ def test_folders_that_are_read_again_and_again_are_no_bomb(begin: MakeSession, e
     assert len(evaluator._pool.session_state(place)) < 32 * MIB
     session.hibernate()
     assert session.evaluate("[len([*each]) for each in reading] == [999] * 240").value is True
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_files_that_a_step_got_and_did_not_look_at_are_there(begin: MakeSession, move: Move) -> None:
+    session = begin("python")
+    session.evaluate("x = 1", files={"a": b"one"})
+    session = move(session)
+    session.evaluate("x = 2", files={"b": b"two"})
+    assert session.evaluate("import os; sorted(os.listdir())").value == ["a", "b"]
