@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from secrets import token_bytes
+from secrets import token_bytes, token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +233,8 @@ class Evaluator:
                     self._store or open_store("memory:"),
                     Sealer(self._snapshot_key or token_bytes(32)),
                     images,
+                    # Of several evaluators over one store, one at a time has a session.
+                    owner=f"{os.getpid()}-{token_hex(8)}",
                 )
                 self._sessions = Retained(self._pool, keeper)
             return self._sessions

@@ -9,11 +9,13 @@ A record is changed by compare-and-swap alone: whoever did not see its last vers
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import secrets
 import time
 from base64 import b32encode
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from wasmeval.errors import (
@@ -22,6 +24,7 @@ from wasmeval.errors import (
     InvalidArgument,
     NotFound,
     SessionLost,
+    StoreDamaged,
     StoreUnavailable,
     Unavailable,
     WasmevalError,
@@ -88,8 +91,8 @@ class Live:
     record: SessionRecord
     version: str
     place: Any = None
-    attempt: bytes = b""
-    """What was written last, when it is not known whether it was."""
+    attempts: set[bytes] = field(default_factory=set)
+    """Digests of what may have been written since `version`: the store took it, or did not, and no answer came."""
 
     @property
     def is_live(self) -> bool:
@@ -281,6 +284,7 @@ class Keeper:
         try:
             yield from self._write(live, record)
         except BaseException:
+            # It has not gone back: what it was is still in its place.
             yield Closing(place)
             raise
         old, live.place = live.place, place
@@ -342,10 +346,9 @@ class Keeper:
                 continue
             if len(records) == size:
                 return records, record_key(records[-1].id)
-            found = self._store.get(key)
-            record = decode(found.data) if found is not None else None
-            if record is not None and record.tenant == tenant and record.expires > now:
-                records.append(record)
+            found = self._look_at(key)
+            if found is not None and found.record.tenant == tenant and found.record.expires > now:
+                records.append(found.record)
         return records, ""
 
     def expired(self, most: int) -> list[Live]:
@@ -353,17 +356,22 @@ class Keeper:
         over = []
         now = self._clock()
         for key in self._store.keys(_PREFIX):
-            found = self._store.get(key)
-            if found is None:
-                continue
-            record = decode(found.data)
-            if record.expires <= now and record.lease <= now:
-                over.append(Live(record, found.version))
+            found = self._look_at(key)
+            if found is not None and found.record.expires <= now and found.record.lease <= now:
+                over.append(found)
                 if len(over) == most:
                     break
         return over
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _look_at(self, key: str) -> Live | None:
+        """The session under that key; None for none, and for a record that cannot be read: the others can."""
+        try:
+            found = self._store.get(key)
+            return Live(decode(found.data), found.version) if found is not None else None
+        except StoreDamaged:
+            return None
 
     def _create(self, record: SessionRecord) -> Plan[Live]:
         record = self._owned(record)
@@ -390,17 +398,19 @@ class Keeper:
                 live.version = yield Do(lambda: self._store.swap(record.key, data, live.version))
                 break
             except StoreUnavailable:
-                live.attempt = data
+                live.attempts.add(_digest(data))
                 raise
             except Conflict:
                 # It may be what we wrote before, when its answer was lost.
-                found = (yield Do(lambda: self._store.get(record.key))) if live.attempt else None
-                if found is None or found.data != live.attempt:
+                found = (yield Do(lambda: self._store.get(record.key))) if live.attempts else None
+                if found is None or _digest(found.data) not in live.attempts:
                     raise Conflict(
                         "another replica has taken the session over, or it was closed; this one changed nothing"
                     ) from None
-                live.version, live.attempt = found.version, b""
-        live.record, live.attempt = record, b""
+                live.version = found.version
+                live.attempts.clear()
+        live.record = record
+        live.attempts.clear()
 
     def _keep(self, live: Live, record: SessionRecord, *, lease: float | None = None) -> Plan[None]:
         """Store the session as it is now, in place of what was stored of it."""
@@ -434,13 +444,20 @@ class Keeper:
         return state
 
     def _forget(self, record: SessionRecord, name: str) -> Plan[None]:
+        """Remove a blob that no record names any more. One that cannot be removed now lies there: what was done is no
+        less done."""
         if name:
-            yield Do(lambda: self._store.remove_blob(record.blob_key(name)))
+            with contextlib.suppress(StoreUnavailable):
+                yield Do(lambda: self._store.remove_blob(record.blob_key(name)))
 
 
 def new_id() -> str:
     """160 bits that nobody can guess, in letters and digits."""
     return b32encode(secrets.token_bytes(20)).decode().lower()
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _bound(record: SessionRecord, name: str, step: int) -> Bound:
