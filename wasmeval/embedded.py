@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from secrets import token_bytes
+from secrets import token_bytes, token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +233,8 @@ class Evaluator:
                     self._store or open_store("memory:"),
                     Sealer(self._snapshot_key or token_bytes(32)),
                     images,
+                    # Of several evaluators over one store, one at a time has a session.
+                    owner=f"{os.getpid()}-{token_hex(8)}",
                 )
                 self._sessions = Retained(self._pool, keeper)
             return self._sessions
@@ -332,7 +334,7 @@ class EmbeddedSession:
             check_callbacks(on_output, stdin)
         options = self._held.live.record.options
         language = self._held.live.record.language
-        limits = (limits or Limits()).within(options.limits, options.limits)
+        limits = options.limits if limits is None else limits.within(options.limits, options.limits)
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = request_of(

@@ -25,7 +25,7 @@ from wasmeval.errors import (
     WasmevalError,
 )
 from wasmeval.model import Job, Result, Status
-from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
+from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
 from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Residence:
 
     async def create(self, language: str, runtime: str, options: SessionOptions) -> Resident:
         """A new session."""
-        return self._hold(await self.settled(self._keeper.create(language, runtime, options)))
+        return await self.settled(self._held_by(self._keeper.create(language, runtime, options)))
 
     async def find(self, session_id: str) -> Resident:
         """The session of that id. Raises NotFound, and Unavailable when another replica has it."""
@@ -78,7 +78,7 @@ class Residence:
         if task is None:
             task = asyncio.ensure_future(self._find(session_id))
             self._finding[session_id] = task
-            task.add_done_callback(lambda _: self._finding.pop(session_id, None))
+            task.add_done_callback(lambda task: self._found(session_id, task))
         return await asyncio.shield(task)
 
     async def list(self, page_size: int, page_token: str) -> tuple[list[SessionInfo], str]:
@@ -122,7 +122,10 @@ class Residence:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait({task})
+            # Whoever is cancelled twice waits as well: two plans of a session at once would undo each other's work.
+            while not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()
             raise
@@ -166,10 +169,31 @@ class Residence:
             idle = [resident for resident in live if not resident.is_busy]
             if not idle:
                 raise ResourceExhausted(f"all {len(live)} live sessions are running a step; try again")
-            await min(idle, key=lambda resident: resident.used).hibernate()
+            resident = min(idle, key=lambda resident: resident.used)
+            try:
+                await resident.hibernate()
+            except (_Moved, Conflict):
+                # It is not ours any more, which leaves as much room.
+                continue
+            except WasmevalError as error:
+                # What is wrong with it must not look like a fault of the session that wants its room.
+                raise ResourceExhausted(
+                    f"there are {len(live)} live sessions, and one that should make room cannot be put to sleep "
+                    f"({type(error).__name__}); try again"
+                ) from error
 
     async def _find(self, session_id: str) -> Resident:
-        return self._hold(await self.settled(self._keeper.find(session_id)))
+        return await self.settled(self._held_by(self._keeper.find(session_id)))
+
+    def _found(self, session_id: str, task: asyncio.Task[Resident]) -> None:
+        del self._finding[session_id]
+        if not task.cancelled():
+            # Looked at, so that asyncio does not log it, with the id in it, when whoever asked is gone.
+            task.exception()
+
+    def _held_by(self, plan: Plan[Live]) -> Plan[Resident]:
+        """The plan, and what it gives is looked after even when nobody waits for it any more."""
+        return self._hold((yield from plan))
 
     def _hold(self, live: Live) -> Resident:
         resident = Resident(self, self._keeper, live)
@@ -224,11 +248,14 @@ class Resident:
         if not waits and self.is_busy:
             raise ResourceExhausted("a step of this session is running; wait for it, or let steps queue")
         async with self._mine():
-            left = self._keeper.check_step(self.live)
-            await self._follow(self._keeper.wake(self.live))
-            limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
+            self._keeper.check_step(self.live)
+            await self._wake()
+            job = self._keeper.step_job(self.live, job)
             # A caller who goes away stops the step, and its worker goes back to the last good one.
-            result = await run(replace(job, limits=limits, session=self.live.place))
+            try:
+                result = await run(job)
+            except SessionLost as error:
+                raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             await self._follow(self._keeper.stepped(self.live, result))
@@ -237,7 +264,7 @@ class Resident:
     async def fork(self) -> Resident:
         """Another session that goes on from here."""
         async with self._mine():
-            return self._residence._hold(await self._follow(self._keeper.fork(self.live)))
+            return await self._follow(self._residence._held_by(self._keeper.fork(self.live)))
 
     async def checkpoint(self) -> Checkpoint:
         """A moment to go back to."""
@@ -270,10 +297,21 @@ class Resident:
             await self.hibernate()
         else:
             try:
-                await self._follow(self._keeper.renew(self.live))
+                await self._follow(self._keeper.renew(self.live, is_busy=self.is_busy))
             except Conflict:
                 self._residence.forget(self)
                 raise
+
+    async def _wake(self) -> None:
+        was_live = self.live.is_live
+        try:
+            await self._follow(self._keeper.wake(self.live))
+        except Conflict:
+            self._residence.forget(self)
+            if was_live and self.live.record.options.durability is not Durability.STEP:
+                raise
+            # Nothing has run, and nothing is lost: another replica was quicker, and the store knows which.
+            raise _Moved from None
 
     async def _follow(self, plan: Plan[T]) -> T:
         async with self._plans:
@@ -321,5 +359,6 @@ def _logged(what: str) -> Any:
         pass
     except (Conflict, Unavailable, StoreUnavailable, SessionLost, SnapshotRefused, StoreDamaged) as error:
         logger.warning("%s: %s", what, type(error).__name__)
-    except WasmevalError as error:
+    except Exception as error:
+        # The others are to be looked after all the same.
         logger.error("%s: %s", what, type(error).__name__)

@@ -27,6 +27,12 @@ def opened(config: SessionsConfig, environ: Mapping[str, str]) -> Store:
     return open_store(f"dir:{home}")
 
 
+def own_store(environ: Mapping[str, str]) -> tuple[Store, bytes]:
+    """The folder in which this user's sessions sleep, and the key that their snapshots are sealed with."""
+    config = SessionsConfig()
+    return opened(config, environ), _key(config, environ)
+
+
 def residence(
     config: SessionsConfig, environ: Mapping[str, str], store: Store, catalogue: Catalogue, places: Places
 ) -> Residence:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 
-from wasmeval.errors import FailedPrecondition, ResourceExhausted
+from wasmeval.errors import Conflict, FailedPrecondition, ResourceExhausted, SessionLost, StoreUnavailable
 from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
@@ -134,18 +134,30 @@ class Retained:
                 raise ResourceExhausted(
                     f"all {len(live)} live sessions are running a step; try again, or allow more"
                 )
-            # One that somebody begins to use just now stays; then another one is looked for.
-            with contextlib.suppress(ResourceExhausted):
+            try:
                 min(idle, key=lambda held: held.used).hibernate(wait=False)
+            except (ResourceExhausted, FailedPrecondition, Conflict):
+                # Somebody uses it just now, or it is closed or not ours any more; another one is looked for.
+                continue
+            except StoreUnavailable as error:
+                # What is wrong with it must not look like a fault of the session that wants its room.
+                raise ResourceExhausted(
+                    f"there are {len(live)} live sessions, and one that should make room cannot be put to sleep "
+                    f"({type(error).__name__}); try again"
+                ) from error
 
     def _hold(self, live: Live) -> Held:
         with self._lock:
             return self._held.setdefault(live.record.id, Held(self, self._keeper, live))
 
     def forget(self, held: Held) -> None:
-        """It is closed."""
+        """It is closed, or not ours any more."""
         with self._lock:
-            self._held.pop(held.id, None)
+            if self._held.get(held.id) is held:
+                del self._held[held.id]
+        place, held.live.place = held.live.place, None
+        if place is not None:
+            self._pool.close_session(place)
 
 
 class Held:
@@ -158,6 +170,7 @@ class Held:
         self.turn = Turn()
         self.used = monotonic()
         self._is_closed = False
+        self._is_overtaken = False
 
     @property
     def id(self) -> str:
@@ -178,11 +191,14 @@ class Held:
         """What `run` gives for the job of the next step. Raises ResourceExhausted when another one runs and `wait` is
         False."""
         with self._turn(wait=wait):
-            left = self._keeper.check_step(self.live)
+            self._keeper.check_step(self.live)
             self._sessions.run(self._keeper.wake(self.live))
-            limits = replace(job.limits, fuel=min(job.limits.fuel or left, left))
+            job = self._keeper.step_job(self.live, job)
             # What this raises (a time-out, Ctrl-C) stops the step, and its worker goes back to the last good one.
-            result = run(replace(job, limits=limits, session=self.live.place))
+            try:
+                result = run(job)
+            except SessionLost as error:
+                raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             self._sessions.run(self._keeper.stepped(self.live, result))
@@ -210,7 +226,7 @@ class Held:
 
     def close(self) -> None:
         """End it. Safe to call twice."""
-        if self._is_closed:
+        if self._is_closed or self._is_overtaken:
             return
         with self._turn():
             self._is_closed = True
@@ -222,6 +238,13 @@ class Held:
         with self.turn.take(wait=wait):
             if self._is_closed:
                 raise FailedPrecondition("the session is closed")
+            if self._is_overtaken:
+                raise Conflict("another evaluator has taken the session over; attach to it again")
             self.used = monotonic()
-            yield
+            try:
+                yield
+            except Conflict:
+                self._is_overtaken = True
+                self._sessions.forget(self)
+                raise
             self.used = monotonic()

@@ -265,7 +265,8 @@ class Service:
         if request.language:
             raise InvalidArgument("evaluation.language", "is the session's; leave it empty")
         record = resident.live.record
-        limits = (request.limits or Limits()).within(record.options.limits, record.options.limits)
+        most = record.options.limits
+        limits = most if request.limits is None else request.limits.within(most, most)
         request = request._replace(language=record.language, limits=limits)
         return prepare(request, self._catalogue, self._policy, self._offer)
 

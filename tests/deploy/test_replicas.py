@@ -60,10 +60,10 @@ def test_a_session_whose_replica_was_killed_is_taken_over_when_the_lease_has_run
         moved = second.attach(session.id, timeout=WAIT_SECONDS)
         assert moved.evaluate("x += 1; x", timeout=WAIT_SECONDS).value == 3
         assert moved.info().steps == 4
-        # What no step stored begins anew, and says so by its number of steps.
-        begun = second.attach(careless.id, timeout=WAIT_SECONDS)
-        assert begun.info().steps == 0
-        assert begun.evaluate("'x' in globals()", timeout=WAIT_SECONDS).value is False
+        # What no step stored is gone, and says so.
+        gone = second.attach(careless.id, timeout=WAIT_SECONDS)
+        with pytest.raises(SessionLost, match="the process that had the session is gone"):
+            gone.evaluate("x", timeout=WAIT_SECONDS)
 
 
 def test_a_session_goes_back_and_forth_between_replicas(replicas: list[Service]) -> None:

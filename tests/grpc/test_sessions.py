@@ -27,6 +27,7 @@ from wasmeval import (
     Limits,
     NotFound,
     ResourceExhausted,
+    ServiceSession,
     SessionLost,
     Status,
     Unavailable,
@@ -273,14 +274,47 @@ def test_a_replica_that_lost_its_lease_changes_nothing(tmp_path: Path) -> None:
         Client(one.target) as first,
         Client(two.target) as second,
     ):
-        session = first.session(durability="step")
-        assert session.evaluate("x = 1").ok
+        session = first.session()
+        session.evaluate("x = 1")
+        mark = session.checkpoint()
+        session.evaluate("x = 2")
         taken = second.attach(session.id, timeout=WAIT_SECONDS)
-        assert taken.evaluate("x = 2").ok
+        # What was not stored is not there, and that is said; what was, is.
+        with pytest.raises(SessionLost, match="the process that had the session is gone"):
+            taken.evaluate("x")
+        taken.restore(mark)
+        assert taken.evaluate("x += 10; x").value == 11
         with pytest.raises(Conflict, match="another replica has taken the session over"):
             session.evaluate("x = 3")
-        assert taken.evaluate("x").value == 2
-        assert taken.info().steps == 3
+        assert taken.evaluate("x").value == 11
+
+
+def test_a_session_whose_steps_are_stored_goes_from_replica_to_replica(tmp_path: Path) -> None:
+    store = open_store(f"dir:{tmp_path}/store")
+    with (
+        serve(store, linger_seconds=0.1) as one,
+        serve(store, owner="two", linger_seconds=0.1) as two,
+        Client(one.target) as first,
+        Client(two.target) as second,
+    ):
+        session = first.session(durability="step")
+        session.evaluate("xs = []")
+        other = ServiceSession(second, session.info())
+        for number in range(0, 6, 2):
+            assert session.evaluate(f"xs.append({number}); len(xs)").value == number + 1
+            assert other.evaluate(f"xs.append({number + 1}); len(xs)").value == number + 2
+        # While a step runs it is one replica's alone, however long that takes.
+        with ThreadPoolExecutor(1) as executor:
+            running = threading.Event()
+            long = executor.submit(
+                session.evaluate, "import time; print(1, flush=True); time.sleep(1.5); xs.append(6)",
+                on_output=lambda *_: running.set(),
+            )  # fmt: skip
+            assert running.wait(WAIT_SECONDS)
+            with pytest.raises(Unavailable, match="another replica has the session"):
+                other.evaluate("xs.append('no')", timeout=0.3)
+            assert long.result(WAIT_SECONDS).ok
+        assert other.evaluate("xs").value == list(range(7))
 
 
 def test_a_service_that_stops_puts_its_sessions_to_sleep(

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.sessions.conftest import MakeSession
+from wasmeval import Evaluator, Limits
 from wasmeval.embedded import EmbeddedSession
+from wasmeval.limits import MIB
 
 Move = Callable[[EmbeddedSession], EmbeddedSession]
 
@@ -240,3 +242,43 @@ def test_each_step_has_its_own_lines(begin: MakeSession) -> None:
     assert error is not None
     assert (error.message, error.line) == ("no", 2)
     assert "at f (<step 1>:3:" in error.traceback
+
+
+def test_a_memory_above_the_usual_ceiling_sleeps_and_wakes() -> None:
+    limits = Limits(memory_bytes=1536 * MIB)
+    with Evaluator(workers=1, defaults=limits, ceilings=limits) as evaluator, evaluator.session() as session:
+        assert session.evaluate("x = bytearray(1_200_000_000); x[-1] = 7; x[-1]").value == 7
+        assert session.evaluate("x[-1]").value == 7
+        session.hibernate()
+        assert session.evaluate("x[-1]").value == 7
+
+
+def test_a_folder_that_is_read_goes_on(begin: MakeSession) -> None:
+    session = begin("python")
+    session.evaluate(
+        "import os\nfor i in range(9): open(f'/tmp/{i}', 'w').close()\n"
+        "entries = os.scandir('/tmp'); first = next(entries).name"
+    )
+    session.hibernate()
+    assert session.evaluate("sorted([first, *(entry.name for entry in entries)])").value == list("012345678")
+
+
+def test_folders_that_are_read_again_and_again_are_no_bomb(begin: MakeSession, evaluator: Evaluator) -> None:
+    session = begin("python")
+    session.evaluate(
+        "import os\nfor i in range(1000): open('/tmp/' + 'é' * 120 + str(i), 'w').close()\n"
+        "reading = [os.scandir('/tmp') for _ in range(240)]; names = [next(each).name for each in reading]"
+    )
+    place = session._held.live.place
+    assert len(evaluator._pool.session_state(place)) < 32 * MIB
+    session.hibernate()
+    assert session.evaluate("[len([*each]) for each in reading] == [999] * 240").value is True
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_files_that_a_step_got_and_did_not_look_at_are_there(begin: MakeSession, move: Move) -> None:
+    session = begin("python")
+    session.evaluate("x = 1", files={"a": b"one"})
+    session = move(session)
+    session.evaluate("x = 2", files={"b": b"two"})
+    assert session.evaluate("import os; sorted(os.listdir())").value == ["a", "b"]

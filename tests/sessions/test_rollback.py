@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.sessions.conftest import MakeSession
-from wasmeval import DeadlineExceeded, Limits, Status
+from wasmeval import DeadlineExceeded, Evaluator, Limits, Status
 from wasmeval.limits import MIB
+from wasmeval.pool.core import Pool
+from wasmeval.pool.ticket import Ticket
 
 BAD_PYTHON = {
     Status.FUEL_EXHAUSTED: ("while True: pass", Limits(fuel=50_000_000)),
@@ -120,3 +123,58 @@ def test_other_sessions_of_the_worker_are_untouched(begin: MakeSession) -> None:
     stop.set()
     spoiler.join(30)
     assert sessions[0].evaluate("x").value == 0
+
+
+def test_an_unlinked_file_that_was_closed_takes_no_room_in_a_copy(begin: MakeSession) -> None:
+    session = begin("python", limits=Limits(workspace_bytes=4 * MIB))
+    session.evaluate("import os; f = open('a', 'w+b'); f.write(b'x' * 3_000_000); f.flush(); os.unlink('a')")
+    session.evaluate("f.close()")
+    fork = session.fork()
+    assert session.evaluate("while True: pass", limits=Limits(fuel=50_000_000)).rolled_back
+    for each in (session, fork):
+        assert each.evaluate("open('b', 'wb').write(b'x' * 3_000_000)").value == 3_000_000
+    fork.close()
+
+
+def test_a_step_that_is_stopped_while_its_files_are_sent_leaves_no_trace(
+    begin: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin("python", limits=Limits(workspace_bytes=64 * MIB))
+    session.evaluate("x = 1")
+    keep_file = Pool._keep_file
+
+    def stop_at_once(pool: Pool, ticket: Ticket, path: str, data: bytes) -> None:
+        keep_file(pool, ticket, path, data)
+        pool.stop(ticket)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pool, "_keep_file", stop_at_once)
+        stopped = session.evaluate("x = 2; open('f', 'wb').truncate(60_000_000); 0", outputs=["f"])
+    assert (stopped.status, stopped.rolled_back) == (Status.CANCELLED, True)
+    after = session.evaluate("import os; [x, os.listdir()]", outputs=["*"])
+    assert (after.value, session.info.steps) == ([1, []], 2)
+
+
+def test_a_step_that_its_evaluators_end_cuts_off_is_rolled_back() -> None:
+    evaluator = Evaluator(workers=1)
+    session = evaluator.session()
+    with ThreadPoolExecutor(1) as threads:
+        sleeping = threads.submit(session.evaluate, "import time; time.sleep(5)")
+        while not evaluator._pool.stats().running:
+            time.sleep(0.01)
+        evaluator.close()
+        assert (sleeping.result().status, sleeping.result().rolled_back) == (Status.CANCELLED, True)
+
+
+def test_a_session_that_cannot_go_on_is_stored_over_by_nothing(evaluator: Evaluator) -> None:
+    session = evaluator.session(durability="step")
+    session.evaluate("x = 1")
+    session.hibernate()
+    live = session._held.live
+    # As if its own worker had lied, or another version had written it.
+    live.place = evaluator._pool.open_session("python", b"no state at all, and long enough to have a header")
+    broken = session.evaluate("x")
+    assert (broken.status, broken.rolled_back) == (Status.CRASHED, True)
+    session.hibernate()
+    assert session.evaluate("x").value == 1
+    session.close()

@@ -15,7 +15,7 @@ from tests.wasm.conftest import LIMITS, MakeImage
 from wasmeval.limits import MIB
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.mirror import Mirror
-from wasmeval.wasm.nodes import File, Folder
+from wasmeval.wasm.nodes import File, Folder, Link
 from wasmeval.wasm.pages import Pagemap
 from wasmeval.wasm.state import MalformedState, decode, encode
 
@@ -52,6 +52,7 @@ def mirrored(image: Image, pagemap: Pagemap) -> Mirror:
     file = folder.names[b"file"]
     assert isinstance(file, File)
     file.write(2 * MIB, b"behind a hole")
+    folder.add(b"link", Link(1 << 33, workspace.quota, b"any\xffthing"))
     mirror = Mirror()
     mirror.take(instance, pagemap)
     assert step(instance, 4) == b"7"
@@ -73,6 +74,9 @@ def test_a_state_goes_on_where_it_was(make_image: MakeImage, pagemap: Pagemap) -
         file = folder.names[b"file"]
         assert isinstance(file, File)
         assert (file.size, file.read(500_000 - 5, 10)) == (2 * MIB + 13, b"given" + bytes(5))
+        link = folder.names[b"link"]
+        assert isinstance(link, Link)
+        assert link.target == b"any\xffthing"
         file.resize(0)
         instance.close()
     mirror.close()
@@ -135,6 +139,14 @@ WRONG_TREES = [
     lambda tree: tree["open"].append([9, 4, 99, 0, 0, 0, 0, None]),
     lambda tree: tree["open"].append([9, 3, 999_999, 0, 0, 0, 0, None]),
     lambda tree: tree["open"].append([9, 2, 0, 5, 0, 0, 0, None]),
+    lambda tree: tree["nodes"].__setitem__(0, [4, 1, 0, 0, 0, 1, 0, [0, []]]),
+    lambda tree: tree["nodes"][0].__setitem__(6, 1),
+    lambda tree: tree["nodes"][2].__setitem__(6, 0),
+    lambda tree: tree["nodes"].append([4, 1, 0, 0, 0, 0, 0, [1 << 63, []]]),
+    lambda tree: tree["nodes"].append([4, 1, 0, 0, 0, 0, 0, [1 << 62, [[1 << 61, 1]]]]),
+    lambda tree: tree["nodes"].append([7, 1, 0, 0, 0, 0, 0, 1]),
+    lambda tree: tree["nodes"].append([7, 1, 0, 0, 0, 0, 0, -1]),
+    lambda tree: tree["nodes"].append([7, 1, 0, 0, 0, 0, 0, "target"]),
 ]
 
 

@@ -16,6 +16,7 @@ examples:
   wasmeval run -l javascript -c '[3, 1, 2].toSorted()' --json
   wasmeval run script.py --deadline 2 --memory 128
   wasmeval run chart.py --file data.csv --output '*.svg' <more.txt
+  wasmeval repl
   wasmeval serve --listen 127.0.0.1:50051
 
 exit codes:
@@ -36,6 +37,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"wasmeval {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(_command(commands, "run", "evaluate one snippet; needs no service"))
+    _add_repl(_command(commands, "repl", "evaluate step after step in a session that goes on"))
     _add_serve(_command(commands, "serve", "run the gRPC service"))
     _add_runtimes(_command(commands, "runtimes", "list the languages that can be evaluated"))
     _add_doctor(_command(commands, "doctor", "check what works on this machine"))
@@ -114,6 +116,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server", metavar="TARGET", help="evaluate there, such as localhost:50051; default: here"
     )
+
+
+def _add_repl(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-l", "--language", metavar="LANG", default="python", help="default: python")
+    parser.add_argument(
+        "--session", metavar="ID", help="go on with a session that sleeps; default: begin one"
+    )
+    parser.add_argument(
+        "--server", metavar="TARGET", help="a session there, such as localhost:50051; default: here"
+    )
+    parser.add_argument("--fuel", type=fuel, metavar="N", help="instructions a step may execute")
+    parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="wall clock a step may take")
+    parser.add_argument("--memory", type=mebibytes, metavar="MIB", help="memory the session may use")
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

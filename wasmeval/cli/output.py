@@ -37,6 +37,7 @@ def result_json(result: Result) -> str:
             path: {"size": file.size, "media_type": file.media_type} for path, file in result.files.items()
         },
         "http": [asdict(use) for use in result.http],
+        "rolled_back": result.rolled_back,
     }
     return json.dumps(fields).replace(_PLACE_OF_VALUE, _checked(result.value_json) or "null", 1)
 

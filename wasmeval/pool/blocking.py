@@ -165,10 +165,13 @@ class BlockingPool:
         return running
 
     def open_session(self, runtime: str, state: bytes = b"") -> Place:
-        """See Pool.open_session."""
+        """See Pool.open_session; waits for a worker that is about to be ready."""
         pool = self._checked()
         if pool.failure:
             self._revive(pool)
+        # Nobody else may be driving the pool, which then does not hear that a worker is ready.
+        with contextlib.suppress(DeadlineExceeded):
+            self._wait(lambda: pool.takes_sessions, self._settings.start_seconds)
         with self._lock:
             return pool.open_session(runtime, state)
 

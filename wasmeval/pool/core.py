@@ -38,8 +38,10 @@ _EARLY_SECONDS = 1.0
 _MOST_EARLY_DEATHS = 8
 
 
-MOST_STATE_BYTES_BEYOND_MEMORY = 1 << 30
+MOST_STATE_BYTES_BEYOND_MEMORY = 2 << 30
 """What a session's files and their description may take in its state, beside its memory."""
+STATE_SECONDS = 30.0
+"""For so long a worker that was asked for a session's state may say nothing of it. A GiB takes about one."""
 _LOST = "the session's worker died, and what was not stored of the session is lost"
 
 
@@ -119,6 +121,13 @@ class Pool:
         """Whether nothing is running or queued."""
         return not self._queue and not any(self._holding.values())
 
+    @property
+    def takes_sessions(self) -> bool:
+        """Whether `open_session` has a worker, or never will: there is nothing to wait for."""
+        if self.failure or not self._accepting:
+            return True
+        return any(worker.state is State.READY for worker in self._workers)
+
     def jail(self) -> list[list[Any]]:
         """The layers of the jail as a worker found them: [name, holds, detail]; empty before one is ready."""
         return next((worker.jail for worker in self._workers if worker.jail), [])
@@ -138,6 +147,9 @@ class Pool:
         error = ErrorInfo("Cancelled", "the evaluation was stopped: its pool is closing")
         tickets = [*self._queue, *(ticket for held in self._holding.values() for ticket in held.values())]
         for ticket in tickets:
+            if ticket.job.session and ticket.worker:
+                # Whoever asks for the session's state from now on gets what it was before this step.
+                self._tell(ticket.worker, frames.encode_number(Kind.CANCEL, ticket.number))
             self._end(ticket, Status.CANCELLED, error)
         self._queue.clear()
 
@@ -231,7 +243,7 @@ class Pool:
             raise Unavailable("nothing new is accepted: the pool is closing or closed")
         ready = [worker for worker in self._workers if worker.state is State.READY]
         if not ready:
-            raise Unavailable("no worker is ready; try again")
+            raise Unavailable("no worker is ready; nothing ran, try again")
         worker = min(ready, key=lambda worker: len(self._living[worker]))
         place = self._settle_in(runtime, worker)
         for frame in residents.encode_open(place.number, self._index[runtime], state):
@@ -251,7 +263,7 @@ class Pool:
         worker = _worker_of(place)
         number = self._next()
         most = self._settings.max_memory_bytes + MOST_STATE_BYTES_BEYOND_MEMORY
-        self._asked[number] = Asked(place, settle, most)
+        self._asked[number] = Asked(place, settle, most, monotonic())
         self._tell(worker, residents.encode_tell(place.number, number))
 
     def close_session(self, place: Place) -> None:
@@ -313,6 +325,8 @@ class Pool:
         for worker in list(self._workers):
             if missed > _MISSED_SECONDS:
                 worker.heard = max(worker.heard, now)
+                for asked in self._asked.values():
+                    asked.heard = now
             elif worker.state is State.STARTING:
                 if now - worker.started > self._settings.start_seconds:
                     self._lost(worker, "start_failed")
@@ -330,6 +344,11 @@ class Pool:
         The worker itself says which guest runs and until when. Should it lie, or not run at all: of all that it holds
         something has to end within the longest deadline.
         """
+        if any(
+            asked.place.worker is worker and now - asked.heard > STATE_SECONDS
+            for asked in self._asked.values()
+        ):
+            return True
         held = self._holding[worker]
         if not held:
             return False
@@ -369,7 +388,6 @@ class Pool:
             worker.heard = monotonic()
         elif kind == Kind.SESSION_STATE and worker.state is State.READY:
             self._hear_state(worker, body)
-            worker.heard = monotonic()
         elif kind == Kind.READY and worker.state is State.STARTING:
             worker.state = State.READY
             worker.ready = monotonic()
@@ -395,6 +413,9 @@ class Pool:
         if asked.place.worker is not worker:
             raise frames.MalformedFrame("the state of a session that the worker does not have")
         asked.add(piece)
+        # A piece of nothing is no sign of life, nor is a state that nobody waits for: they would be free to a liar.
+        if piece or is_last:
+            asked.heard = worker.heard = monotonic()
         if is_last:
             del self._asked[number]
             asked.settle(bytes(asked.pieces))
@@ -535,8 +556,12 @@ class Pool:
 
     def _end(self, ticket: Ticket, status: Status, error: ErrorInfo) -> None:
         """Settle it with a Result of ours, which no guest gave."""
+        job = ticket.job
+        # A step that its worker did not answer has not been, unless the worker is gone: then its owner knows.
+        rolled_back = job.session is not None and not job.session.is_lost
         self._settle(
-            ticket, Result(status, error=error, limits=ticket.job.limits, runtime=ticket.job.runtime)
+            ticket,
+            Result(status, error=error, limits=job.limits, runtime=job.runtime, rolled_back=rolled_back),
         )
 
     def _settle(self, ticket: Ticket, outcome: Result | Exception) -> None:

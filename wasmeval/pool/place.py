@@ -30,6 +30,8 @@ class Asked:
     place: Place
     settle: Callable[[bytes | Exception], None]
     most_bytes: int
+    heard: float
+    """When it was asked, or the last piece came, by the monotonic clock."""
     pieces: bytearray = field(default_factory=bytearray)
 
     def add(self, piece: bytes) -> None:

@@ -9,11 +9,13 @@ A record is changed by compare-and-swap alone: whoever did not see its last vers
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import secrets
 import time
 from base64 import b32encode
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from wasmeval.errors import (
@@ -22,11 +24,13 @@ from wasmeval.errors import (
     InvalidArgument,
     NotFound,
     SessionLost,
+    StoreDamaged,
     StoreUnavailable,
     Unavailable,
+    WasmevalError,
 )
 from wasmeval.limits import MOST_MEMORY_BYTES
-from wasmeval.model import Result
+from wasmeval.model import Job, Result
 from wasmeval.session import Checkpoint, Durability, SessionOptions
 from wasmeval.sessions.record import SessionRecord, decode, record_key
 from wasmeval.sessions.settings import SessionSettings
@@ -87,8 +91,8 @@ class Live:
     record: SessionRecord
     version: str
     place: Any = None
-    attempt: bytes = b""
-    """What was written last, when it is not known whether it was."""
+    attempts: set[bytes] = field(default_factory=set)
+    """Digests of what may have been written since `version`: the store took it, or did not, and no answer came."""
 
     @property
     def is_live(self) -> bool:
@@ -147,17 +151,24 @@ class Keeper:
                 # Somebody else may have it by now.
                 yield from self._write(live, record)
             return
-        if live.place is not None and not record.is_stored:
+        if not record.is_stored and live.place is not None:
             raise SessionLost(
                 f"the worker of the session died after step {record.steps}, and it was last stored after step "
                 f"{record.stored}; restore a checkpoint, or use durability='step'"
             )
+        if live.place is None and record.is_out:
+            raise SessionLost(
+                f"the process that had the session is gone, and it was last stored after step {record.stored}; "
+                "restore a checkpoint, or use durability='step'"
+            )
+        is_out = record.options.durability is not Durability.STEP
+        if record.owner != self._owner or record.lease <= self._clock() or record.is_out != is_out:
+            # From here on it is ours, and whoever had it before can write nothing more. Not before then is its snapshot
+            # looked for: who writes the next one removes it.
+            yield from self._write(live, replace(record, token=record.token + 1, is_out=is_out))
         state = b""
         if record.snapshot:
             state = yield from self._load(record, record.snapshot, record.stored)
-        if record.owner != self._owner or record.lease <= self._clock():
-            # From here on it is ours, and whoever had it before can write nothing more.
-            yield from self._write(live, replace(record, token=record.token + 1))
         live.place = yield Open(record.runtime, state)
 
     def stepped(self, live: Live, result: Result) -> Plan[None]:
@@ -179,13 +190,31 @@ class Keeper:
             return
         try:
             if has_happened:
-                yield from self._keep(live, record)
+                yield from self._keep(live, record, lease=self._linger())
             else:
-                yield from self._write(live, record)
-        except BaseException:
+                yield from self._write(live, record, lease=self._linger())
+        except BaseException as error:
             place, live.place = live.place, None
             yield Closing(place)
+            if isinstance(error, SessionLost):
+                raise Unavailable(
+                    "the session's worker died before the step could be stored; the session is as it was before it"
+                ) from None
             raise
+
+    def lost(self, live: Live, error: SessionLost) -> WasmevalError:
+        """What it means that a step could not begin, because the worker was gone."""
+        if not live.record.is_stored:
+            return error
+        return Unavailable("the session's worker died before the step began; nothing ran, try again")
+
+    def step_job(self, live: Live, job: Job) -> Job:
+        """`job` as the next step of the session, which is live, with no more fuel than it has left."""
+        limits, left = job.limits, self.check_step(live)
+        if limits.fuel is None or limits.fuel > left:
+            limits = replace(limits, fuel=left)
+        # By hand: `replace` takes ten times as long.
+        return Job(job.runtime, job.code, job.inputs, limits, job.grants, job.translator, live.place)
 
     def check_step(self, live: Live) -> int:
         """The fuel that is left for a step. Raises FailedPrecondition when there is none."""
@@ -203,19 +232,22 @@ class Keeper:
             return
         record = live.record
         if live.is_live and not record.is_stored:
-            yield from self._keep(live, record, is_released=True)
+            yield from self._keep(live, record, lease=0.0)
         elif not record.is_stored:
             raise SessionLost(
                 f"the worker of the session died after step {record.steps}, which was not stored"
             )
         else:
-            yield from self._write(live, record, is_released=True)
+            yield from self._write(live, record, lease=0.0)
         place, live.place = live.place, None
         yield Closing(place)
 
-    def renew(self, live: Live) -> Plan[None]:
-        """Have it for ourselves for a while longer, when little of the time is left."""
-        if live.is_live and live.record.lease < self._clock() + 2 / 3 * self.settings.lease_seconds:
+    def renew(self, live: Live, *, is_busy: bool) -> Plan[None]:
+        """Have it for ourselves for a while longer, when little of the time is left. When every step is stored, only
+        while one runs: between two of them another replica may have it."""
+        is_needed = is_busy or live.record.options.durability is not Durability.STEP
+        is_short = live.record.lease < self._clock() + 2 / 3 * self.settings.lease_seconds
+        if live.is_live and is_needed and is_short:
             yield from self._write(live, live.record)
 
     def checkpoint(self, live: Live) -> Plan[Checkpoint]:
@@ -240,9 +272,6 @@ class Keeper:
         if state:
             yield from self._put(record, name, checkpoint.step, state)
         place = yield Open(record.runtime, state)
-        old, live.place = live.place, place
-        if old is not None:
-            yield Closing(old)
         stale = record.snapshot
         record = replace(
             record,
@@ -250,8 +279,17 @@ class Keeper:
             stored=checkpoint.step,
             snapshot=name if state else "",
             used=self._clock(),
+            is_out=record.options.durability is not Durability.STEP,
         )
-        yield from self._write(live, record)
+        try:
+            yield from self._write(live, record)
+        except BaseException:
+            # It has not gone back: what it was is still in its place.
+            yield Closing(place)
+            raise
+        old, live.place = live.place, place
+        if old is not None:
+            yield Closing(old)
         yield from self._forget(record, stale)
 
     def fork(self, live: Live) -> Plan[Live]:
@@ -268,6 +306,7 @@ class Keeper:
             blobs=0,
             checkpoints=(),
             token=0,
+            is_out=live.record.options.durability is not Durability.STEP,
         )
         place = yield Fork(live.place)
         try:
@@ -307,10 +346,9 @@ class Keeper:
                 continue
             if len(records) == size:
                 return records, record_key(records[-1].id)
-            found = self._store.get(key)
-            record = decode(found.data) if found is not None else None
-            if record is not None and record.tenant == tenant and record.expires > now:
-                records.append(record)
+            found = self._look_at(key)
+            if found is not None and found.record.tenant == tenant and found.record.expires > now:
+                records.append(found.record)
         return records, ""
 
     def expired(self, most: int) -> list[Live]:
@@ -318,55 +356,69 @@ class Keeper:
         over = []
         now = self._clock()
         for key in self._store.keys(_PREFIX):
-            found = self._store.get(key)
-            if found is None:
-                continue
-            record = decode(found.data)
-            if record.expires <= now and record.lease <= now:
-                over.append(Live(record, found.version))
+            found = self._look_at(key)
+            if found is not None and found.record.expires <= now and found.record.lease <= now:
+                over.append(found)
                 if len(over) == most:
                     break
         return over
 
     # --- inside --------------------------------------------------------------------------------------------------
 
+    def _look_at(self, key: str) -> Live | None:
+        """The session under that key; None for none, and for a record that cannot be read: the others can."""
+        try:
+            found = self._store.get(key)
+            return Live(decode(found.data), found.version) if found is not None else None
+        except StoreDamaged:
+            return None
+
     def _create(self, record: SessionRecord) -> Plan[Live]:
         record = self._owned(record)
         version = yield Do(lambda: self._store.create(record.key, record.encode()))
         return Live(record, version)
 
-    def _owned(self, record: SessionRecord) -> SessionRecord:
-        return replace(record, owner=self._owner, lease=self._clock() + self.settings.lease_seconds)
+    def _linger(self) -> float:
+        return min(self.settings.linger_seconds, self.settings.lease_seconds)
 
-    def _write(self, live: Live, record: SessionRecord, *, is_released: bool = False) -> Plan[None]:
-        """Write the record, with a lease of ours, or none when it `is_released`. Raises Conflict when it is not
-        ours."""
-        record = replace(record, owner="", lease=0.0) if is_released else self._owned(record)
+    def _owned(self, record: SessionRecord, lease: float | None = None) -> SessionRecord:
+        seconds = self.settings.lease_seconds if lease is None else lease
+        return replace(record, owner=self._owner, lease=self._clock() + seconds)
+
+    def _write(self, live: Live, record: SessionRecord, *, lease: float | None = None) -> Plan[None]:
+        """Write the record, with a lease of ours for so many seconds, the usual ones when None. With none of them it is
+        nobody's, and all of it is stored. Raises Conflict when it was not ours."""
+        if lease == 0:
+            record = replace(record, owner="", lease=0.0, is_out=False)
+        else:
+            record = self._owned(record, lease)
         data = record.encode()
         while True:
             try:
                 live.version = yield Do(lambda: self._store.swap(record.key, data, live.version))
                 break
             except StoreUnavailable:
-                live.attempt = data
+                live.attempts.add(_digest(data))
                 raise
             except Conflict:
                 # It may be what we wrote before, when its answer was lost.
-                found = (yield Do(lambda: self._store.get(record.key))) if live.attempt else None
-                if found is None or found.data != live.attempt:
+                found = (yield Do(lambda: self._store.get(record.key))) if live.attempts else None
+                if found is None or _digest(found.data) not in live.attempts:
                     raise Conflict(
                         "another replica has taken the session over, or it was closed; this one changed nothing"
                     ) from None
-                live.version, live.attempt = found.version, b""
-        live.record, live.attempt = record, b""
+                live.version = found.version
+                live.attempts.clear()
+        live.record = record
+        live.attempts.clear()
 
-    def _keep(self, live: Live, record: SessionRecord, *, is_released: bool = False) -> Plan[None]:
+    def _keep(self, live: Live, record: SessionRecord, *, lease: float | None = None) -> Plan[None]:
         """Store the session as it is now, in place of what was stored of it."""
         stale = record.snapshot
         record, name = _next_blob(record)
         yield from self._save(live, record, name, record.steps)
         record = replace(record, snapshot=name, stored=record.steps)
-        yield from self._write(live, record, is_released=is_released)
+        yield from self._write(live, record, lease=lease)
         yield from self._forget(record, stale)
 
     def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:
@@ -392,13 +444,20 @@ class Keeper:
         return state
 
     def _forget(self, record: SessionRecord, name: str) -> Plan[None]:
+        """Remove a blob that no record names any more. One that cannot be removed now lies there: what was done is no
+        less done."""
         if name:
-            yield Do(lambda: self._store.remove_blob(record.blob_key(name)))
+            with contextlib.suppress(StoreUnavailable):
+                yield Do(lambda: self._store.remove_blob(record.blob_key(name)))
 
 
 def new_id() -> str:
     """160 bits that nobody can guess, in letters and digits."""
     return b32encode(secrets.token_bytes(20)).decode().lower()
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _bound(record: SessionRecord, name: str, step: int) -> Bound:

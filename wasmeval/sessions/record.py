@@ -16,7 +16,8 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
     """`snapshot` is the name of the blob with what the session was after step `stored`; empty for none. `owner` is the
-    replica that has it live, until `lease` (seconds since 1970); `token` counts its owners."""
+    replica that has it, until `lease` (seconds since 1970); `token` counts its owners. `is_out`: it has been live
+    since it was stored, and its steps are not: whoever has no such process finds it lost."""
 
     id: str
     tenant: str
@@ -36,6 +37,7 @@ class SessionRecord:
     owner: str = ""
     lease: float = 0.0
     token: int = 0
+    is_out: bool = False
 
     @property
     def key(self) -> str:

@@ -22,6 +22,8 @@ class SessionSettings:
     most_checkpoints: int = 64
     lease_seconds: float = 15.0
     """For so long after it was last heard of a replica has its sessions for itself."""
+    linger_seconds: float = 2.0
+    """And for so long after a step when every step is stored: then another one may go on with the session."""
 
     def apply(self, options: SessionOptions) -> SessionOptions:
         """The options without gaps that a session gets when its caller asks for `options`."""

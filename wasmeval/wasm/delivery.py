@@ -36,12 +36,17 @@ class Delivery:
         self._outlet.result(self._number, self._result)
         return True
 
-    def cancel(self) -> None:
-        """Send no more files; the Result says so."""
+    def cancel(self, *, rolled_back: bool = False) -> None:
+        """Send no more files; the Result says so, and whether it was a session's step, which then has not been."""
         self._sending.close()
         error = ErrorInfo("Cancelled", "the evaluation was cancelled by its caller while its files were sent")
         cancelled = replace(
-            self._result, status=Status.CANCELLED, value_json=b"", value_is_json=True, error=error
+            self._result,
+            status=Status.CANCELLED,
+            value_json=b"",
+            value_is_json=True,
+            error=error,
+            rolled_back=rolled_back or self._result.rolled_back,
         )
         self._outlet.result(self._number, cancelled)
 

@@ -123,6 +123,11 @@ class Descriptors:
         """Let the guest, which is new, have this tree, and have this open in it."""
         self._workspace, self._descriptors = workspace, table
 
+    def settle(self) -> None:
+        """Put the files where they belong that it was given and has not looked at: it may be given others."""
+        if self._given[2]:
+            self._tree()
+
     def close_node(self, descriptor: Descriptor) -> None:
         """The descriptor, which stays in the table, is not on its node any more."""
         self._drop(descriptor)

@@ -6,16 +6,18 @@ of the one that is lost. It is also what a fork begins with, and what a snapshot
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from collections.abc import Iterator
 
-from wasmeval.limits import CEILINGS
+from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.wasm import capi, saved
 from wasmeval.wasm.instance import Image, Instance, Rest
 from wasmeval.wasm.pages import PAGE_BYTES, Pagemap, Run
 from wasmeval.wasm.saved import Saved
 
+_PIECE_BYTES = 1 << 20
 _MAP_NORESERVE = 0x4000
 """Of mman.h; Python's module has no name for it."""
 
@@ -25,11 +27,13 @@ class Mirror:
     either."""
 
     def __init__(self) -> None:
-        assert CEILINGS.memory_bytes
-        # Address space, not memory.
+        # Address space, not memory: as much as a guest can ever have, whatever the operator's ceiling is.
         self._memory = mmap.mmap(
-            -1, CEILINGS.memory_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+            -1, MOST_MEMORY_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         )
+        # Few pages here and there: a huge page for each would take hundreds of times the memory, and time to clear.
+        with contextlib.suppress(OSError):  # A kernel without huge pages.
+            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._runs: list[Run] = []
         self._rest: Rest | None = None
@@ -88,10 +92,16 @@ class Mirror:
         twin._runs, twin._rest, twin._files = self._runs, self._rest, self._files
         return twin
 
-    def pages(self) -> Iterator[tuple[int, bytes]]:
-        """The address and the bytes of each run of its pages."""
+    @property
+    def runs(self) -> list[Run]:
+        """Its pages, ascending."""
+        return self._runs
+
+    def pages(self) -> Iterator[bytes]:
+        """The bytes of its runs, one after the other, in pieces of at most 1 MiB."""
         for first, count in self._runs:
-            yield first * PAGE_BYTES, capi.read(self._base + first * PAGE_BYTES, count * PAGE_BYTES)
+            for at in range(first * PAGE_BYTES, (first + count) * PAGE_BYTES, _PIECE_BYTES):
+                yield capi.read(self._base + at, min(_PIECE_BYTES, (first + count) * PAGE_BYTES - at))
 
     def put(self, rest: Rest, files: Saved | None) -> None:
         """Be empty pages, this rest and these files: `put_pages` then gives the pages."""

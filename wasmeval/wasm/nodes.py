@@ -97,6 +97,7 @@ class Node:
         """Give its space back once it has neither a name nor a descriptor."""
         if not self.is_linked and not self.opens and self.quota is not None:
             self.quota.give(self.size + NODE_BYTES, 1)
+            self.quota.changes += 1
 
 
 class Folder(Node):

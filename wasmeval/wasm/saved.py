@@ -45,6 +45,7 @@ class Link:
 
         What it has open in folders of the host's is closed.
         """
+        guest.settle()
         if guest.workspace is None:
             return None
         _close_host_files(guest)

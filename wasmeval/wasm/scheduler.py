@@ -19,7 +19,7 @@ from dataclasses import replace
 from time import monotonic, monotonic_ns
 from typing import NamedTuple
 
-from wasmeval.limits import CEILINGS, MIB
+from wasmeval.limits import MIB, MOST_MEMORY_BYTES
 from wasmeval.model import Result, Status
 from wasmeval.wasm.calls import FOREVER, Outcome
 from wasmeval.wasm.delivery import Delivery
@@ -91,6 +91,8 @@ class Scheduler:
         self._deliveries: dict[int, Delivery] = {}
         self._pagemap = pagemap
         self._sessions: dict[int, Session] = {}
+        self._delivering: dict[int, Session] = {}
+        """Whose steps have ended well and whose files are still to be sent, by the number of the step."""
         self._unkept: deque[Session] = deque()
         """Sessions whose last step is still to be kept."""
         self._first_in_a_row = 0
@@ -117,7 +119,10 @@ class Scheduler:
             self._end(task, self._ending(task).cancelled(), gives_files=False)
         elif delivery:
             self._grown_bytes -= delivery.held_bytes
-            delivery.cancel()
+            session = self._delivering.pop(number, None)
+            delivery.cancel(rolled_back=session is not None)
+            if session and (instance := self._leave(session, is_good=False)):
+                self._drop(instance)
 
     def answer(self, number: int, call: int, outcome: Outcome, payload: bytes) -> None:
         """A call of an evaluation has ended; one that is over by now does not need it."""
@@ -145,10 +150,9 @@ class Scheduler:
         steps crash."""
         assert self._pagemap is not None
         image = self._images[runtime]
-        assert CEILINGS.memory_bytes
         mirror, broken = None, ""
         try:
-            mirror = decode_state(state, image, CEILINGS.memory_bytes) if state else None
+            mirror = decode_state(state, image, MOST_MEMORY_BYTES) if state else None
         except MalformedState as error:
             broken = str(error)
         self._sessions[number] = Session(image, self._pagemap, mirror, broken)
@@ -168,8 +172,9 @@ class Scheduler:
     def close_session(self, number: int) -> None:
         """Drop a session; a step of it that still runs is cancelled."""
         session = self._sessions.pop(number)
-        for task in [task for task in self._tasks.values() if task.session is session]:
-            self.cancel(task.number)
+        running = [task.number for task in self._tasks.values() if task.session is session]
+        for number in running + [number for number, each in self._delivering.items() if each is session]:
+            self.cancel(number)
         session.close()
 
     @property
@@ -456,7 +461,7 @@ class Scheduler:
     def _end(self, task: Task, result: Result, *, gives_files: bool = True, is_good: bool = False) -> None:
         """It is over. `gives_files`: it may keep its files until they are sent, and its result waits for that.
         `is_good`: a session whose step it was goes on with its instance."""
-        session = task.session if task.session is not None and task.session.runs else None
+        session = task.session
         if session is not None and not is_good:
             result = replace(result, rolled_back=True)
         task.over = True
@@ -472,14 +477,25 @@ class Scheduler:
             held = task.instance.wasi.workspace_bytes
             self._grown_bytes += held
             self._deliveries[task.number] = Delivery(task.number, self._outlet, result, found, held)
+            if session is not None and session.runs and is_good:
+                # Until they are sent the step can still be cancelled, and has then not been.
+                self._delivering[task.number] = session
+                task.instance = None
+                return
         instance, task.instance = task.instance, None
-        if session is not None:
-            instance = session.leave(is_good)
-            if is_good:
-                self._unkept.append(session)
-        if instance is None:
-            return
-        if instance.memory_bytes() - task.image.runtime.initial_memory_bytes > _LARGE_BYTES:
+        if session is not None and session.runs:
+            instance = self._leave(session, is_good)
+        if instance is not None:
+            self._drop(instance)
+
+    def _leave(self, session: Session, is_good: bool) -> Instance | None:
+        """The session's step is over; after a bad one its instance is given back, to be dropped."""
+        if is_good:
+            self._unkept.append(session)
+        return session.leave(is_good)
+
+    def _drop(self, instance: Instance) -> None:
+        if instance.memory_bytes() - instance.image.runtime.initial_memory_bytes > _LARGE_BYTES:
             instance.close()
         else:
             self._spent.append(instance)
@@ -490,6 +506,8 @@ class Scheduler:
         delivery = self._deliveries.pop(number)
         if delivery.go_on():
             self._grown_bytes -= delivery.held_bytes
+            if session := self._delivering.pop(number, None):
+                self._leave(session, is_good=True)
         else:
             self._deliveries[number] = delivery
 

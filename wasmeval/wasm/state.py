@@ -19,6 +19,7 @@ from typing import Any
 
 from wasmeval.wasm.abi import WASM_PAGE_BYTES
 from wasmeval.wasm.descriptors import MOST_DESCRIPTORS, STDERR, Descriptor
+from wasmeval.wasm.errno import Errno
 from wasmeval.wasm.instance import Image, Rest
 from wasmeval.wasm.library import Library
 from wasmeval.wasm.mirror import Mirror
@@ -32,6 +33,11 @@ VERSION = 1
 _HEADER = struct.Struct("<IQIIIII")
 _RUN = struct.Struct("<II")
 _PIECE_BYTES = 1 << 20
+_MOST_LISTED_BYTES = 4 << 20
+"""Names in the listings of open folders, all together. In the guest's table they are shared, here each is written out:
+a listing beyond is left out, and taken anew when its folder is read on."""
+_MOST_FILE_BYTES = 1 << 40
+"""Of all files, holes included: no ceiling is near, and what this many chunks take is little."""
 _ROOT, _MNT, _GONE, _LIBRARY, _OWN = range(5)
 
 
@@ -46,18 +52,15 @@ def encode(mirror: Mirror) -> Iterator[bytes]:
     """The bytes of `mirror`, in pieces of at most 1 MiB."""
     rest = mirror.rest
     description, contents = _describe(mirror.files)
-    runs = b"".join(
-        _RUN.pack(address // PAGE_BYTES, len(data) // PAGE_BYTES) for address, data in mirror.pages()
-    )
+    runs = b"".join(_RUN.pack(first, count) for first, count in mirror.runs)
     held = sum(map(len, contents))
     yield _HEADER.pack(
         VERSION, rest.memory_bytes, rest.request, rest.request_bytes, len(runs) // _RUN.size, len(description), held
     ) + runs  # fmt: skip
-    yield description
+    for start in range(0, len(description), _PIECE_BYTES):
+        yield description[start : start + _PIECE_BYTES]
     yield from contents
-    for _, data in mirror.pages():
-        for start in range(0, len(data), _PIECE_BYTES):
-            yield data[start : start + _PIECE_BYTES]
+    yield from mirror.pages()
 
 
 def _describe(files: Saved | None) -> tuple[bytes, list[bytes]]:
@@ -82,11 +85,14 @@ def _describe(files: Saved | None) -> tuple[bytes, list[bytes]]:
         if node.quota is not None and node not in places:
             place(node)
             told.append([*_facts(node), _payload(node, place, contents)])
-    table = [
-        [number, *_where(each.node, files.workspace, places), each.rights, each.inheriting, each.flags, each.position,
-         None if each.listing is None else [_name(entry) for entry in each.listing]]
-        for number, each in files.table.items()
-    ]  # fmt: skip
+    table, room = [], _MOST_LISTED_BYTES
+    for number, each in files.table.items():
+        listing = None if each.listing is None else [_name(entry) for entry in each.listing]
+        room -= sum(map(len, listing or ()))
+        table.append(
+            [number, *_where(each.node, files.workspace, places), each.rights, each.inheriting, each.flags,
+             each.position, listing if room >= 0 else None]
+        )  # fmt: skip
     description = {"last": files.workspace.last_number, "nodes": told, "open": table}
     return json.dumps(description, separators=(",", ":")).encode(), contents
 
@@ -102,7 +108,8 @@ def _payload(node: Node, place: Any, contents: list[bytes]) -> Any:
     if isinstance(node, Folder):
         return [[name.decode(), place(child)] for name, child in node.names.items()]
     if isinstance(node, Link):
-        return node.target.decode("utf-8", "surrogateescape")
+        contents.append(node.target)
+        return len(node.target)
     assert isinstance(node, File)
     pieces = []
     for position, data in node.pieces():
@@ -141,6 +148,9 @@ def decode(data: bytes | bytearray, image: Image, most_memory_bytes: int) -> Mir
         AttributeError,
         struct.error,
         RecursionError,
+        OverflowError,
+        MemoryError,
+        Errno,
     ) as error:
         raise MalformedState(f"not a session's state: {type(error).__name__}") from None
     mirror = Mirror()
@@ -190,7 +200,7 @@ def _require(condition: bool, what: str) -> None:
 def _restore(description: dict[str, Any], contents: bytes, library: Library) -> Saved:
     workspace = Workspace(library)
     quota = workspace.quota
-    quota.max_bytes = quota.max_files = 1 << 62
+    quota.max_bytes, quota.max_files = _MOST_FILE_BYTES, 1 << 62
     nodes: list[Node] = []
     at = 0
     for kind, number, *times, is_linked, depth, payload in description["nodes"]:
@@ -204,14 +214,16 @@ def _restore(description: dict[str, Any], contents: bytes, library: Library) -> 
             node = file
         else:
             _require(kind == LINK, f"a node of kind {kind}")
-            node = Link(_unsigned(number), quota, payload.encode("utf-8", "surrogateescape"))
+            _require(at + _unsigned(payload) <= len(contents), "a target that is not there")
+            node = Link(_unsigned(number), quota, contents[at : at + payload])
+            at += payload
         node.accessed_ns, node.modified_ns, node.changed_ns = map(_unsigned, times)
         node.is_linked = bool(is_linked)
         nodes.append(node)
     _require(at == len(contents), "contents of no file")
     folder, tmp = nodes[0], nodes[1]
-    assert isinstance(folder, Folder)
-    assert isinstance(tmp, Folder)
+    if not (isinstance(folder, Folder) and isinstance(tmp, Folder) and folder.depth == tmp.depth == 0):
+        raise MalformedState("not a session's state: trees that are none")
     _hang(description["nodes"], nodes)
     # The two trees themselves are not counted.
     quota.bytes = sum(node.size + NODE_BYTES for node in nodes[2:])
@@ -222,12 +234,13 @@ def _restore(description: dict[str, Any], contents: bytes, library: Library) -> 
 
 def _fill(file: File, payload: Any, contents: bytes, at: int) -> int:
     size, pieces = payload
+    # Before anything is written: the quota's bound is on what holes take, too.
+    file.resize(_unsigned(size))
     for position, length in pieces:
         _require(position >= 0 and length > 0 and position + length <= size, "contents outside of their file")
         _require(at + length <= len(contents), "contents that are not there")
         file.write(position, contents[at : at + length])
         at += length
-    file.resize(_unsigned(size))
     return at
 
 
@@ -246,6 +259,11 @@ def _hang(told: list[Any], nodes: list[Node]) -> None:
             _require(
                 at < child < len(nodes) and child not in named and encoded not in node.names,
                 "a tree that is none",
+            )
+            below = nodes[child]
+            _require(
+                not isinstance(below, Folder) or below.depth == node.depth + 1,
+                "a folder as deep as it is not",
             )
             named.add(child)
             node.names[encoded] = nodes[child]
