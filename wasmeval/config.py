@@ -195,6 +195,7 @@ class SessionsConfig(_Model):
     life_seconds: _Seconds = 86_400.0
     most_life_seconds: _Seconds = 30 * 86_400.0
     most_live: Annotated[_Count, Field(le=4096)] = 256
+    most_live_bytes: Annotated[_Count, Field(ge=64 * MIB)] = 1024 * MIB
     most_checkpoints: _Count = 64
     lease_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 15.0
 

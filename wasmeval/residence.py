@@ -37,6 +37,8 @@ PAGE = 1000
 _WATCH_SECONDS = 1.0
 _SWEEP_SECONDS = 60.0
 _EXPIRED_AT_ONCE = 100
+_LARGE_BYTES = 64 << 20
+"""A session of this size is reason to look at once whether all together take too much."""
 
 
 class Places(Protocol):
@@ -102,6 +104,19 @@ class Residence:
             for resident in list(self._held.values()):
                 with _logged("a session could not be looked after"):
                     await resident.look_after()
+            await self.lighten()
+
+    async def lighten(self) -> None:
+        """Put those to sleep that were left alone longest, while all live ones together take more than they may."""
+        live = [resident for resident in self._held.values() if resident.live.is_live]
+        taken = sum(resident.live.memory_bytes for resident in live)
+        for resident in sorted(live, key=lambda resident: resident.used):
+            if taken <= self._keeper.settings.most_live_bytes:
+                return
+            if not resident.is_busy:
+                with _logged("a session could not be put to sleep for others"):
+                    await resident.hibernate()
+                    taken -= resident.live.memory_bytes
 
     async def sweep(self) -> None:
         """Ends the sessions in the store whose life is over."""
@@ -259,7 +274,9 @@ class Resident:
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             await self._follow(self._keeper.stepped(self.live, result))
-            return result
+        if self.live.memory_bytes > _LARGE_BYTES:
+            await self._residence.lighten()
+        return result
 
     async def fork(self) -> Resident:
         """Another session that goes on from here."""
@@ -329,7 +346,7 @@ class Resident:
                 self._residence.forget(self)
                 raise
             except StoreUnavailable:
-                if not self.live.is_live:
+                if not self.live.is_live and self.live.record.options.durability is Durability.STEP:
                     # What the store has is what counts; whoever asks next looks there.
                     self._residence.forget(self)
                 raise

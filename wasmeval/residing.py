@@ -44,6 +44,7 @@ def residence(
         life_seconds=config.life_seconds,
         most_life_seconds=config.most_life_seconds,
         most_live=config.most_live,
+        most_live_bytes=config.most_live_bytes,
         most_checkpoints=config.most_checkpoints,
         lease_seconds=config.lease_seconds,
     )

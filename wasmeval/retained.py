@@ -10,13 +10,23 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 
-from wasmeval.errors import Conflict, FailedPrecondition, ResourceExhausted, SessionLost, StoreUnavailable
+from wasmeval.errors import (
+    Conflict,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    SessionLost,
+    StoreUnavailable,
+    WasmevalError,
+)
 from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
 from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
 
 T = TypeVar("T")
+
+_TIDY_SECONDS = 1.0
 
 
 class Turn:
@@ -73,6 +83,7 @@ class Retained:
         self._keeper = keeper
         self._lock = threading.Lock()
         self._held: dict[str, Held] = {}
+        self._tidied = 0.0
 
     def create(self, language: str, runtime: str, options: SessionOptions) -> Held:
         """A new session."""
@@ -121,6 +132,32 @@ class Retained:
                 return self._pool.session_state(effect.place)
             case Closing():
                 return self._pool.close_session(effect.place)
+
+    def tidy(self) -> None:
+        """End sessions whose life is over, put those to sleep that nobody uses, or that take too much together."""
+        now = monotonic()
+        with self._lock:
+            if now - self._tidied < _TIDY_SECONDS and not self._is_heavy():
+                return
+            self._tidied = now
+            idle = sorted(
+                (held for held in self._held.values() if held.live.is_live and not held.turn.is_taken),
+                key=lambda held: held.used,
+            )
+        for held in idle:
+            record = held.live.record
+            is_alone = now - held.used >= (record.options.idle_seconds or 0)
+            with contextlib.suppress(WasmevalError):
+                if record.expires <= self._keeper.now():
+                    held.close()
+                elif is_alone or self._is_heavy():
+                    held.hibernate(wait=False)
+
+    def _is_heavy(self) -> bool:
+        held = list(self._held.values())
+        return sum(each.live.memory_bytes for each in held if each.live.is_live) > (
+            self._keeper.settings.most_live_bytes
+        )
 
     def _make_room(self) -> None:
         """Put the session to sleep that was left alone longest, while there are as many live ones as may be."""
@@ -191,6 +228,11 @@ class Held:
         """What `run` gives for the job of the next step. Raises ResourceExhausted when another one runs and `wait` is
         False."""
         with self._turn(wait=wait):
+            if self.live.record.expires <= self._keeper.now():
+                self._is_closed = True
+                self._sessions.forget(self)
+                self._sessions.run(self._keeper.close(self.live))
+                raise NotFound(f"the life of session {self.id} has ended")
             self._keeper.check_step(self.live)
             self._sessions.run(self._keeper.wake(self.live))
             job = self._keeper.step_job(self.live, job)
@@ -202,7 +244,8 @@ class Held:
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             self._sessions.run(self._keeper.stepped(self.live, result))
-            return result
+        self._sessions.tidy()
+        return result
 
     def fork(self) -> Held:
         """Another session that goes on from here."""

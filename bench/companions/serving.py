@@ -14,6 +14,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import threading
 from functools import partial
 from typing import Any
@@ -64,5 +65,8 @@ if __name__ == "__main__":
     if sys.argv[2:]:
         overrides["http.rules"] = ({"host": sys.argv[2], "schemes": ("http",)},)
         overrides["http.private_networks"] = ("127.0.0.0/8",)
-    config = load(overrides=overrides)
-    asyncio.run(server.serve(config, announce=partial(print, flush=True)))
+    with tempfile.TemporaryDirectory() as folder:
+        # Sessions of a run end with it.
+        os.environ["XDG_STATE_HOME"] = folder
+        config = load(overrides=overrides)
+        asyncio.run(server.serve(config, announce=partial(print, flush=True)))

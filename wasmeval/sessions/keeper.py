@@ -40,6 +40,8 @@ from wasmeval.stores import Store
 T = TypeVar("T")
 
 _PREFIX = record_key("")
+_IMAGE_BYTES = 24 << 20
+"""About what an interpreter's memory is before it has done anything."""
 _MOST_STATE_BYTES = 2 * MOST_MEMORY_BYTES
 
 
@@ -93,6 +95,10 @@ class Live:
     place: Any = None
     attempts: set[bytes] = field(default_factory=set)
     """Digests of what may have been written since `version`: the store took it, or did not, and no answer came."""
+    is_opening: bool = False
+    """Whether this process has said in the record that it has the session, and no worker has got it yet."""
+    memory_bytes: int = 0
+    """What it took in its worker after its last step, nearly."""
 
     @property
     def is_live(self) -> bool:
@@ -156,7 +162,7 @@ class Keeper:
                 f"the worker of the session died after step {record.steps}, and it was last stored after step "
                 f"{record.stored}; restore a checkpoint, or use durability='step'"
             )
-        if live.place is None and record.is_out:
+        if live.place is None and record.is_out and not live.is_opening:
             raise SessionLost(
                 f"the process that had the session is gone, and it was last stored after step {record.stored}; "
                 "restore a checkpoint, or use durability='step'"
@@ -166,10 +172,12 @@ class Keeper:
             # From here on it is ours, and whoever had it before can write nothing more. Not before then is its snapshot
             # looked for: who writes the next one removes it.
             yield from self._write(live, replace(record, token=record.token + 1, is_out=is_out))
+            live.is_opening = True
         state = b""
         if record.snapshot:
             state = yield from self._load(record, record.snapshot, record.stored)
         live.place = yield Open(record.runtime, state)
+        live.is_opening = False
 
     def stepped(self, live: Live, result: Result) -> Plan[None]:
         """A step has ended with `result`. With `durability="step"` it is stored before this ends.
@@ -178,6 +186,8 @@ class Keeper:
         """
         record = live.record
         has_happened = live.is_live and not result.rolled_back
+        # Its memory, and the mirror of it; an image's own pages take none.
+        live.memory_bytes = 2 * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
         record = replace(
             record,
             steps=record.steps + has_happened,

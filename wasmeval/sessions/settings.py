@@ -18,6 +18,8 @@ class SessionSettings:
     most_life_seconds: float = 30 * 86_400.0
     most_total_fuel: int = 1 << 62
     most_live: int = 256
+    most_live_bytes: int = 1 << 30
+    """What live sessions may take in workers together; beyond, those that were left alone longest are put to sleep."""
     most: int = 100_000
     most_checkpoints: int = 64
     lease_seconds: float = 15.0

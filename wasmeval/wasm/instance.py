@@ -72,6 +72,10 @@ class NoRoom(Trapped):
     """The request does not fit into the guest's memory."""
 
 
+class NoSpace(Trapped):
+    """The files of a session's step do not fit into what is left of its workspace."""
+
+
 class Instance:
     """One instance, its store and its fiber. Close it; closing while it is suspended is how a guest is stopped.
 
@@ -309,9 +313,9 @@ class Instance:
         return abi.decode_reply(frame, self._limits.output_bytes)
 
     def fuel_used(self) -> int:
-        """Fuel spent since `start`."""
+        """Fuel spent since `start`; none before it."""
         capi.context_get_fuel(self._context, self._fuel)
-        return (self._limits.fuel or 0) - int(self._frame.fuel)
+        return max(0, (self._limits.fuel or 0) - int(self._frame.fuel))
 
     def memory_bytes(self) -> int:
         """Size of the linear memory; it never shrinks."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wasmeval.limits import Limits, Usage
 from wasmeval.model import ErrorInfo, Result, Status
 from wasmeval.wasm import abi, capi
-from wasmeval.wasm.instance import Instance, NoRoom, Trapped
+from wasmeval.wasm.instance import Instance, NoRoom, NoSpace, Trapped
 from wasmeval.wasm.translation import Lines, map_traceback, original_place
 
 _NEARLY = 0.9
@@ -74,6 +74,12 @@ class Ending(NamedTuple):
             return self._stopped_memory(
                 f"memory ran out ({limits.memory_bytes} bytes); raise limits.memory_bytes"
             )
+        if isinstance(trap, NoSpace):
+            text = (
+                f"[Errno 28] No space left on device: the files of this step do not fit into what is left of the "
+                f"session's workspace ({limits.workspace_bytes} bytes, {limits.workspace_files} files); remove some"
+            )
+            return self._result(Status.ERROR, ErrorInfo("OSError", text))
         if trap.code == capi.STACK_OVERFLOW:
             return self.crashed("the interpreter's native stack overflowed; recurse less deeply")
         return self.crashed(f"the instance ended by a trap: {trap}")

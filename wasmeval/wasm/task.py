@@ -8,10 +8,11 @@ from typing import Protocol
 
 from wasmeval.limits import Limits
 from wasmeval.model import Result
-from wasmeval.wasm import abi
+from wasmeval.wasm import abi, capi
 from wasmeval.wasm.calls import Calls, Operation, Outcome
+from wasmeval.wasm.errno import Errno
 from wasmeval.wasm.globs import Found
-from wasmeval.wasm.instance import Image, Instance
+from wasmeval.wasm.instance import Image, Instance, NoSpace
 from wasmeval.wasm.live import Live
 from wasmeval.wasm.order import Order
 from wasmeval.wasm.session import Session
@@ -151,7 +152,10 @@ class Task:
         self.calls = Calls(
             grants, limits, lambda call, operation, body: outlet.call(number, call, operation, body)
         )
-        guest.provide(limits.workspace_bytes, limits.workspace_files, grants.files, grants.mounts)
+        try:
+            guest.provide(limits.workspace_bytes, limits.workspace_files, grants.files, grants.mounts)
+        except Errno:
+            raise NoSpace(capi.HOST_TRAP, detail="no room for the step's files") from None
         if grants.live:
             self.live = Live(limits.output_bytes, lambda stream, data: outlet.output(number, stream, data))
             guest.on_output = self.live.write

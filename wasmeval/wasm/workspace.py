@@ -38,10 +38,12 @@ class Mounted(Protocol):
 class Workspace:
     """One guest's tree. Its writable part holds nothing, and takes nothing, until it gets a quota."""
 
-    __slots__ = ("_folder", "_last", "_library", "_mnt", "_tmp", "quota", "root")
+    __slots__ = ("_folder", "_is_in_use", "_last", "_library", "_mnt", "_tmp", "quota", "root")
 
     def __init__(self, library: Library) -> None:
         self._library = library
+        self._is_in_use = False
+        """Whether the guest has had it already: what is put into it from then on may be too much."""
         self._last = _FIRST_OWN_NUMBER
         self.quota = Quota()
         self._folder = Folder(self._number(), self.quota)
@@ -80,6 +82,7 @@ class Workspace:
         quota.max_bytes, quota.max_files = mine.max_bytes, mine.max_files
         quota.bytes, quota.files, quota.changes = mine.bytes, mine.files, mine.changes
         twin._last = self._last
+        twin._is_in_use = True
         todo: list[Node] = [*self.trees, *unlinked]
         for node in todo:
             if node in twins:
@@ -100,11 +103,12 @@ class Workspace:
     def restored(self, folder: Folder, tmp: Folder, last: int) -> None:
         """Let its writable trees be these; `last` is the highest number of a node in them."""
         self._folder, self._tmp, self._last = folder, tmp, max(last, self._last)
+        self._is_in_use = True
         self._root()
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Files that are there before the guest starts, or a session's next step: over what was there. They count, but
-        are never too many.
+        """Files that are there before the guest starts, or a session's next step: over what was there. Raises
+        Errno(NOSPC) when they are too many for what is left; of a fresh guest they never are.
 
         Their paths are those that `paths.check_files` lets through; another would be left out, as is one whose folder
         is a file.
@@ -123,6 +127,7 @@ class Workspace:
                 if name in folder.names:
                     folder.remove(name)
                 self._put(folder, name, File(self._number(), self.quota, content))
+        self._is_in_use = True
 
     def mount(self, mounts: Sequence[Mounted]) -> None:
         """Hang the host's folders into `/mnt`, in place of others. Their handles are their places in the sequence, from
@@ -217,8 +222,11 @@ class Workspace:
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _put(self, folder: Folder, name: bytes, node: Node) -> Node:
-        self.quota.bytes += NODE_BYTES + node.size
-        self.quota.files += 1
+        if self._is_in_use:
+            self.quota.take(NODE_BYTES + node.size, 1)
+        else:
+            self.quota.bytes += NODE_BYTES + node.size
+            self.quota.files += 1
         self.quota.changes += 1
         folder.names[name] = node
         return node
