@@ -173,10 +173,17 @@ class Keeper:
             # looked for: who writes the next one removes it.
             yield from self._write(live, replace(record, token=record.token + 1, is_out=is_out))
             live.is_opening = True
-        state = b""
-        if record.snapshot:
-            state = yield from self._load(record, record.snapshot, record.stored)
-        live.place = yield Open(record.runtime, state)
+        try:
+            state = b""
+            if record.snapshot:
+                state = yield from self._load(record, record.snapshot, record.stored)
+            live.place = yield Open(record.runtime, state)
+        except WasmevalError:
+            if live.is_opening:
+                # Nothing was out: whoever wakes it next, here or elsewhere, finds it as it was stored.
+                with contextlib.suppress(Conflict, StoreUnavailable):
+                    yield from self._write(live, live.record, lease=0.0)
+            raise
         live.is_opening = False
 
     def stepped(self, live: Live, result: Result) -> Plan[None]:
