@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
 from tests.running import Service, running_service
 from tests.stores.servers import free_port, need, running
+from wasmeval import wire
+from wasmeval.v1 import wasmeval_pb2 as pb
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 WAIT_SECONDS = 60
@@ -43,6 +46,16 @@ def sharing(
         for name, value in settings.items():
             patch.setenv(name, value)
         yield [stack.enter_context(running_service()) for _ in range(count)]
+
+
+def has(replica: Service, session_id: str) -> bool:
+    """Whether that replica has the session, or could have it; False when it says that another one has."""
+    request = pb.SessionRequest(session_id=session_id).SerializeToString()
+    with grpc.insecure_channel(replica.target) as channel:
+        call: Any = channel.unary_unary(wire.GET_SESSION)
+        code = call.future(request, timeout=WAIT_SECONDS).code()
+    assert code in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+    return code is grpc.StatusCode.OK
 
 
 @dataclass

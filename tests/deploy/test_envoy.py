@@ -15,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.deploy.conftest import DEPLOY, WAIT_SECONDS, Envoy, balanced, sharing
+from tests.deploy.conftest import DEPLOY, WAIT_SECONDS, Envoy, balanced, has, sharing
 from tests.stores.servers import need
 from wasmeval import Client, Evaluation, Limits, Unavailable, wire
 from wasmeval.v1 import wasmeval_pb2 as pb
@@ -225,7 +225,7 @@ def test_what_may_have_run_is_not_sent_again(envoy: Envoy) -> None:
         assert called.wait(WAIT_SECONDS)
         plain = executor.submit(call_raw, envoy, session.id, "x += 1")
         for replica in envoy.replicas:
-            if is_at(replica.target, session.id):
+            if has(replica, session.id):
                 replica.process.kill()
                 replica.process.wait(WAIT_SECONDS)
         with pytest.raises(Unavailable) as lost:
@@ -244,14 +244,6 @@ def test_what_may_have_run_is_not_sent_again(envoy: Envoy) -> None:
 def call_raw(envoy: Envoy, session_id: str, code: str) -> pb.Result:
     with raw(envoy) as plain:
         return plain.step(session_id, code)
-
-
-def is_at(target: str, session_id: str) -> bool:
-    """Whether the replica at `target` has the session."""
-    request = pb.SessionRequest(session_id=session_id).SerializeToString()
-    with grpc.insecure_channel(target) as channel:
-        call: Any = channel.unary_unary(wire.GET_SESSION)
-        return bool(call.future(request, timeout=WAIT_SECONDS).code() is grpc.StatusCode.OK)
 
 
 def test_without_a_replica_the_client_is_told_that_nothing_ran(envoy: Envoy) -> None:
