@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
+# What the container image is made of, in the versions of requirements.lock.
+LOCK_IMAGE = $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate \
+	--no-header --upgrade --constraint requirements.lock
+
 # The first interpreter here of a version that will do; `make PYTHON=/path/to/python3 ...` to say otherwise.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo "$$python" && break; done)
@@ -66,6 +70,8 @@ lock: install ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-header --upgrade --extra dev --extra otlp --extra redis --extra s3 \
 		pyproject.toml --output-file requirements.lock
+	$(LOCK_IMAGE) --extra otlp --extra redis --extra s3 pyproject.toml --output-file deploy/requirements.lock
+	echo hatchling | $(LOCK_IMAGE) - --output-file deploy/build.lock
 
 clean: ## remove all that can be made again, .venv included
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

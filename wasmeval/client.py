@@ -194,8 +194,9 @@ class Client:
     ) -> ServiceConversation:
         try:
             call: Any = self._channel.stream_stream(wire.STEP_CONVERSE if session_id else wire.CONVERSE)
+            metadata = _about(session_id, self._metadata)
             return ServiceConversation(
-                lambda messages: call(messages, timeout=timeout, metadata=self._metadata),
+                lambda messages: call(messages, timeout=timeout, metadata=metadata),
                 self._explain,
                 request,
                 session_id,
@@ -228,7 +229,9 @@ class Client:
         if self._closed:
             raise Unavailable(_CLOSED)
         try:
-            reply: bytes = self._calls[step.method](step.data, timeout=step.timeout, metadata=self._metadata)
+            reply: bytes = self._calls[step.method](
+                step.data, timeout=step.timeout, metadata=_about(step.session_id, self._metadata)
+            )
         except (grpc.RpcError, ValueError) as error:
             # gRPC says ValueError when the channel was closed just before.
             if self._closed:
@@ -373,8 +376,9 @@ class AsyncClient:
         self, request: Request, timeout: float | None, session_id: str = "", waits: bool = True
     ) -> AsyncConversation:
         call: Any = self._connect().stream_stream(wire.STEP_CONVERSE if session_id else wire.CONVERSE)
+        metadata = _about(session_id, self._metadata)
         return AsyncConversation(
-            lambda messages: call(messages, timeout=timeout, metadata=self._metadata),
+            lambda messages: call(messages, timeout=timeout, metadata=metadata),
             self._explain,
             request,
             lambda: self._closed,
@@ -403,7 +407,7 @@ class AsyncClient:
         self._connect()
         try:
             reply: bytes = await self._calls[step.method](
-                step.data, timeout=step.timeout, metadata=self._metadata
+                step.data, timeout=step.timeout, metadata=_about(step.session_id, self._metadata)
             )
         except asyncio.CancelledError as error:
             # Closing the channel cancels its calls, from within; cancelling a task comes from without.
@@ -640,9 +644,20 @@ def _connection(target: str, api_key: str | None) -> tuple[str, tuple[tuple[str,
     return target, (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if local else _OPTIONS
 
 
-def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...] | None:
+_Metadata = tuple[tuple[str, str], ...]
+
+
+def _about(session_id: str, metadata: _Metadata) -> _Metadata:
+    """The metadata of a call about that session. A proxy that reads no messages sends all of a session's calls to one
+    replica by it; what is no id is left for the service to refuse."""
+    if not (session_id.isascii() and session_id.isalnum()):
+        return metadata
+    return (*metadata, (wire.SESSION_KEY, session_id))
+
+
+def _metadata(api_key: str | None) -> _Metadata:
     if api_key is None:
-        return None
+        return ()
     if not api_key or not (api_key.isascii() and api_key.isprintable()):
         raise InvalidArgument("api_key", "must be printable ASCII text")
     return (("authorization", f"Bearer {api_key}"),)

@@ -34,11 +34,13 @@ _SHORTEST_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A step of a plan: send `data` and come back with the reply or the error."""
+    """A step of a plan: send `data` and come back with the reply or the error. `session_id`: of the session that it is
+    about, for whoever stands between and has to choose a replica."""
 
     method: str
     data: bytes
     timeout: float | None
+    session_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def step(
         )  # fmt: skip
         return _converse(request, toolbox, on_output, stdin, timeout, session_id, waits)
     data = messages.encode_step(session_id, request_of(evaluation), waits=waits)
-    return call(wire.STEP, data, wire.decode_reply, timeout, has_effects=True, waits=waits)
+    return call(
+        wire.STEP, data, wire.decode_reply, timeout, session_id=session_id, has_effects=True, waits=waits
+    )
 
 
 def create_session(language: str, options: SessionOptions, timeout: float | None) -> Plan[SessionInfo]:
@@ -123,13 +127,15 @@ def session_call(
 ) -> Plan[T]:
     """A call about one session."""
     data = messages.encode_session_request(session_id)
-    return call(method, data, decode, timeout, has_effects=method not in _READING)
+    return call(method, data, decode, timeout, session_id=session_id, has_effects=method not in _READING)
 
 
 def restore_session(session_id: str, checkpoint_id: str, timeout: float | None) -> Plan[SessionInfo]:
     """A session goes back to a checkpoint."""
     data = messages.encode_restore(session_id, checkpoint_id)
-    return call(wire.RESTORE_SESSION, data, messages.decode_session, timeout, has_effects=True)
+    return call(
+        wire.RESTORE_SESSION, data, messages.decode_session, timeout, session_id=session_id, has_effects=True
+    )
 
 
 def list_sessions(timeout: float | None) -> Plan[list[SessionInfo]]:
@@ -246,6 +252,7 @@ def call(
     clock: Callable[[], float] = time.monotonic,
     chance: Callable[[], float] = random.random,
     *,
+    session_id: str = "",
     has_effects: bool = False,
     waits: bool = True,
 ) -> Plan[T]:
@@ -258,7 +265,8 @@ def call(
     end = clock() + (RETRY_SECONDS if timeout is None else timeout)
     attempt = 0
     while True:
-        outcome = yield Send(method, data, None if timeout is None else max(end - clock(), 0.0))
+        left = None if timeout is None else max(end - clock(), 0.0)
+        outcome = yield Send(method, data, left, session_id)
         if isinstance(outcome, bytes):
             return decode(outcome)
         assert isinstance(outcome, WasmevalError)
@@ -279,7 +287,7 @@ def is_refusal(error: WasmevalError) -> bool:
 
 # Said by a service that is shutting down, and by gRPC when it could not connect at all.
 # Source: gRPC's src/core/load_balancing/pick_first/pick_first.cc.
-_SIGNS = ("; nothing ran", "failed to connect to all addresses")
+_SIGNS = (wire.NOTHING_RAN, "failed to connect to all addresses")
 
 
 def _has_effects(request: Request) -> bool:

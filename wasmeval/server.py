@@ -49,6 +49,10 @@ _OPTIONS = (
 # For replies that are on their way when everything has been answered; health watchers would stay for ever.
 _FLUSH_SECONDS = 0.5
 
+# Longer than between two calls of a busy client, and as long as a load balancer may take to see NOT_SERVING.
+_STILL_SECONDS = 0.25
+_MOST_RESTLESS_SECONDS = 5.0
+
 # Often enough for a load balancer, which asks every few seconds itself.
 _WATCH_SECONDS = 1.0
 
@@ -100,6 +104,9 @@ class Server:
         # For good: a watch that goes on changes nothing any more.
         await self._health.enter_graceful_shutdown()
         await self._service.drain(grace_seconds)
+        # A call that comes in the moment in which gRPC stops ends CANCELLED, which does not say that nothing ran. A
+        # load balancer has seen by then that this replica stops, and sends no more.
+        await self._service.quiet(_STILL_SECONDS, _MOST_RESTLESS_SECONDS)
         await self._grpc.stop(_FLUSH_SECONDS)
 
     async def stop(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -86,6 +88,8 @@ class Service:
         self._uploads = 0
         self._calls = 0
         self._batches = 0
+        self._entered = -math.inf
+        """When the last call came."""
         self._idle: asyncio.Event | None = None
         """Set while draining and no call is under way; None before."""
 
@@ -325,6 +329,13 @@ class Service:
         if self._residence is not None:
             await self._residence.hibernate_all()
 
+    async def quiet(self, still_seconds: float, most_seconds: float) -> None:
+        """Returns when nobody has called for `still_seconds`, refused calls included, and after `most_seconds` at the
+        latest."""
+        end = time.monotonic() + most_seconds
+        while (left := self._entered + still_seconds - time.monotonic()) > 0 and time.monotonic() < end:
+            await asyncio.sleep(left)
+
     async def _prepare_all(self, requests: Sequence[Request]) -> list[Job]:
         """All the jobs; other calls get a turn when the checks take long."""
         jobs = []
@@ -344,6 +355,7 @@ class Service:
             raise InvalidArgument(f"evaluations[{index}].{error.field}", error.description) from None
 
     def _enter(self) -> None:
+        self._entered = time.monotonic()
         if self._idle is not None:
             raise Unavailable(_DRAINING)
         self._calls += 1

@@ -24,9 +24,11 @@ from wasmeval import (
     SetupError,
     Status,
     Unavailable,
+    wire,
 )
 from wasmeval.model import Job
 from wasmeval.testing import hang, succeed
+from wasmeval.v1 import wasmeval_pb2 as pb
 
 
 def hang_or_succeed(job: Job) -> object:
@@ -133,6 +135,23 @@ def test_a_drain_answers_everything_that_was_accepted(serving: Serving) -> None:
         assert [result.value for result in batch.result(WAIT_SECONDS)] == list(range(6))
         with pytest.raises(Unavailable):
             client.evaluate("6", timeout=0.2)
+
+
+def test_who_still_calls_a_service_that_stops_is_refused_in_so_many_words(serving: Serving) -> None:
+    """As a load balancer does until it has looked: a call in the moment in which gRPC stops would end CANCELLED."""
+    request = pb.EvaluateRequest(code="1", language="python").SerializeToString()
+    refused = 0
+    with serving(succeed) as server, grpc.insecure_channel(server.target) as channel:
+        evaluate = channel.unary_unary(wire.EVALUATE)
+        evaluate(request, timeout=WAIT_SECONDS)
+        drain = asyncio.run_coroutine_threadsafe(server.server.drain(WAIT_SECONDS), server.loop)
+        while refused < 200:
+            try:
+                evaluate(request, timeout=WAIT_SECONDS)
+            except grpc.RpcError as error:
+                assert ("wasmeval-refused", "1") in error.trailing_metadata(), error  # noqa: PT017
+                refused += 1
+        drain.result(WAIT_SECONDS)
 
 
 def test_what_outlives_the_grace_is_cancelled_and_answered(serving: Serving) -> None:

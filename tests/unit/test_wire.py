@@ -233,6 +233,13 @@ def test_any_status_becomes_an_error(code: grpc.StatusCode, details: bytes | str
     assert "message" in str(error)
 
 
+def test_a_stream_that_a_proxy_gave_up_is_a_lost_connection() -> None:
+    said = "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))"
+    error = wire.decode_error(grpc.StatusCode.INTERNAL, said, ())
+    assert isinstance(error, Unavailable)
+    assert "nothing ran" not in str(error)
+
+
 def test_an_oversize_message_is_no_reason_to_try_again() -> None:
     error = wire.decode_error(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "Sent message larger than max (9 vs. 8)", ()

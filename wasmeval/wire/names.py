@@ -21,6 +21,16 @@ MAKE_CHECKPOINT = f"/{SESSIONS}/MakeCheckpoint"
 LIST_CHECKPOINTS = f"/{SESSIONS}/ListCheckpoints"
 RESTORE_SESSION = f"/{SESSIONS}/Restore"
 
+SESSION_KEY = "wasmeval-session"
+"""Metadata of each call about one session: its id again, for load balancers, which read no messages. The service
+itself does not look at it."""
+
+REFUSED_KEY = "wasmeval-refused"
+"""Trailing metadata of a refusal: nothing ran, so another replica may be asked whatever the call does."""
+
+NOTHING_RAN = "; nothing ran"
+"""How the message of such a refusal says so."""
+
 MAX_REQUEST_BYTES = 16 << 20
 """One request message: the largest legal evaluation without files is 9 MiB."""
 

@@ -24,6 +24,7 @@ from wasmeval.errors import (
     Unavailable,
     WasmevalError,
 )
+from wasmeval.wire.names import NOTHING_RAN, REFUSED_KEY
 
 _CODES: dict[type[WasmevalError], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,7 +43,7 @@ _ERROR_OF = {code: error for error, code in _CODES.items()}
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
-def encode_error(error: WasmevalError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+def encode_error(error: WasmevalError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
     """Status code, message and trailing metadata."""
     kind = type(error)
     code = _CODES.get(_SENT_AS.get(kind, kind), grpc.StatusCode.INTERNAL)
@@ -58,7 +59,9 @@ def encode_error(error: WasmevalError) -> tuple[grpc.StatusCode, str, tuple[tupl
         delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         details = error_details_pb2.RetryInfo(retry_delay=delay)
     if details is None:
-        return code, message, ()
+        # For proxies, which do not read messages: the others that are UNAVAILABLE may have run.
+        refused = isinstance(error, Unavailable) and NOTHING_RAN in message
+        return code, message, ((REFUSED_KEY, "1"),) if refused else ()
     status = status_pb2.Status(code=code.value[0], message=message)
     status.details.add().Pack(details)
     return code, message, ((_DETAILS_KEY, status.SerializeToString()),)
@@ -87,6 +90,9 @@ def decode_error(
         if _unpack(status, retry):
             return ResourceExhausted(message, retry.retry_delay.ToNanoseconds() / 1e9)
         return ResourceExhausted(message)
+    if kind is Internal and "RST_STREAM" in message:
+        # gRPC's own words when a proxy in between lost the service in the middle of a call.
+        return Unavailable(f"the service was lost in the middle of the call: {message}")
     if kind is not None:
         return kind(message)
     return Internal(f"{code.name}: {message}")
