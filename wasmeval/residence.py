@@ -133,7 +133,13 @@ class Residence:
 
     async def settled(self, plan: Plan[T]) -> T:
         """What `plan` gives. It is driven to its end whatever becomes of the caller."""
-        task = asyncio.ensure_future(self._drive(plan))
+        try:
+            effect = plan.send(None)
+        except StopIteration as end:
+            # Most plans of a step have nothing to do, and need no task.
+            result: T = end.value
+            return result
+        task = asyncio.ensure_future(self._drive(plan, effect))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -145,20 +151,19 @@ class Residence:
                 task.exception()
             raise
 
-    async def _drive(self, plan: Plan[T]) -> T:
-        answer: Any = None
-        failure: BaseException | None = None
+    async def _drive(self, plan: Plan[T], effect: Effect) -> T:
         while True:
+            answer: Any = None
+            failure: BaseException | None = None
+            try:
+                answer = await self._do(effect)
+            except Exception as error:
+                failure = error
             try:
                 effect = plan.send(answer) if failure is None else plan.throw(failure)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            answer, failure = None, None
-            try:
-                answer = await self._do(effect)
-            except Exception as error:
-                failure = error
 
     async def _do(self, effect: Effect) -> Any:
         match effect:
