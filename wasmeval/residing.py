@@ -23,7 +23,13 @@ def opened(config: SessionsConfig, environ: Mapping[str, str]) -> Store:
     if config.store:
         return open_store(config.store)
     home = _home(environ)
-    home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"sessions cannot sleep in {home}: {error.strerror}; set sessions.store (WASMEVAL_SESSIONS_STORE) to "
+            "memory:, or to a store"
+        ) from None
     return open_store(f"dir:{home}")
 
 

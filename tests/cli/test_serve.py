@@ -93,3 +93,14 @@ def test_first_use_compiles_into_a_private_cache_and_later_starts_take_from_it(
     with running_service() as service:
         assert not any(line.startswith("compiling ") for line in service.log)
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+
+
+def test_a_home_that_cannot_be_written_is_said_with_the_remedy(
+    wasmeval: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WASMEVAL_SESSIONS_STORE", raising=False)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    done = wasmeval("serve", "--listen", "127.0.0.1:0")
+    assert done.returncode == 4
+    assert b"set sessions.store (WASMEVAL_SESSIONS_STORE) to memory:, or to a store" in done.stderr
