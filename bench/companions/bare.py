@@ -36,6 +36,7 @@ def images() -> dict[str, Image]:
         {
             "runtimes": entries,
             "concurrency": settings.concurrency,
+            "sessions": 0,
             "ready": settings.ready,
             "slice_seconds": settings.slice_seconds,
             "max_memory_bytes": settings.max_memory_bytes,
