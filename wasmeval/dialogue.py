@@ -88,9 +88,9 @@ class Dialogue:
         finally:
             for task in (evaluating, listening):
                 task.cancel()
-            result, _ = await asyncio.gather(evaluating, listening, return_exceptions=True)
-            if isinstance(result, Result):
-                self._service.release(result)
+            # Whatever becomes of this: it may be cancelled a second time while it waits here.
+            evaluating.add_done_callback(self._release)
+            await asyncio.gather(evaluating, listening, return_exceptions=True)
 
     async def _evaluate(self, opening: Opening) -> Result:
         if not self._is_step:
@@ -98,6 +98,10 @@ class Dialogue:
         return await self._service.step_converse(
             opening.session_id, opening.request, self, self._carrier, waits=opening.waits
         )
+
+    def _release(self, evaluating: asyncio.Task[Result]) -> None:
+        if not evaluating.cancelled() and evaluating.exception() is None:
+            self._service.release(evaluating.result())
 
     # --- Talk ----------------------------------------------------------------------------------------------------
 

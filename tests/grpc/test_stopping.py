@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.grpc.conftest import WAIT_SECONDS, Running, Serving
+from tests.grpc.conftest import CATALOGUE, WAIT_SECONDS, Running, Serving
 from wasmeval import (
     AsyncClient,
     Client,
@@ -26,8 +26,10 @@ from wasmeval import (
     Unavailable,
     wire,
 )
+from wasmeval.dialogue import Dialogue
 from wasmeval.model import Job
-from wasmeval.testing import hang, succeed
+from wasmeval.service import Service
+from wasmeval.testing import ScriptedPool, hang, succeed
 from wasmeval.v1 import wasmeval_pb2 as pb
 
 
@@ -204,3 +206,36 @@ def test_a_closed_client_says_so(running: Running) -> None:
     client.close()
     with pytest.raises(Unavailable, match="this client is closed"):
         client.evaluate("1")
+
+
+def test_a_conversation_that_is_cancelled_twice_gives_back_what_it_held() -> None:
+    """As gRPC may do: the second time while the first is still being followed."""
+    start = pb.ConverseRequest(
+        start=pb.Start(evaluation=pb.EvaluateRequest(code="1", language="python"), live_output=True)
+    ).SerializeToString()
+
+    async def main() -> None:
+        service = Service(ScriptedPool(succeed), CATALOGUE)
+        said = [start]
+        writing = asyncio.Event()
+
+        async def read() -> bytes | None:
+            if not said:
+                await asyncio.Event().wait()
+            return said.pop()
+
+        async def write(_message: bytes) -> None:
+            writing.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(Dialogue(service, read, write, None).run())
+        await asyncio.wait_for(writing.wait(), WAIT_SECONDS)
+        assert service._uploads > 0
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task}, timeout=WAIT_SECONDS)
+        await asyncio.sleep(0)
+        assert service._uploads == 0
+
+    asyncio.run(main())
