@@ -23,7 +23,7 @@ from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evalua
 from wasmeval.offer import Offer
 from wasmeval.policy import Policy, prepare, runtime_infos
 from wasmeval.pool import BlockingPool, PoolSettings
-from wasmeval.requests import request_of
+from wasmeval.requests import called_back, request_of
 from wasmeval.runtimes import Catalogue
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wasm.cache import CompileProgress
@@ -126,10 +126,7 @@ class Evaluator:
             check_callbacks(on_output, stdin)
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
-        request = request_of(
-            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
-            tool_time_counts=tool_time_counts,
-        )  # fmt: skip
+        request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         offer = self._offered(request, mounts)
         return self._perform(self._prepare(request, offer), offer, toolbox, on_output, stdin, timeout)
 
@@ -337,10 +334,7 @@ class EmbeddedSession:
         limits = options.limits if limits is None else limits.within(options.limits, options.limits)
         evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
-        request = request_of(
-            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
-            tool_time_counts=tool_time_counts,
-        )  # fmt: skip
+        request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         evaluator = self._evaluator
         offer = evaluator._offered(request, mounts)
         job = evaluator._prepare(request, offer)

@@ -17,7 +17,7 @@ from wasmeval.conversation import OnOutput, Stdin
 from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, WasmevalError, at_index
 from wasmeval.limits import MAX_BATCH, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
-from wasmeval.requests import converses, request_of
+from wasmeval.requests import called_back, converses, request_of
 from wasmeval.session import SessionInfo, SessionOptions
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wire import sessions as messages
@@ -82,10 +82,7 @@ def evaluate(
     """One evaluation: in one message when it has nothing to say meanwhile, else in a conversation."""
     if converses(evaluation, tools, on_output, stdin):
         toolbox = Toolbox(tools or {})
-        request = request_of(
-            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
-            tool_time_counts=tool_time_counts,
-        )  # fmt: skip
+        request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         return _converse(request, toolbox, on_output, stdin, timeout)
     request = request_of(evaluation)
     data = wire.encode_request(request).SerializeToString()
@@ -105,10 +102,7 @@ def step(
     """A session's next step. It changes the session, so it is sent again only if surely nothing ran."""
     if converses(evaluation, tools, on_output, stdin):
         toolbox = Toolbox(tools or {})
-        request = request_of(
-            evaluation, toolbox.describe(), live=on_output is not None, stdin=stdin is not None,
-            tool_time_counts=tool_time_counts,
-        )  # fmt: skip
+        request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         return _converse(request, toolbox, on_output, stdin, timeout, session_id, waits)
     data = messages.encode_step(session_id, request_of(evaluation), waits=waits)
     return call(

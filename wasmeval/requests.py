@@ -40,6 +40,19 @@ def check_parts(evaluation: Evaluation) -> None:
     checked(evaluation)
 
 
+def called_back(
+    evaluation: Evaluation, toolbox: Toolbox, on_output: object, stdin: object, tool_time_counts: bool
+) -> Request:
+    """The request for `evaluation` whose caller's functions are called meanwhile. See request_of."""
+    return request_of(
+        evaluation,
+        toolbox.describe(),
+        live=on_output is not None,
+        stdin=stdin is not None,
+        tool_time_counts=tool_time_counts,
+    )
+
+
 def request_of(
     evaluation: Evaluation,
     tools: Iterable[Tool] | Mapping[str, Function] = (),

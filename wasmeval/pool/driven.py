@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from wasmeval.errors import SetupError
 from wasmeval.model import Job, Result
@@ -19,6 +20,8 @@ from wasmeval.pool.ticket import Partner, Ticket
 from wasmeval.runtimes import Catalogue
 from wasmeval.wasm.cache import Cache
 from wasmeval.wasm.calls import Outcome
+
+T = TypeVar("T")
 
 
 class Link:
@@ -80,16 +83,7 @@ class AsyncPool:
         assert self._pool
         assert self._loop
         future: Future[Result] = self._loop.create_future()
-
-        def settle(outcome: Result | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        ticket = self._pool.submit(job, settle)
+        ticket = self._pool.submit(job, partial(_settle, future))
         try:
             if attend is not None:
                 # Nothing of the guest is heard before this task gives way.
@@ -115,16 +109,7 @@ class AsyncPool:
         assert self._pool
         assert self._loop
         future: Future[bytes] = self._loop.create_future()
-
-        def settle(outcome: bytes | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        self._pool.ask_state(place, settle)
+        self._pool.ask_state(place, partial(_settle, future))
         return await future
 
     def close_session(self, place: Place) -> None:
@@ -208,3 +193,12 @@ class AsyncPool:
         assert self._pool
         self._pool.tick()
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
+
+
+def _settle(future: Future[T], outcome: T | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -10,7 +10,7 @@ from wasmeval.session import SessionOptions
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """`most_live`: sessions that are in workers at once; one more puts the one to sleep that was left alone longest.
-    `most_checkpoints`: of one session. `most`: sessions of one replica, live and asleep."""
+    `most_checkpoints`: of one session."""
 
     idle_seconds: float = 300.0
     most_idle_seconds: float = 86_400.0
@@ -20,7 +20,6 @@ class SessionSettings:
     most_live: int = 256
     most_live_bytes: int = 1 << 30
     """What live sessions may take in workers together; beyond, those that were left alone longest are put to sleep."""
-    most: int = 100_000
     most_checkpoints: int = 64
     lease_seconds: float = 15.0
     """For so long after it was last heard of a replica has its sessions for itself."""

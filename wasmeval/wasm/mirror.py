@@ -51,16 +51,6 @@ class Mirror:
         """Its files; None when it never had looked at one."""
         return self._files
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing has been taken yet."""
-        return self._rest is None
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory that its pages take."""
-        return PAGE_BYTES * sum(count for _, count in self._runs)
-
     def take(self, instance: Instance, pagemap: Pagemap) -> None:
         """Be what `instance`, which rests, is now."""
         rest = instance.rest()

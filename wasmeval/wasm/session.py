@@ -42,11 +42,6 @@ class Session:
         renews, self._renews = self._renews, False
         return renews
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory that it takes while it rests: its own pages, nearly, and their mirror."""
-        return 2 * self._mirror.held_bytes if self._mirror else 0
-
     def enter(self, fresh: Callable[[], Instance]) -> Instance:
         """The instance for the next step; `fresh` gives one for the first. Raises Trapped."""
         if self._broken:
