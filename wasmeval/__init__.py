@@ -18,8 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wasmeval.client import AsyncClient, AsyncServiceSession, Client, ServiceSession
     from wasmeval.conversation import Conversation, InputWanted, Output, ToolCall, ToolCallCancelled
+    from wasmeval.determinism import Deterministic, Receipt
     from wasmeval.egress import Credential, HttpCeiling
-    from wasmeval.embedded import EmbeddedSession, Evaluator, evaluate
+    from wasmeval.embedded import EmbeddedSession, Evaluator, evaluate, replay
     from wasmeval.errors import (
         Conflict,
         DeadlineExceeded,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from wasmeval.grants import Folder, HttpPolicy, HttpRule, HttpUse, Tool
     from wasmeval.limits import Limits, Usage
     from wasmeval.model import ErrorInfo, Evaluation, OutputFile, Result, RuntimeInfo, Status
+    from wasmeval.recording import Recording, Replay
     from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
     from wasmeval.stores import open_store
     from wasmeval.streams import AsyncConversation
@@ -57,6 +59,7 @@ __all__ = [
     "Conversation",
     "Credential",
     "DeadlineExceeded",
+    "Deterministic",
     "Durability",
     "EmbeddedSession",
     "ErrorInfo",
@@ -76,6 +79,9 @@ __all__ = [
     "NotFound",
     "Output",
     "OutputFile",
+    "Receipt",
+    "Recording",
+    "Replay",
     "ResourceExhausted",
     "Result",
     "RuntimeInfo",
@@ -98,13 +104,15 @@ __all__ = [
     "__version__",
     "evaluate",
     "open_store",
+    "replay",
 ]
 
 _HOMES = {
     "client": ("AsyncClient", "AsyncServiceSession", "Client", "ServiceSession"),
     "conversation": ("Conversation", "InputWanted", "Output", "ToolCall", "ToolCallCancelled"),
+    "determinism": ("Deterministic", "Receipt"),
     "egress": ("Credential", "HttpCeiling"),
-    "embedded": ("EmbeddedSession", "Evaluator", "evaluate"),
+    "embedded": ("EmbeddedSession", "Evaluator", "evaluate", "replay"),
     "errors": (
         "Conflict",
         "DeadlineExceeded",
@@ -126,6 +134,7 @@ _HOMES = {
     "grants": ("Folder", "HttpPolicy", "HttpRule", "HttpUse", "Tool"),
     "limits": ("Limits", "Usage"),
     "model": ("ErrorInfo", "Evaluation", "OutputFile", "Result", "RuntimeInfo", "Status"),
+    "recording": ("Recording", "Replay"),
     "session": ("Checkpoint", "Durability", "SessionInfo", "SessionOptions"),
     "stores": ("open_store",),
     "streams": ("AsyncConversation",),

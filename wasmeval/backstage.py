@@ -100,8 +100,15 @@ class EmbeddedConversation(Conversation):
     """See Conversation. Its guest's calls arrive on whatever thread drives the pool and holds its turn then."""
 
     def __init__(
-        self, pool: BlockingPool, backstage: Backstage, offer: Offer, job: Job, timeout: float | None
+        self,
+        pool: BlockingPool,
+        backstage: Backstage,
+        offer: Offer,
+        job: Job,
+        timeout: float | None,
+        finish: Callable[[Result], Result] | None = None,
     ) -> None:
+        """`finish` is given its Result, and gives the one that counts."""
         assert job.grants is not None
         self._backstage = backstage
         self._grants = job.grants
@@ -115,6 +122,7 @@ class EmbeddedConversation(Conversation):
         self._pending: Iterator[ConversationEvent] = iter(())
         self._over = False
         self._job = job
+        self._finish = finish
         self._input_bytes = 0
         self._input_over = not job.grants.stdin
         self._open: set[int] = set()
@@ -224,7 +232,8 @@ class EmbeddedConversation(Conversation):
 
     def _complete(self, result: Result) -> Result:
         uses = self._attendant.uses if self._attendant else ()
-        return replace(result, http=uses) if uses else result
+        result = replace(result, http=uses) if uses else result
+        return self._finish(result) if self._finish else result
 
     def _answer(self, answer: Answer) -> None:
         if answer.call not in self._open:

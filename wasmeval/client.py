@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,11 +20,13 @@ import grpc
 from wasmeval import plans, wire
 from wasmeval.address import resolve, split
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
+from wasmeval.determinism import Deterministic
 from wasmeval.errors import InvalidArgument, NotFound, ServiceError, SetupError, Unavailable, WasmevalError
 from wasmeval.grants import HttpPolicy, Tool
 from wasmeval.limits import Limits, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, evaluation_of
 from wasmeval.plans import Failed, Hold, Outcome, Plan, Send, Step
+from wasmeval.recording import Recording, Replay
 from wasmeval.requests import request_of
 from wasmeval.session import Checkpoint, SessionInfo, options_of
 from wasmeval.streams import AsyncConversation, ServiceConversation, drive_async
@@ -79,19 +82,24 @@ class Client:
         on_output: OnOutput | None = None,
         stdin: Stdin | None = None,
         tool_time_counts: bool = True,
+        deterministic: Deterministic | bool = False,
+        cache: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Runs `code` with `inputs` as its variables. The snippet's own failures are in the Result.
 
-        `files`, `outputs`, `mounts` and `http`: see `Evaluation`. `tools` are plain or async functions that the snippet
-        may call by their names; each call runs in a thread of its own here. `on_output(stream, text)` is called with
-        what the snippet prints, while it runs, in this thread. `stdin` is text, bytes, a file or an iterable of them;
-        what either raises ends the evaluation and is raised.
-        With `tool_time_counts=False` the deadline's clock stands still while the snippet waits for tools alone.
-        `timeout` bounds the whole call in seconds, queueing and retries included; the guest is stopped when
-        it passes. Raises InvalidArgument or a ServiceError.
+        `files`, `outputs`, `mounts` and `http`: see `Evaluation`. `tools` are plain or async functions that the
+        snippet may call by their names; each call runs in a thread of its own here. `on_output(stream, text)` is
+        called with what the snippet prints, while it runs, in this thread. `stdin` is text, bytes, a file or an
+        iterable of them; what either raises ends the evaluation and is raised. With `tool_time_counts=False` the
+        deadline's clock stands still while the snippet waits for tools alone. `deterministic` makes the evaluation
+        repeatable, `cache` lets its answer be one that was given before: see docs/determinism.md. `timeout` bounds
+        the whole call in seconds, queueing and retries included; the guest is stopped when it passes. Raises
+        InvalidArgument or a ServiceError.
         """
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        evaluation = evaluation_of(
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic, cache
+        )
         check_callbacks(on_output, stdin)
         return self._run(plans.evaluate(evaluation, tools, on_output, stdin, tool_time_counts, timeout))
 
@@ -109,6 +117,7 @@ class Client:
         tools: Iterable[Tool] | Mapping[str, Function] = (),
         stdin: bool = False,
         tool_time_counts: bool = True,
+        deterministic: Deterministic | bool = False,
         timeout: float | None = None,
     ) -> Conversation:
         """Begins what `evaluate` does, for those who want the events: `Output`, `ToolCall` (to be answered by whoever
@@ -117,7 +126,9 @@ class Client:
         `stdin`: whether `send_input` and `end_input` will be called. Nothing is retried. The iteration raises as
         `evaluate` does.
         """
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        evaluation = evaluation_of(
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic
+        )
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         _check_process(self._process)
         return self._open(request, call_timeout(timeout))
@@ -132,6 +143,14 @@ class Client:
         """
         return self._run(plans.evaluate_batch(evaluations, timeout))
 
+    def replay(self, *recordings: Recording | str | Path, timeout: float | None = None) -> Replay:
+        """Repeats an evaluation from its recording, or the file that holds it; or the steps of a session, the first
+        one first.
+
+        `timeout` is of each. Raises InvalidArgument for what is no recording, and as `evaluate`.
+        """
+        return self._run(plans.replay(recordings, timeout))
+
     def runtimes(self, *, timeout: float | None = None) -> tuple[RuntimeInfo, ...]:
         """What is installed at the service."""
         return self._run(plans.runtimes(timeout))
@@ -145,6 +164,7 @@ class Client:
         idle_seconds: float | None = None,
         life_seconds: float | None = None,
         durability: str | None = None,
+        deterministic: Deterministic | bool | None = None,
         timeout: float | None = None,
     ) -> ServiceSession:
         """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
@@ -153,7 +173,7 @@ class Client:
         """
         options = options_of(
             limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
-            durability=durability,
+            durability=durability, deterministic=deterministic,
         )  # fmt: skip
         info = self._run(plans.create_session(language, options, timeout))
         return ServiceSession(self, info)
@@ -268,10 +288,14 @@ class AsyncClient:
         on_output: OnOutput | None = None,
         stdin: Stdin | None = None,
         tool_time_counts: bool = True,
+        deterministic: Deterministic | bool = False,
+        cache: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """As `Client.evaluate`; async tools run on this event loop, others in threads. `on_output` may be async."""
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        evaluation = evaluation_of(
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic, cache
+        )
         check_callbacks(on_output, stdin, can_await=True)
         return await self._run(plans.evaluate(evaluation, tools, on_output, stdin, tool_time_counts, timeout))
 
@@ -289,10 +313,13 @@ class AsyncClient:
         tools: Iterable[Tool] | Mapping[str, Function] = (),
         stdin: bool = False,
         tool_time_counts: bool = True,
+        deterministic: Deterministic | bool = False,
         timeout: float | None = None,
     ) -> AsyncConversation:
         """As `Client.converse`: `async for event in client.converse(...)`, best inside `async with`."""
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, mounts, http)
+        evaluation = evaluation_of(
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic
+        )
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         _check_process(self._process)
         return self._open(request, call_timeout(timeout))
@@ -302,6 +329,10 @@ class AsyncClient:
     ) -> list[Result]:
         """As `Client.evaluate_batch`."""
         return await self._run(plans.evaluate_batch(evaluations, timeout))
+
+    async def replay(self, *recordings: Recording | str | Path, timeout: float | None = None) -> Replay:
+        """As `Client.replay`."""
+        return await self._run(plans.replay(recordings, timeout))
 
     async def runtimes(self, *, timeout: float | None = None) -> tuple[RuntimeInfo, ...]:
         """As `Client.runtimes`."""
@@ -316,6 +347,7 @@ class AsyncClient:
         idle_seconds: float | None = None,
         life_seconds: float | None = None,
         durability: str | None = None,
+        deterministic: Deterministic | bool | None = None,
         timeout: float | None = None,
     ) -> AsyncServiceSession:
         """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
@@ -324,7 +356,7 @@ class AsyncClient:
         """
         options = options_of(
             limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
-            durability=durability,
+            durability=durability, deterministic=deterministic,
         )  # fmt: skip
         info = await self._run(plans.create_session(language, options, timeout))
         return AsyncServiceSession(self, info)
@@ -475,7 +507,9 @@ class ServiceSession:
         evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
         check_callbacks(on_output, stdin)
         return self._client._run(
-            plans.step(self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout)
+            plans.step(
+                self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout, self.language
+            )
         )
 
     def fork(self, *, timeout: float | None = None) -> ServiceSession:
@@ -563,7 +597,9 @@ class AsyncServiceSession:
         evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
         check_callbacks(on_output, stdin, can_await=True)
         return await self._client._run(
-            plans.step(self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout)
+            plans.step(
+                self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout, self.language
+            )
         )
 
     async def fork(self, *, timeout: float | None = None) -> AsyncServiceSession:

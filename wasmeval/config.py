@@ -200,6 +200,15 @@ class SessionsConfig(_Model):
     lease_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 15.0
 
 
+class CacheConfig(_Model):
+    """How answers of deterministic evaluations are kept; see docs/determinism.md."""
+
+    seconds: Annotated[float, Field(ge=1, le=365 * 86_400, allow_inf_nan=False)] = 86_400.0
+    """For so long an answer is found, and for twice as long at most."""
+    bytes: _Count = 256 * MIB
+    """What one replica stores of them in so long a time."""
+
+
 class ServerConfig(_Model):
     """All that `wasmeval serve` can be told. Every key has a variable: `limits.defaults.fuel` is
     `WASMEVAL_LIMITS_DEFAULTS_FUEL`.
@@ -230,6 +239,8 @@ class ServerConfig(_Model):
     """Where evaluations may be allowed to send HTTP requests."""
     sessions: SessionsConfig = SessionsConfig()
     """Where sessions sleep, and what they may be."""
+    cache: CacheConfig = CacheConfig()
+    """How answers of deterministic evaluations are kept, in the store of sessions."""
 
 
 def load(

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
+from wasmeval.determinism import Deterministic
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
 from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
@@ -27,9 +29,13 @@ from wasmeval.requests import called_back, request_of
 from wasmeval.runtimes import Catalogue
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wasm.cache import CompileProgress
+from wasmeval.wasm.installation import VERSION
 
 if TYPE_CHECKING:
+    from wasmeval.answers import Answers
     from wasmeval.egress import Credential, HttpCeiling
+    from wasmeval.receipts import Notary
+    from wasmeval.recording import Recording, Replay
     from wasmeval.retained import Held, Retained
     from wasmeval.session import Checkpoint, SessionInfo
     from wasmeval.stores import Store
@@ -93,8 +99,10 @@ class Evaluator:
         if self._ceiling is not None or self._credentials:
             # What is wrong with them is said now.
             self._open_egress()
-        self._store, self._snapshot_key = store, snapshot_key
+        self._store, self._snapshot_key = store, snapshot_key or token_bytes(32)
         self._sessions: Retained | None = None
+        self._receipts: Notary | None = None
+        self._answers: Answers | None = None
         self._backstage = Backstage()
         self._pool = BlockingPool(settings, self._catalogue)
         self._pool.start(progress)
@@ -114,6 +122,8 @@ class Evaluator:
         on_output: OnOutput | None = None,
         stdin: Stdin | None = None,
         tool_time_counts: bool = True,
+        deterministic: Deterministic | bool = False,
+        cache: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Runs `code` with `inputs` as its variables. The snippet's own failures are in the Result.
@@ -124,11 +134,18 @@ class Evaluator:
         """
         if on_output is not None or stdin is not None:
             check_callbacks(on_output, stdin)
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
+        evaluation = evaluation_of(
+            code, language, inputs, limits, files, outputs, _names(mounts), http, deterministic, cache
+        )
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         offer = self._offered(request, mounts)
-        return self._perform(self._prepare(request, offer), offer, toolbox, on_output, stdin, timeout)
+        job = self._prepare(request, offer)
+
+        def perform() -> Result:
+            return self._perform(job, offer, toolbox, on_output, stdin, timeout)
+
+        return perform() if job.deterministic is None else self._repeatably(request, job, perform)
 
     def session(
         self,
@@ -139,6 +156,7 @@ class Evaluator:
         idle_seconds: float | None = None,
         life_seconds: float | None = None,
         durability: str | None = None,
+        deterministic: Deterministic | bool | None = None,
     ) -> EmbeddedSession:
         """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
 
@@ -148,7 +166,7 @@ class Evaluator:
 
         options = options_of(
             limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
-            durability=durability,
+            durability=durability, deterministic=deterministic,
         )  # fmt: skip
         runtime = self._catalogue.for_language(language)
         held = self._retained().create(language, runtime.translates_to or runtime.name, options)
@@ -172,29 +190,55 @@ class Evaluator:
         tools: Iterable[Tool] | Mapping[str, Function] = (),
         stdin: bool = False,
         tool_time_counts: bool = True,
+        deterministic: Deterministic | bool = False,
         timeout: float | None = None,
     ) -> Conversation:
         """Begins what `evaluate` does, for those who want the events; see `Client.converse`."""
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
+        evaluation = evaluation_of(
+            code, language, inputs, limits, files, outputs, _names(mounts), http, deterministic
+        )
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         offer = self._offered(request, mounts)
         job = self._prepare(request, offer)
-        return EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
+        finish = None if job.deterministic is None else partial(self._attested, request, job)
+        return EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout), finish)
 
     def evaluate_batch(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
     ) -> list[Result]:
         """Runs many evaluations, each in its own fresh instance; results in their order. See `evaluate`."""
-        jobs = []
+        requests, jobs = [], []
         for index, evaluation in enumerate(evaluations):
             try:
-                request = request_of(evaluation)
-                jobs.append(self._prepare(request, self._offered(request)))
+                requests.append(request_of(evaluation))
+                jobs.append(self._prepare(requests[-1], self._offered(requests[-1])))
             except InvalidArgument as error:
                 raise at_index(index, error) from None
-        if not any(job.grants for job in jobs):
-            return self._pool.evaluate_many(jobs, timeout)
-        return self._converse_all(jobs, call_timeout(timeout))
+        if not any(job.deterministic for job in jobs):
+            return self._perform_all(jobs, timeout)
+        return self._repeatably_all(requests, jobs, timeout)
+
+    def replay(self, *recordings: Recording | str | Path, timeout: float | None = None) -> Replay:
+        """Repeats an evaluation from its recording, or the file that holds it; or the steps of a session, the first
+        one first.
+
+        `timeout` is of each. Raises InvalidArgument for what is no recording, and as `evaluate`.
+        """
+        from wasmeval.recording import loaded, replay_of, session_limits
+
+        steps = loaded(recordings)
+        first = steps[0]
+        if not first.receipt.step:
+            request = first.repetition
+            job = self._prepare(request, self._offer)
+            result = self._perform(job, self._offer, _NO_TOOLS, None, None, timeout)
+            return replay_of(steps, [self._notary().attest(job, result)])
+        with self.session(
+            first.request.language,
+            limits=session_limits(steps),
+            deterministic=Deterministic(first.receipt.seed, first.receipt.start_time),
+        ) as session:
+            return replay_of(steps, [session._repeat(step.repetition, timeout) for step in steps])
 
     def runtimes(self) -> tuple[RuntimeInfo, ...]:
         """What is installed."""
@@ -218,23 +262,94 @@ class Evaluator:
         self.close()
 
     def _retained(self) -> Retained:
+        notary, store = self._notary(), self._answer_store()
         with self._opening:
             if self._sessions is None:
                 # Not before there is a session: they take their time to load.
                 from wasmeval.retained import Retained
                 from wasmeval.sessions import Keeper, Sealer
-                from wasmeval.stores import open_store
 
-                images = {runtime.name: runtime.image_sha256 for runtime in self._catalogue.runtimes}
                 keeper = Keeper(
-                    self._store or open_store("memory:"),
-                    Sealer(self._snapshot_key or token_bytes(32)),
-                    images,
+                    store,
+                    Sealer(self._snapshot_key),
+                    self._images(),
+                    notary=notary,
                     # Of several evaluators over one store, one at a time has a session.
                     owner=f"{os.getpid()}-{token_hex(8)}",
                 )
                 self._sessions = Retained(self._pool, keeper)
             return self._sessions
+
+    def _images(self) -> dict[str, str]:
+        return {runtime.name: runtime.image_sha256 for runtime in self._catalogue.runtimes}
+
+    def _answer_store(self) -> Store:
+        with self._opening:
+            if self._store is None:
+                from wasmeval.stores import open_store
+
+                self._store = open_store("memory:")
+            return self._store
+
+    def _notary(self) -> Notary:
+        with self._opening:
+            if self._receipts is None:
+                from wasmeval.receipts import Notary
+
+                self._receipts = Notary(self._snapshot_key, self._images(), VERSION)
+            return self._receipts
+
+    def _known_answers(self) -> Answers:
+        notary, store = self._notary(), self._answer_store()
+        with self._opening:
+            if self._answers is None:
+                from wasmeval.answers import Answers
+                from wasmeval.sessions import Sealer
+
+                self._answers = Answers(store, Sealer(self._snapshot_key), notary)
+            return self._answers
+
+    def _attested(self, request: Request, job: Job, result: Result) -> Result:
+        """The result of a deterministic job, with its receipt and its recording."""
+        from wasmeval.recording import recorded
+
+        return recorded(self._notary().attest(job, result), request)
+
+    def _repeatably(self, request: Request, job: Job, perform: Callable[[], Result]) -> Result:
+        """What a deterministic job gives, or what is known of it."""
+        if not job.cache:
+            return self._attested(request, job, perform())
+        answers = self._known_answers()
+        known = answers.find(job)
+        if known is None:
+            known = self._notary().attest(job, perform())
+            answers.keep(job, known)
+        from wasmeval.recording import recorded
+
+        return recorded(known, request)
+
+    def _repeatably_all(
+        self, requests: Sequence[Request], jobs: Sequence[Job], timeout: float | None
+    ) -> list[Result]:
+        results: list[Result | None] = [
+            self._known_answers().find(job) if job.cache else None for job in jobs
+        ]
+        left = [index for index, result in enumerate(results) if result is None]
+        performed = self._perform_all([jobs[index] for index in left], timeout)
+        for index, result in zip(left, performed, strict=True):
+            results[index] = result = self._notary().attest(jobs[index], result)
+            if jobs[index].cache:
+                self._known_answers().keep(jobs[index], result)
+        from wasmeval.recording import recorded
+
+        return [
+            recorded(result, request) for result, request in zip(results, requests, strict=True) if result
+        ]
+
+    def _perform_all(self, jobs: Sequence[Job], timeout: float | None) -> list[Result]:
+        if not any(job.grants for job in jobs):
+            return self._pool.evaluate_many(jobs, timeout)
+        return self._converse_all(jobs, call_timeout(timeout))
 
     def _perform(
         self,
@@ -254,7 +369,8 @@ class Evaluator:
         return prepare(request, self._catalogue, self._policy, offer)
 
     def _offered(self, request: Request, mounts: Mounts = ()) -> Offer:
-        if request.grants is not None and request.grants.http is not None:
+        is_replay = request.deterministic is not None and request.deterministic.transcript is not None
+        if request.grants is not None and request.grants.http is not None and not is_replay:
             self._open_egress()
         if not isinstance(mounts, Mapping):
             return self._offer
@@ -332,14 +448,37 @@ class EmbeddedSession:
         options = self._held.live.record.options
         language = self._held.live.record.language
         limits = options.limits if limits is None else limits.within(options.limits, options.limits)
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
+        evaluation = evaluation_of(
+            code,
+            language,
+            inputs,
+            limits,
+            files,
+            outputs,
+            _names(mounts),
+            http,
+            options.deterministic or False,
+        )
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         evaluator = self._evaluator
         offer = evaluator._offered(request, mounts)
         job = evaluator._prepare(request, offer)
-        return self._held.step(
+        result = self._held.step(
             job, lambda job: evaluator._perform(job, offer, toolbox, on_output, stdin, timeout), wait=wait
+        )
+        if options.deterministic is None:
+            return result
+        from wasmeval.recording import recorded
+
+        return recorded(result, request, language)
+
+    def _repeat(self, request: Request, timeout: float | None) -> Result:
+        """The next step, from its recording."""
+        evaluator = self._evaluator
+        job = evaluator._prepare(request, evaluator._offer)
+        return self._held.step(
+            job, lambda job: evaluator._perform(job, evaluator._offer, _NO_TOOLS, None, None, timeout)
         )
 
     def fork(self) -> EmbeddedSession:
@@ -412,14 +551,22 @@ def evaluate(
     on_output: OnOutput | None = None,
     stdin: Stdin | None = None,
     tool_time_counts: bool = True,
+    deterministic: Deterministic | bool = False,
+    cache: bool = False,
     timeout: float | None = None,
 ) -> Result:
     """Runs one snippet as `Evaluator.evaluate`, on an evaluator that is started at first use and shared by this
     process."""
     return _evaluator().evaluate(
         code, language=language, inputs=inputs, limits=limits, files=files, outputs=outputs, mounts=mounts, http=http,
-        tools=tools, on_output=on_output, stdin=stdin, tool_time_counts=tool_time_counts, timeout=timeout,
+        tools=tools, on_output=on_output, stdin=stdin, tool_time_counts=tool_time_counts,
+        deterministic=deterministic, cache=cache, timeout=timeout,
     )  # fmt: skip
+
+
+def replay(*recordings: Recording | str | Path, timeout: float | None = None) -> Replay:
+    """Repeats what was recorded as `Evaluator.replay`, on the evaluator of `evaluate`."""
+    return _evaluator().replay(*recordings, timeout=timeout)
 
 
 def _evaluator() -> Evaluator:

@@ -153,12 +153,13 @@ MAX_BATCH = 1024
 class Usage:
     """What an evaluation spent.
 
-    `fuel` is deterministic for the same code, inputs and image; `wall_seconds` counts from the guest's start to
-    its end, queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks;
-    `tool_calls` are those that were begun.
+    `fuel` is deterministic for the same code, inputs and image; `wall_seconds` counts from the guest's start to its
+    end, queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks; `tool_calls` are
+    those that were begun; `virtual_ns` is how far a deterministic snippet's clock went, in nanoseconds.
     """
 
     fuel: int = 0
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0
     tool_calls: int = 0
+    virtual_ns: int = 0

@@ -7,11 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wasmeval.determinism import (
+    MOST_TRANSCRIPT_BYTES,
+    Deterministic,
+    Receipt,
+    World,
+    deterministic_of,
+)
 from wasmeval.errors import EvaluationError, Internal, InvalidArgument
 from wasmeval.grants import Grants, HttpPolicy, HttpUse
 from wasmeval.limits import Limits, Usage
+
+if TYPE_CHECKING:
+    from wasmeval.recording import Recording
 
 
 class Status(StrEnum):
@@ -39,6 +49,8 @@ class Evaluation:
     `files` (relative path to content) are put below `/workspace`, where the snippet starts; what it leaves there and
     `outputs` (glob patterns such as `out/*.png`) match comes back as `Result.files`. `mounts` are names of folders
     that the operator has named; they appear at `/mnt/NAME`. `http` says which requests it may send: none by default.
+    `deterministic` makes it repeatable, True with the seed and the start time of `Deterministic()`; with `cache` the
+    answer may be one that was given before.
     """
 
     code: str
@@ -49,6 +61,8 @@ class Evaluation:
     outputs: Sequence[str] = ()
     mounts: Sequence[str] = ()
     http: HttpPolicy | None = None
+    deterministic: Deterministic | bool = False
+    cache: bool = False
 
 
 _NO_LIMITS = Limits()
@@ -63,6 +77,8 @@ def evaluation_of(
     outputs: Sequence[str] = (),
     mounts: Sequence[str] = (),
     http: HttpPolicy | None = None,
+    deterministic: Deterministic | bool = False,
+    cache: bool = False,
 ) -> Evaluation:
     """The evaluation that the arguments of an `evaluate` mean; only None stands for none."""
     return Evaluation(
@@ -74,6 +90,8 @@ def evaluation_of(
         outputs,
         mounts,
         http,
+        deterministic,
+        cache,
     )
 
 
@@ -93,6 +111,7 @@ def checked(evaluation: object) -> Evaluation:
     for path, content in contents:
         if not isinstance(path, str) or not isinstance(content, bytes | bytearray | memoryview):
             raise InvalidArgument("files", f"must map str to bytes, not {path!r} to {type(content).__name__}")
+    deterministic_of(evaluation.deterministic)
     return evaluation
 
 
@@ -103,6 +122,7 @@ _PARTS: tuple[tuple[str, Any, str], ...] = (
     ("limits", Limits, "wasmeval.Limits"),
     ("files", Mapping, "a mapping from paths to bytes"),
     ("http", HttpPolicy | None, "wasmeval.HttpPolicy"),
+    ("cache", bool, "True or False"),
 )
 
 
@@ -110,6 +130,7 @@ class Request(NamedTuple):
     """An evaluation as it arrives: `inputs` are JSON text already, and nothing is checked yet.
 
     `limits` is None when the caller set none, and `grants` when he gives nothing beside code and inputs.
+    `deterministic` and `cache`: see Evaluation.
     """
 
     code: str | bytes
@@ -117,6 +138,8 @@ class Request(NamedTuple):
     inputs: Mapping[str, bytes] = {}
     limits: Limits | None = None
     grants: Grants | None = None
+    deterministic: Deterministic | None = None
+    cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +176,11 @@ class Job:
     translator: str = ""
     session: Any = field(default=None, compare=False)
     """The pool's place of the session whose next step it is; None for an evaluation of its own."""
+    deterministic: Deterministic | None = None
+    """What its caller, or its session's, asked for; None for the world as it is."""
+    world: World | None = None
+    """What it then sees of time and chance."""
+    cache: bool = False
 
     @property
     def size(self) -> int:
@@ -199,6 +227,10 @@ class Result:
     JSON cannot say and stands as `{"repr": ..., "type": ...}`. `files` are those that `outputs` asked for, whatever the
     status but `cancelled`; `http` tells each request that the snippet sent, or wanted to send. `rolled_back`: it was a
     step of a session, which is as it was before that step.
+
+    Of a deterministic evaluation: `receipt` says what ran and what came of it, or `unrepeatable` why there is none;
+    `transcript` is what it asked for and was answered; `recording` is all that `replay` needs. `cached`: the answer
+    was given before.
     """
 
     status: Status
@@ -216,6 +248,11 @@ class Result:
     files: Mapping[str, OutputFile] = field(default_factory=dict)
     http: tuple[HttpUse, ...] = ()
     rolled_back: bool = False
+    receipt: Receipt | None = None
+    unrepeatable: str = ""
+    transcript: bytes = field(default=b"", repr=False)
+    cached: bool = False
+    recording: Recording | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def value(self) -> Any:
@@ -240,6 +277,22 @@ class Result:
         if not self.ok:
             raise EvaluationError(self)
         return self
+
+
+_WHY = {
+    Status.DEADLINE_EXCEEDED: "the deadline ended it by the wall clock",
+    Status.CANCELLED: "it was cancelled",
+    Status.CRASHED: "its instance or its worker died",
+    Status.MEMORY_EXCEEDED: "its worker ran out of memory for all its guests",
+    Status.ERROR: "it did something else than its transcript says",
+}
+TOO_LONG = f"its transcript is longer than {MOST_TRANSCRIPT_BYTES} bytes"
+NO_ROOM = "there was no room for what it gave"
+
+
+def why_unrepeatable(status: Status) -> str:
+    """Why what ended so, not by anything of the evaluation's own, has no receipt."""
+    return _WHY.get(status, "what ended it is no function of its inputs")
 
 
 def decode_value(text: bytes) -> Any:

@@ -33,13 +33,22 @@ class Offer:
     egress: Egress | None = None
     folders: Mapping[str, Folder] = field(default_factory=dict)
 
-    def check(self, grants: Grants, limits: Limits, runtime: str, inputs: Collection[str]) -> Grants:
-        """What an evaluation gets of what it asks for. Raises InvalidArgument for what it can never have."""
+    def check(
+        self,
+        grants: Grants,
+        limits: Limits,
+        runtime: str,
+        inputs: Collection[str],
+        *,
+        is_replay: bool = False,
+    ) -> Grants:
+        """What an evaluation gets of what it asks for. Raises InvalidArgument for what it can never have.
+        `is_replay`: it sends no request, whatever its policy is."""
         _check_files(grants.files, limits)
         _check_outputs(grants.outputs)
         _check_tools(grants.tools, runtime, inputs)
         http = grants.http
-        if http is not None:
+        if http is not None and not is_replay:
             if self.egress is None:
                 raise InvalidArgument(
                     "http", "no HTTP is offered here; leave it out, or have the operator allow it"

@@ -8,16 +8,19 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from wasmeval import wire
 from wasmeval.conversation import OnOutput, Stdin
+from wasmeval.determinism import Deterministic
 from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, WasmevalError, at_index
 from wasmeval.limits import MAX_BATCH, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
-from wasmeval.requests import called_back, converses, request_of
+from wasmeval.recording import Recording, Replay, loaded, recorded, replay_of, session_limits
+from wasmeval.requests import called_back, converses, needs_conversation, request_of
 from wasmeval.session import SessionInfo, SessionOptions
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wire import sessions as messages
@@ -83,10 +86,25 @@ def evaluate(
     if converses(evaluation, tools, on_output, stdin):
         toolbox = Toolbox(tools or {})
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
-        return _converse(request, toolbox, on_output, stdin, timeout)
+        return _recorded(request, _converse(request, toolbox, on_output, stdin, timeout))
     request = request_of(evaluation)
+    return _recorded(request, _evaluate(request, timeout))
+
+
+def _evaluate(request: Request, timeout: float | None) -> Plan[Result]:
     data = wire.encode_request(request).SerializeToString()
     return call(wire.EVALUATE, data, wire.decode_reply, timeout, has_effects=_has_effects(request))
+
+
+def _recorded(request: Request, plan: Plan[Result], language: str = "") -> Plan[Result]:
+    """What `plan` gives; with its recording when it is deterministic. `language`: its session's."""
+    if request.deterministic is None and not language:
+        return plan
+    return _with_recording(request, plan, language)
+
+
+def _with_recording(request: Request, plan: Plan[Result], language: str) -> Plan[Result]:
+    return recorded((yield from plan), request, language)
 
 
 def step(
@@ -98,16 +116,54 @@ def step(
     tool_time_counts: bool,
     waits: bool,
     timeout: float | None,
+    language: str,
 ) -> Plan[Result]:
-    """A session's next step. It changes the session, so it is sent again only if surely nothing ran."""
+    """A session's next step, in its `language`. It changes the session, so it is sent again only if surely nothing
+    ran."""
     if converses(evaluation, tools, on_output, stdin):
         toolbox = Toolbox(tools or {})
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
-        return _converse(request, toolbox, on_output, stdin, timeout, session_id, waits)
-    data = messages.encode_step(session_id, request_of(evaluation), waits=waits)
+        plan = _converse(request, toolbox, on_output, stdin, timeout, session_id, waits)
+    else:
+        request = request_of(evaluation)
+        plan = _step(session_id, request, waits, timeout)
+    return _recorded(request, plan, language)
+
+
+def _step(session_id: str, request: Request, waits: bool, timeout: float | None) -> Plan[Result]:
+    data = messages.encode_step(session_id, request, waits=waits)
     return call(
         wire.STEP, data, wire.decode_reply, timeout, session_id=session_id, has_effects=True, waits=waits
     )
+
+
+def replay(recordings: Sequence[Recording | str | Path], timeout: float | None) -> Plan[Replay]:
+    """A repetition of one evaluation, or of the steps of one session, from their recordings; `timeout` is of each."""
+    steps = loaded(recordings)
+    first = steps[0]
+    if not first.receipt.step:
+        result = yield from _repeat(first.repetition, timeout)
+        return replay_of(steps, [result])
+    options = SessionOptions(
+        session_limits(steps), deterministic=Deterministic(first.receipt.seed, first.receipt.start_time)
+    )
+    info = yield from create_session(first.request.language, options, timeout)
+    results: list[Result] = []
+    try:
+        for step in steps:
+            request = step.repetition._replace(language="")
+            results.append((yield from _repeat(request, timeout, info.id)))
+    finally:
+        yield from session_call(wire.CLOSE_SESSION, info.id, bytes, timeout)
+    return replay_of(steps, results)
+
+
+def _repeat(request: Request, timeout: float | None, session_id: str = "") -> Plan[Result]:
+    if needs_conversation(request):
+        return _converse(request, Toolbox({}), None, None, timeout, session_id)
+    if session_id:
+        return _step(session_id, request, True, timeout)
+    return _evaluate(request, timeout)
 
 
 def create_session(language: str, options: SessionOptions, timeout: float | None) -> Plan[SessionInfo]:
@@ -171,13 +227,15 @@ def _batches(requests: list[Request], timeout: float | None) -> Plan[list[Result
         # Even with no time left the service is asked: it is gRPC that says DEADLINE_EXCEEDED.
         left = None if end is None else max(end - time.monotonic(), _SHORTEST_SECONDS)
         try:
-            results += yield from call(
+            asked = requests[start : start + MAX_BATCH]
+            given = yield from call(
                 wire.EVALUATE_BATCH,
                 data,
                 wire.decode_batch_reply,
                 left,
-                has_effects=any(map(_has_effects, requests[start : start + MAX_BATCH])),
+                has_effects=any(map(_has_effects, asked)),
             )
+            results += map(recorded, given, asked)
         except InvalidArgument as error:
             raise _moved(error, start) from None
     return results

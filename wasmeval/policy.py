@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from wasmeval.errors import InvalidArgument, SetupError
 from wasmeval.inputs import compose_inputs
@@ -74,11 +74,48 @@ def prepare(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer
     if runtime.translates_to:
         runtime, translator = catalogue[runtime.translates_to], runtime.name
         check_memory(limits, runtime)
+    deterministic = request.deterministic
+    if deterministic is not None:
+        request = _ordered(request)
     inputs = compose_inputs(runtime.name, request.inputs)
     grants = request.grants
     if grants is not None:
-        grants = offer.check(grants, limits, runtime.name, request.inputs)
-    return Job(runtime.name, _check_code(request.code), inputs, limits, grants, translator)
+        is_replay = deterministic is not None and deterministic.transcript is not None
+        grants = offer.check(grants, limits, runtime.name, request.inputs, is_replay=is_replay)
+    if request.cache:
+        _check_cache(request)
+    code = _check_code(request.code)
+    if deterministic is None:
+        return Job(runtime.name, code, inputs, limits, grants, translator)
+    world = deterministic.world()
+    return Job(
+        runtime.name, code, inputs, limits, grants, translator, None, deterministic, world, request.cache
+    )
+
+
+def _ordered(request: Request) -> Request:
+    """The same, and what has names in their order: a message's map has none. Raises InvalidArgument for what a
+    deterministic evaluation cannot have."""
+    grants = request.grants
+    if grants is not None:
+        if grants.mounts:
+            raise InvalidArgument(
+                "mounts", "what is in a folder may change; a deterministic evaluation is sent files instead"
+            )
+        grants = replace(grants, files=dict(sorted(grants.files.items())))
+    return request._replace(inputs=dict(sorted(request.inputs.items())), grants=grants)
+
+
+def _check_cache(request: Request) -> None:
+    if request.deterministic is None:
+        raise InvalidArgument("cache", "is for deterministic evaluations; set deterministic, or leave it out")
+    if request.deterministic.transcript is not None:
+        raise InvalidArgument("cache", "a repetition runs; leave cache out")
+    grants = request.grants
+    if grants is not None and (grants.tools or grants.http or grants.stdin):
+        raise InvalidArgument(
+            "cache", "is for evaluations without tools, HTTP and standard input; leave it out, or them"
+        )
 
 
 def check_memory(limits: Limits, runtime: Runtime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from wasmeval.determinism import deterministic_of
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants, Mount, Tool
 from wasmeval.inputs import encode_inputs
@@ -28,6 +29,17 @@ def converses(evaluation: Evaluation, tools: object, on_output: object, stdin: o
         or stdin is not None
         or bool(evaluation.outputs)
         or (bool(evaluation.files) and sum(map(len, evaluation.files.values())) > _UNARY_FILES_BYTES)
+    )
+
+
+def needs_conversation(request: Request) -> bool:
+    """The same of a request that nobody listens to."""
+    grants = request.grants
+    return grants is not None and (
+        bool(grants.tools)
+        or grants.stdin
+        or bool(grants.outputs)
+        or sum(map(len, grants.files.values())) > _UNARY_FILES_BYTES
     )
 
 
@@ -86,4 +98,12 @@ def request_of(
             tool_time_counts=tool_time_counts,
         )
     limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
-    return Request(evaluation.code, evaluation.language, encode_inputs(evaluation.inputs), limits, grants)
+    return Request(
+        evaluation.code,
+        evaluation.language,
+        encode_inputs(evaluation.inputs),
+        limits,
+        grants,
+        deterministic_of(evaluation.deterministic),
+        evaluation.cache,
+    )

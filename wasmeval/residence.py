@@ -278,6 +278,7 @@ class Resident:
                 raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
+            result = self._keeper.attest(self.live, job, result)
             await self._follow(self._keeper.stepped(self.live, result))
         if self.live.memory_bytes > _LARGE_BYTES:
             await self._residence.lighten()

@@ -1,21 +1,30 @@
-"""Residing: the residence that a service's configuration describes: its store, its key, its settings."""
+"""Residing: what a service keeps as its configuration describes it: its store, its key, sessions, receipts, answers."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from wasmeval.config import SessionsConfig
-from wasmeval.errors import InvalidArgument, SetupError
+from wasmeval.answers import Answers
+from wasmeval.config import ServerConfig, SessionsConfig
+from wasmeval.errors import InvalidArgument, SetupError, WasmevalError
+from wasmeval.receipts import Notary
 from wasmeval.residence import Places, Residence
 from wasmeval.runtimes import Catalogue
 from wasmeval.sessions import Keeper, Sealer, SessionSettings
 from wasmeval.stores import Store, open_store
+from wasmeval.wasm.installation import VERSION
+
+logger = logging.getLogger(__name__)
 
 _KEY_BYTES = 32
+_SWEEP_SECONDS = 3600.0
 
 
 def opened(config: SessionsConfig, environ: Mapping[str, str]) -> Store:
@@ -39,11 +48,49 @@ def own_store(environ: Mapping[str, str]) -> tuple[Store, bytes]:
     return opened(config, environ), _key(config, environ)
 
 
-def residence(
-    config: SessionsConfig, environ: Mapping[str, str], store: Store, catalogue: Catalogue, places: Places
-) -> Residence:
-    """The sessions in `store`, and those in `places`. Raises InvalidArgument for a key that is missing or too short."""
+class Home(NamedTuple):
+    """What a service keeps in its store, and seals with its key."""
+
+    residence: Residence
+    notary: Notary
+    answers: Answers
+
+    async def watch(self) -> None:
+        """Look after the sessions, and sweep answers that are too old; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.residence.watch())
+            group.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.answers.sweep)
+            except WasmevalError as error:
+                logger.warning("old answers could not be removed: %s", type(error).__name__)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+
+def home(
+    config: ServerConfig, environ: Mapping[str, str], store: Store, catalogue: Catalogue, places: Places
+) -> Home:
+    """The sessions in `store` and in `places`, its receipts and answers. Raises InvalidArgument for a key that is
+    missing or too short."""
+    key = _key(config.sessions, environ)
+    sealer = Sealer(key)
     images = {runtime.name: runtime.image_sha256 for runtime in catalogue.runtimes}
+    notary = Notary(key, images, VERSION)
+    answers = Answers(store, sealer, notary, seconds=config.cache.seconds, most_bytes=config.cache.bytes)
+    return Home(_residence(config.sessions, sealer, notary, images, store, places), notary, answers)
+
+
+def _residence(
+    config: SessionsConfig,
+    sealer: Sealer,
+    notary: Notary,
+    images: Mapping[str, str],
+    store: Store,
+    places: Places,
+) -> Residence:
     settings = SessionSettings(
         idle_seconds=config.idle_seconds,
         most_idle_seconds=config.most_idle_seconds,
@@ -55,7 +102,7 @@ def residence(
         lease_seconds=config.lease_seconds,
     )
     owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    keeper = Keeper(store, Sealer(_key(config, environ)), images, settings, owner=owner)
+    keeper = Keeper(store, sealer, images, settings, notary=notary, owner=owner)
     return Residence(places, keeper)
 
 

@@ -243,6 +243,7 @@ class Held:
                 raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
+            result = self._keeper.attest(self.live, job, result)
             self._sessions.run(self._keeper.stepped(self.live, result))
         self._sessions.tidy()
         return result

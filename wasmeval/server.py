@@ -28,7 +28,7 @@ from wasmeval.offer import Offer
 from wasmeval.offering import configured
 from wasmeval.policy import Policy
 from wasmeval.residence import Places
-from wasmeval.residing import opened, residence
+from wasmeval.residing import home, opened
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Pool as ServicePool
 from wasmeval.service import Service
@@ -352,11 +352,11 @@ async def serve(
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
         pool = (make_pool or _worker_pool)(config, catalogue, telemetry)
         stack.push_async_callback(offer.aclose)
-        home = None
+        kept = None
         if make_pool is None:
             store = await asyncio.to_thread(opened, config.sessions, os.environ)
             stack.callback(store.close)
-            home = residence(config.sessions, os.environ, store, catalogue, pool)
+            kept = home(config, os.environ, store, catalogue, pool)
         stack.push_async_callback(pool.aclose)
         service = Service(
             pool,
@@ -366,7 +366,9 @@ async def serve(
             batch_in_flight=_BATCH_EVALUATIONS_PER_WORKER * config.workers,
             batch_reply_bytes=wire.MAX_REPLY_BYTES - MIB,
             offer=offer,
-            residence=home,
+            residence=kept.residence if kept else None,
+            notary=kept.notary if kept else None,
+            answers=kept.answers if kept else None,
         )
         # Bound before the workers start: a port in use is known at once.
         server = Server(service, config.listen, insecure=config.insecure)
@@ -376,8 +378,8 @@ async def serve(
         # What is there by now stays: no collection during a request need walk through it.
         gc.freeze()
         await server.start()
-        if home is not None:
-            looking = asyncio.ensure_future(home.watch())
+        if kept is not None:
+            looking = asyncio.ensure_future(kept.watch())
             stack.callback(looking.cancel)
         for line in _in_force(server.address, config, policy, service.runtimes(), pool.jail()):
             _say(announce, line)

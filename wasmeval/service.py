@@ -11,14 +11,25 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from wasmeval.attendant import Attendant, Link, Talk
+from wasmeval.determinism import Deterministic
 from wasmeval.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from wasmeval.limits import (
     MAX_BATCH,
     Limits,
 )
-from wasmeval.model import ErrorInfo, Job, Request, Result, RuntimeInfo, Status
+from wasmeval.model import (
+    NO_ROOM,
+    ErrorInfo,
+    Job,
+    Request,
+    Result,
+    RuntimeInfo,
+    Status,
+    why_unrepeatable,
+)
 from wasmeval.offer import NOTHING, Offer
 from wasmeval.policy import Policy, check_memory, prepare, runtime_infos
+from wasmeval.receipts import Notary
 from wasmeval.residence import Residence, Resident, with_session
 from wasmeval.runtimes import Catalogue
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
@@ -54,12 +65,23 @@ class Pool(Protocol):
         """Takes nothing new, lets what runs end within the grace, then stops it with status `cancelled`."""
 
 
+class Answers(Protocol):
+    """What knows the answers that were given before: `wasmeval.answers.Answers`. Takes its time."""
+
+    def find(self, job: Job) -> Result | None:
+        """The answer to the job, if it is known."""
+
+    def keep(self, job: Job, result: Result) -> None:
+        """Know it from now on."""
+
+
 class Service:
     """The use cases over one pool.
 
     `batch_in_flight` is how much of one batch is in the pool at a time, so that a batch of a thousand leaves the
-    workers to others; slow evaluations let it grow to `batch_most_in_flight`. `batch_reply_bytes` bounds the
-    results of one batch together.
+    workers to others; slow evaluations let it grow to `batch_most_in_flight`. `batch_reply_bytes` bounds the results
+    of one batch together. `notary` makes the receipts of deterministic evaluations, `answers` knows those that were
+    given before.
     """
 
     def __init__(
@@ -74,9 +96,13 @@ class Service:
         batch_reply_bytes: int = 64 << 20,
         offer: Offer = NOTHING,
         residence: Residence | None = None,
+        notary: Notary | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self._pool = pool
         self._residence = residence
+        self._notary = notary
+        self._answers = answers
         self._catalogue = catalogue
         self._policy = policy or Policy()
         self._policy.check(catalogue)
@@ -104,7 +130,7 @@ class Service:
         self._enter()
         try:
             return _without_files_beyond(
-                MAX_UNARY_FILES_BYTES, await self._run(job, carrier), _TOO_MANY_FOR_A_REPLY
+                MAX_UNARY_FILES_BYTES, await self._answer(job, carrier), _TOO_MANY_FOR_A_REPLY
             )
         finally:
             self._leave()
@@ -163,7 +189,7 @@ class Service:
         job = prepare(request, self._catalogue, self._policy, self._offer)
         self._enter()
         try:
-            result = await self._run(job, carrier, talk)
+            result = await self._answer(job, carrier, talk)
             result = _without_files_beyond(MAX_UPLOADS_BYTES - self._uploads, result, _TOO_MANY_HELD)
             self._uploads += _reply_bytes(result)
             return result
@@ -267,7 +293,18 @@ class Service:
         record = resident.live.record
         most = record.options.limits
         limits = most if request.limits is None else request.limits.within(most, most)
-        request = request._replace(language=record.language, limits=limits)
+        given, deterministic = request.deterministic, record.options.deterministic
+        if given is not None and deterministic is None:
+            raise InvalidArgument("evaluation.deterministic", "the session is not; begin one that is")
+        if given is not None and given != Deterministic(transcript=given.transcript):
+            raise InvalidArgument(
+                "evaluation.deterministic", "seed and start time are the session's; leave them out"
+            )
+        if request.cache:
+            raise InvalidArgument("evaluation.cache", "a step runs; leave it out")
+        if deterministic is not None:
+            deterministic = given or deterministic
+        request = request._replace(language=record.language, limits=limits, deterministic=deterministic)
         return prepare(request, self._catalogue, self._policy, self._offer)
 
     async def _use(self, session_id: str, use: Callable[[Resident], Awaitable[T]]) -> T:
@@ -365,6 +402,20 @@ class Service:
         if self._idle is not None and not self._calls:
             self._idle.set()
 
+    async def _answer(self, job: Job, carrier: Mapping[str, str] | None, talk: Talk | None = None) -> Result:
+        """What the job gives, attested; or what is known of it."""
+        if job.deterministic is None:
+            return await self._run(job, carrier, talk)
+        answers = self._answers if job.cache else None
+        if answers is not None and (known := await asyncio.to_thread(answers.find, job)) is not None:
+            return known
+        result = await self._run(job, carrier, talk)
+        if self._notary is not None:
+            result = self._notary.attest(job, result)
+        if answers is not None:
+            await asyncio.to_thread(answers.keep, job, result)
+        return result
+
     async def _run(self, job: Job, carrier: Mapping[str, str] | None, talk: Talk | None = None) -> Result:
         if self._telemetry is None:
             return await self._evaluate(job, talk)
@@ -451,7 +502,7 @@ class _Batch:
         while True:
             self._accepted += 1
             try:
-                return await self._service._run(job, self._carrier)
+                return await self._service._answer(job, self._carrier)
             except ResourceExhausted as full:
                 self._accepted -= 1
                 if not self._accepted:
@@ -462,7 +513,14 @@ class _Batch:
                 if self._service._idle is None:
                     raise
                 error = ErrorInfo("Cancelled", "it did not run: the service was shutting down; send it again")
-                return Result(Status.CANCELLED, error=error, limits=job.limits, runtime=job.runtime)
+                unrepeatable = why_unrepeatable(Status.CANCELLED) if job.deterministic else ""
+                return Result(
+                    Status.CANCELLED,
+                    error=error,
+                    limits=job.limits,
+                    runtime=job.runtime,
+                    unrepeatable=unrepeatable,
+                )
 
     def _fit(self, result: Result) -> Result:
         """The result while there is room in the reply, else one without value and output."""
@@ -480,6 +538,7 @@ class _Batch:
                 limits=result.limits,
                 tier=result.tier,
                 runtime=result.runtime,
+                unrepeatable=NO_ROOM if result.receipt else result.unrepeatable,
             )
             size = 0
         self._room -= size
@@ -499,7 +558,8 @@ def _without_files_beyond(room: int, result: Result, why: str) -> Result:
     if not result.files or (size := sum(file.size for file in result.files.values())) <= room:
         return result
     error = ErrorInfo("OutputExceeded", f"the files that outputs asked for are {size} bytes, {why}")
-    return replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, files={})
+    given = replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, files={})
+    return replace(given, receipt=None, unrepeatable=NO_ROOM) if result.receipt else given
 
 
 def _reply_bytes(result: Result) -> int:
@@ -509,6 +569,7 @@ def _reply_bytes(result: Result) -> int:
     files = sum(len(path) + file.size for path, file in result.files.items())
     return (
         files
+        + len(result.transcript)
         + len(result.value_json)
         + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     )

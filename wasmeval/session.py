@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from wasmeval.determinism import Deterministic, deterministic_of
 from wasmeval.errors import InvalidArgument
 from wasmeval.limits import Limits
 
@@ -25,7 +26,7 @@ class SessionOptions:
 
     `limits` are those of each step that sets none of its own, and the most that any step gets; `total_fuel` is what all
     steps together may spend. After `idle_seconds` without a step the session is put to sleep; after `life_seconds` it
-    ends, asleep or not.
+    ends, asleep or not. `deterministic` makes its steps repeatable: see docs/determinism.md.
     """
 
     limits: Limits = Limits()
@@ -33,6 +34,7 @@ class SessionOptions:
     idle_seconds: float | None = None
     life_seconds: float | None = None
     durability: Durability = Durability.NONE
+    deterministic: Deterministic | None = None
 
     def __post_init__(self) -> None:
         for name in ("idle_seconds", "life_seconds"):
@@ -50,18 +52,24 @@ class SessionOptions:
             raise InvalidArgument(
                 "durability", f"must be 'none' or 'step', not {self.durability!r}"
             ) from None
+        deterministic = deterministic_of(self.deterministic)
+        if deterministic is not None and deterministic.transcript is not None:
+            raise InvalidArgument("deterministic.transcript", "is a step's, not a session's")
+        object.__setattr__(self, "deterministic", deterministic)
         if not isinstance(self.limits, Limits):
             raise InvalidArgument("limits", f"must be wasmeval.Limits, not {type(self.limits).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A moment that a session can go back to: after its step number `step`, at `created` (seconds since 1970)."""
+    """A moment that a session can go back to: after its step number `step`, at `created` (seconds since 1970).
+    `digest` is, of a deterministic session, the SHA-256 of its state, in hexadecimal."""
 
     id: str
     session_id: str
     step: int
     created: float
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ examples:
   wasmeval run -l javascript -c '[3, 1, 2].toSorted()' --json
   wasmeval run script.py --deadline 2 --memory 128
   wasmeval run chart.py --file data.csv --output '*.svg' <more.txt
+  wasmeval run -c 'import random; random.random()' --receipt receipt.json
+  wasmeval replay receipt.json
   wasmeval repl
   wasmeval serve --listen 127.0.0.1:50051
 
@@ -37,6 +39,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"wasmeval {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(_command(commands, "run", "evaluate one snippet; needs no service"))
+    _add_replay(_command(commands, "replay", "repeat a recorded evaluation and say what differs"))
     _add_repl(_command(commands, "repl", "evaluate step after step in a session that goes on"))
     _add_serve(_command(commands, "serve", "run the gRPC service"))
     _add_runtimes(_command(commands, "runtimes", "list the languages that can be evaluated"))
@@ -112,9 +115,42 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="a host that the snippet may send HTTPS requests to, such as '*.example.com'; may be given several times",
     )
+    _add_determinism(parser)
     parser.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
     parser.add_argument(
         "--server", metavar="TARGET", help="evaluate there, such as localhost:50051; default: here"
+    )
+
+
+def _add_determinism(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "repetition", "Each of these makes the evaluation repeatable; see docs/determinism.md."
+    )
+    group.add_argument(
+        "--deterministic", action="store_true", help="clocks and randomness follow from seed and start time"
+    )
+    group.add_argument("--seed", type=fuel, metavar="N", help="of all that is random; default 0")
+    group.add_argument(
+        "--start-time",
+        type=moment,
+        metavar="TIME",
+        help="when its clock begins: seconds since 1970, or such as 2030-01-31T12:00Z; default 2000-01-01",
+    )
+    group.add_argument("--receipt", metavar="FILE", help="write the recording there, for `wasmeval replay`")
+    group.add_argument(
+        "--cache",
+        action="store_true",
+        help="the answer may be one that was given before; without standard input",
+    )
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recordings", nargs="+", metavar="FILE", help="what --receipt wrote; of a session its steps in order"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--server", metavar="TARGET", help="repeat it there, such as localhost:50051; default: here"
     )
 
 
@@ -195,6 +231,23 @@ def fuel(text: str) -> int:
 def seconds(text: str) -> float:
     """A number of seconds, as `Limits` takes it."""
     return _number(text)
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970, as a number or as a date; one without a zone is UTC."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    from datetime import UTC, datetime
+
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{_short(text)} is neither a number of seconds nor a date such as 2030-01-31T12:00Z"
+        ) from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def mebibytes(text: str) -> int:

@@ -38,6 +38,9 @@ def result_json(result: Result) -> str:
         },
         "http": [asdict(use) for use in result.http],
         "rolled_back": result.rolled_back,
+        "receipt": result.receipt.told() if result.receipt else None,
+        "unrepeatable": result.unrepeatable,
+        "cached": result.cached,
     }
     return json.dumps(fields).replace(_PLACE_OF_VALUE, _checked(result.value_json) or "null", 1)
 

@@ -57,20 +57,11 @@ def _session(arguments: argparse.Namespace) -> Iterator[tuple[Session, str]]:
                 session, session.language, arguments, lambda: client.attach(session.id).info().steps
             )
         return
-    from wasmeval.cli.progress import shown
-    from wasmeval.embedded import Evaluator
-    from wasmeval.residing import own_store
+    from wasmeval.cli.evaluators import evaluator
 
-    store, key = own_store(os.environ)
-    with store, shown(sys.stderr) as show:
-        evaluator = Evaluator(workers=1, store=store, snapshot_key=key, progress=show)
-        with evaluator:
-            found = (
-                evaluator.attach(arguments.session)
-                if arguments.session
-                else evaluator.session(arguments.language)
-            )
-            yield from _kept(found, found.info.language, arguments, lambda: found.info.steps)
+    with evaluator(is_known=True) as own:
+        found = own.attach(arguments.session) if arguments.session else own.session(arguments.language)
+        yield from _kept(found, found.info.language, arguments, lambda: found.info.steps)
 
 
 def _kept(

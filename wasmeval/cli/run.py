@@ -49,12 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
         "http": HttpPolicy(tuple(map(HttpRule, arguments.hosts))) if arguments.hosts else None,
         # Whoever reads the code from standard input has no other input for it.
         "stdin": b"" if arguments.file == "-" else _Stdin(),
+        "deterministic": _deterministic(arguments),
+        "cache": arguments.cache,
     }
+    if arguments.cache:
+        given["stdin"] = None
     printer = _Printer()
     if not arguments.json:
         given["on_output"] = printer.show
     result = _evaluate(code, given, arguments.server)
     _save(result, Path(arguments.output_dir))
+    if arguments.receipt is not None:
+        _keep_receipt(result, arguments.receipt)
     if arguments.json:
         from wasmeval.cli.output import result_json
 
@@ -71,13 +77,37 @@ def _evaluate(code: str, given: dict[str, Any], server: str | None) -> Result:
 
         with Client(server) as client:
             return client.evaluate(code, **given)
-    from wasmeval.cli.progress import shown
-    from wasmeval.embedded import Evaluator
+    from wasmeval.cli.evaluators import evaluator
 
-    with shown(sys.stderr) as show:
-        evaluator = Evaluator(workers=1, progress=show)
-    with evaluator:
-        return evaluator.evaluate(code, **given)
+    with evaluator(is_known=bool(given["deterministic"])) as own:
+        return own.evaluate(code, **given)
+
+
+def _deterministic(arguments: argparse.Namespace) -> Any:
+    """What `--deterministic` and the options that imply it ask for."""
+    is_asked = arguments.deterministic or arguments.cache or arguments.receipt is not None
+    given = {
+        name: value
+        for name, value in (("seed", arguments.seed), ("start_time", arguments.start_time))
+        if value is not None
+    }
+    if not given:
+        return is_asked
+    from wasmeval.determinism import Deterministic
+
+    return Deterministic(**given)
+
+
+def _keep_receipt(result: Result, path: str) -> None:
+    if result.recording is None:
+        _write(
+            sys.stderr, f"wasmeval: there is no receipt: {result.unrepeatable or 'the service makes none'}\n"
+        )
+        return
+    try:
+        result.recording.save(path)
+    except OSError as error:
+        raise InvalidArgument("receipt", f"cannot write {path}: {error.strerror or error}") from None
 
 
 class _Stdin:

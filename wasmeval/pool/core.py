@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from wasmeval.errors import ResourceExhausted, SessionLost, SetupError, Unavailable
-from wasmeval.model import ErrorInfo, Job, Result, Status
+from wasmeval.model import ErrorInfo, Job, Result, Status, why_unrepeatable
 from wasmeval.pool.observer import Observer
 from wasmeval.pool.place import Asked, Place
 from wasmeval.pool.process import State, WorkerProcess
@@ -386,6 +386,12 @@ class Pool:
             number, path, body, _ = exchanges.decode_output_file(body)
             self._keep_file(self._held(worker, number), path, body)
             worker.heard = monotonic()
+        elif kind == Kind.TRANSCRIPT and worker.state is State.READY:
+            number, body = exchanges.decode_transcript(body)
+            ticket = self._held(worker, number)
+            ticket.keep_transcript(body)
+            self._count(ticket, len(body))
+            worker.heard = monotonic()
         elif kind == Kind.SESSION_STATE and worker.state is State.READY:
             self._hear_state(worker, body)
         elif kind == Kind.READY and worker.state is State.STARTING:
@@ -561,7 +567,14 @@ class Pool:
         rolled_back = job.session is not None and not job.session.is_lost
         self._settle(
             ticket,
-            Result(status, error=error, limits=job.limits, runtime=job.runtime, rolled_back=rolled_back),
+            Result(
+                status,
+                error=error,
+                limits=job.limits,
+                runtime=job.runtime,
+                rolled_back=rolled_back,
+                unrepeatable=why_unrepeatable(status) if job.world else "",
+            ),
         )
 
     def _settle(self, ticket: Ticket, outcome: Result | Exception) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from wasmeval.determinism import MOST_TRANSCRIPT_BYTES
 from wasmeval.errors import InvalidArgument
-from wasmeval.model import ErrorInfo, Job, OutputFile, Result, Status
+from wasmeval.model import NO_ROOM, ErrorInfo, Job, OutputFile, Result, Status
 from wasmeval.paths import check_path
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.wasm.calls import MOST_HTTP_IN_FLIGHT, Operation
@@ -61,6 +62,7 @@ class Ticket:
     _files: dict[str, bytearray] = field(default_factory=dict)
     _file_bytes: int = 0
     _dropped: bool = False
+    _transcript: bytearray = field(default_factory=bytearray)
 
     @property
     def stands_still(self) -> bool:
@@ -123,6 +125,12 @@ class Ticket:
         ):
             raise MalformedFrame("files that nobody asked for, or more than their limit")
 
+    def keep_transcript(self, data: bytes) -> None:
+        """The worker sends a piece of the evaluation's transcript."""
+        self._transcript += data
+        if self.job.world is None or self.job.grants is None or len(self._transcript) > MOST_TRANSCRIPT_BYTES:
+            raise MalformedFrame("a transcript that nobody asked for, or more than its limit")
+
     def drop_files(self) -> int:
         """There is no room for its files: let go of them, and keep no more. How many bytes that frees."""
         self._dropped = True
@@ -130,17 +138,23 @@ class Ticket:
 
     def forget_files(self) -> int:
         """What it left so far does not count: it runs again. How many bytes that frees."""
-        freed = sum(map(len, self._files.values()))
+        freed = sum(map(len, self._files.values())) + len(self._transcript)
         self._files.clear()
+        self._transcript.clear()
         self._file_bytes = 0
         return freed
 
     def complete(self, result: Result) -> Result:
-        """The result, with the files that came before it."""
+        """The result, with what came before it."""
+        if self._transcript:
+            result = replace(result, transcript=bytes(self._transcript))
         if self._dropped:
             text = "there is no room now for the files that outputs asked for; try again, or ask for fewer"
             error = ErrorInfo("OutputExceeded", text)
-            return replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error)
+            unrepeatable = NO_ROOM if self.job.world else ""
+            return replace(
+                result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, unrepeatable=unrepeatable
+            )
         if not self._files or result.status is Status.CANCELLED:
             # Of one that was stopped the last file may be cut.
             return result

@@ -6,9 +6,10 @@ event loop. Nothing here touches a worker, a socket or a clock of its own.
 
 from wasmeval.sessions.keeper import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
 from wasmeval.sessions.settings import SessionSettings
-from wasmeval.sessions.snapshot import Sealer
+from wasmeval.sessions.snapshot import Bound, Sealer
 
 __all__ = [
+    "Bound",
     "Closing",
     "Do",
     "Effect",

@@ -31,8 +31,9 @@ from wasmeval.errors import (
 )
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
+from wasmeval.receipts import Chain, Notary
 from wasmeval.session import Checkpoint, Durability, SessionOptions
-from wasmeval.sessions.record import SessionRecord, decode, record_key
+from wasmeval.sessions.record import Course, SessionRecord, decode, record_key
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
 from wasmeval.stores import Store
@@ -107,7 +108,8 @@ class Live:
 
 
 class Keeper:
-    """Plans for the sessions of one store. `images` maps a runtime's name to the digest of its image."""
+    """Plans for the sessions of one store. `images` maps a runtime's name to the digest of its image; without a
+    `notary` no step has a receipt."""
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class Keeper:
         images: Mapping[str, str],
         settings: SessionSettings | None = None,
         *,
+        notary: Notary | None = None,
         owner: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -123,15 +126,18 @@ class Keeper:
         self._store = store
         self._sealer = sealer
         self._images = images
+        self._notary = notary
         self._owner = owner
         self._clock = clock
 
     def create(self, language: str, runtime: str, options: SessionOptions, tenant: str = "") -> Plan[Live]:
         """A new session, whose first step is still to come."""
         now = self._clock()
+        deterministic = options.deterministic
         record = SessionRecord(
-            new_id(), tenant, language, runtime, self._images[runtime], self.settings.apply(options), now, now
-        )
+            new_id(), tenant, language, runtime, self._images[runtime], self.settings.apply(options), now, now,
+            course=Course.begin(deterministic.seed) if deterministic else None,
+        )  # fmt: skip
         return (yield from self._create(record))
 
     def find(self, session_id: str, tenant: str = "") -> Plan[Live]:
@@ -201,6 +207,9 @@ class Keeper:
             fuel=record.fuel + result.usage.fuel,
             used=self._clock(),
         )
+        if record.course is not None and has_happened:
+            receipt = result.receipt.digest if result.receipt else "unrepeatable"
+            record = replace(record, course=record.course.advanced(result.usage.virtual_ns, receipt))
         if record.options.durability is not Durability.STEP or not live.is_live:
             # In the store with what is written next: nothing there is wrong, only old.
             live.record = record
@@ -230,8 +239,23 @@ class Keeper:
         limits, left = job.limits, self.check_step(live)
         if limits.fuel is None or limits.fuel > left:
             limits = replace(limits, fuel=left)
-        # By hand: `replace` takes ten times as long.
-        return Job(job.runtime, job.code, job.inputs, limits, job.grants, job.translator, live.place)
+        record = live.record
+        deterministic = record.options.deterministic
+        if deterministic is None or record.course is None:
+            # By hand: `replace` takes ten times as long.
+            return Job(job.runtime, job.code, job.inputs, limits, job.grants, job.translator, live.place)
+        world = record.course.world(deterministic, record.steps, job.world.transcript if job.world else None)
+        return replace(
+            job, limits=limits, session=live.place, deterministic=deterministic, world=world, cache=False
+        )
+
+    def attest(self, live: Live, job: Job, result: Result) -> Result:
+        """The result of a deterministic session's step with its receipt; any other as it is."""
+        course = live.record.course
+        if course is None or self._notary is None:
+            return result
+        chain = Chain(live.record.steps + 1, course.receipt, course.is_forked)
+        return self._notary.attest(job, result, chain)
 
     def check_step(self, live: Live) -> int:
         """The fuel that is left for a step. Raises FailedPrecondition when there is none."""
@@ -276,8 +300,11 @@ class Keeper:
             )
         yield from self.wake(live)
         record, name = _next_blob(live.record)
-        yield from self._save(live, record, name, record.steps)
+        state = yield from self._save(live, record, name, record.steps)
         made = Checkpoint(name, record.id, record.steps, self._clock())
+        if record.course is not None:
+            made = replace(made, digest=hashlib.sha256(state).hexdigest())
+            record = replace(record, course=record.course.marked(name))
         yield from self._write(live, replace(record, checkpoints=(*record.checkpoints, made)))
         return made
 
@@ -297,6 +324,7 @@ class Keeper:
             snapshot=name if state else "",
             used=self._clock(),
             is_out=record.options.durability is not Durability.STEP,
+            course=record.course.back(checkpoint.id) if record.course else None,
         )
         try:
             yield from self._write(live, record)
@@ -313,8 +341,14 @@ class Keeper:
         """Another session that goes on from where this one is. Checkpoints stay with this one."""
         yield from self.wake(live)
         now = self._clock()
+        mine, course = live.record.course, None
+        if mine is not None:
+            mine, course = mine.forked(live.record.steps)
+            # Before there is another one: no two of them are alike.
+            yield from self._write(live, replace(live.record, course=mine))
         record = replace(
             live.record,
+            course=course,
             id=new_id(),
             created=now,
             used=now,
@@ -438,9 +472,10 @@ class Keeper:
         yield from self._write(live, record, lease=lease)
         yield from self._forget(record, stale)
 
-    def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:
-        state = yield State(live.place)
+    def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[bytes]:
+        state: bytes = yield State(live.place)
         yield from self._put(record, name, step, state)
+        return state
 
     def _put(self, record: SessionRecord, name: str, step: int, state: bytes) -> Plan[None]:
         bound = _bound(record, name, step)

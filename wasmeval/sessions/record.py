@@ -2,15 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from wasmeval.determinism import Deterministic, World
 from wasmeval.errors import StoreDamaged
 from wasmeval.limits import Limits
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
 
 VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far a deterministic session has come. `key` is what its randomness is made of, in hexadecimal; `elapsed_ns`
+    how far its clock went; `receipt` the digest of its last step's receipt."""
+
+    key: str
+    elapsed_ns: int = 0
+    receipt: str = ""
+    forks: int = 0
+    """How many were made of it."""
+    forked_at: int = -1
+    """After which step it was made of another; -1 when it was not."""
+    is_forked: bool = False
+    """Whether its history began elsewhere."""
+    moments: tuple[tuple[str, int, str], ...] = ()
+    """(id, elapsed_ns, receipt) of its checkpoints."""
+
+    @classmethod
+    def begin(cls, seed: int) -> Course:
+        """Of a new session."""
+        return cls(hashlib.sha256(b"wasmeval session 1" + seed.to_bytes(8, "little")).hexdigest())
+
+    def world(self, deterministic: Deterministic, steps: int, transcript: bytes | None) -> World:
+        """What the step after `steps` others sees of time and chance."""
+        entropy = hashlib.sha256(b"wasmeval step 1" + bytes.fromhex(self.key) + steps.to_bytes(8, "little"))
+        start_ns = int(deterministic.start_time * 1e9)
+        return World(entropy.digest(), start_ns, self.elapsed_ns, self.forked_at == steps, transcript)
+
+    def advanced(self, virtual_ns: int, receipt: str) -> Course:
+        """After one more step."""
+        return replace(self, elapsed_ns=self.elapsed_ns + virtual_ns, receipt=receipt)
+
+    def forked(self, steps: int) -> tuple[Course, Course]:
+        """(this one, the other one's) when another session is made of it."""
+        forks = self.forks + 1
+        key = hashlib.sha256(b"wasmeval fork 1" + bytes.fromhex(self.key) + forks.to_bytes(8, "little"))
+        other = replace(self, key=key.hexdigest(), forks=0, forked_at=steps, is_forked=True, moments=())
+        return replace(self, forks=forks), other
+
+    def marked(self, checkpoint_id: str) -> Course:
+        """With a checkpoint made of it as it is."""
+        return replace(self, moments=(*self.moments, (checkpoint_id, self.elapsed_ns, self.receipt)))
+
+    def back(self, checkpoint_id: str) -> Course:
+        """As it was when that checkpoint was made."""
+        for name, elapsed_ns, receipt in self.moments:
+            if name == checkpoint_id:
+                return replace(self, elapsed_ns=elapsed_ns, receipt=receipt)
+        raise StoreDamaged("a session's record lacks the moment of a checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +91,8 @@ class SessionRecord:
     lease: float = 0.0
     token: int = 0
     is_out: bool = False
+    course: Course | None = None
+    """Of a deterministic session."""
 
     @property
     def key(self) -> str:
@@ -69,8 +124,19 @@ class SessionRecord:
         """As JSON."""
         told = asdict(self)
         told["version"] = VERSION
-        told["checkpoints"] = [[each.id, each.step, each.created] for each in self.checkpoints]
+        told["checkpoints"] = [
+            [each.id, each.step, each.created, *([each.digest] if each.digest else [])]
+            for each in self.checkpoints
+        ]
+        if self.course is None:
+            # As before there were any: a replica of an older version can read it.
+            del told["course"], told["options"]["deterministic"]
         return json.dumps(told, separators=(",", ":")).encode()
+
+
+def _course_of(told: dict[str, Any]) -> Course:
+    moments = tuple((name, elapsed_ns, receipt) for name, elapsed_ns, receipt in told.pop("moments"))
+    return Course(**told, moments=moments)
 
 
 def record_key(session_id: str) -> str:
@@ -87,13 +153,22 @@ def decode(data: bytes) -> SessionRecord:
         options = told.pop("options")
         limits = Limits(**options.pop("limits"))
         durability = Durability(options.pop("durability"))
+        deterministic = options.pop("deterministic", None)
+        course = told.pop("course", None)
         checkpoints = tuple(
-            Checkpoint(name, told["id"], step, created) for name, step, created in told.pop("checkpoints")
+            Checkpoint(name, told["id"], step, created, *digest)
+            for name, step, created, *digest in told.pop("checkpoints")
         )
         return SessionRecord(
             **told,
-            options=SessionOptions(limits=limits, durability=durability, **options),
+            options=SessionOptions(
+                limits=limits,
+                durability=durability,
+                deterministic=Deterministic(**deterministic) if deterministic else None,
+                **options,
+            ),
             checkpoints=checkpoints,
+            course=_course_of(course) if course else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreDamaged(f"a session's record cannot be read: {type(error).__name__}") from None

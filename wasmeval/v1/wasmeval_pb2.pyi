@@ -40,20 +40,22 @@ STATUS_CRASHED: Status
 STATUS_UNSUPPORTED: Status
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("language", "limits", "total_fuel", "idle_seconds", "life_seconds", "durability")
+    __slots__ = ("language", "limits", "total_fuel", "idle_seconds", "life_seconds", "durability", "deterministic")
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FUEL_FIELD_NUMBER: _ClassVar[int]
     IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LIFE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     language: str
     limits: Limits
     total_fuel: int
     idle_seconds: float
     life_seconds: float
     durability: Durability
-    def __init__(self, language: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., total_fuel: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., life_seconds: _Optional[float] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    deterministic: Deterministic
+    def __init__(self, language: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., total_fuel: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., life_seconds: _Optional[float] = ..., durability: _Optional[_Union[Durability, str]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -116,16 +118,18 @@ class ListSessionsResponse(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("id", "session_id", "step", "created")
+    __slots__ = ("id", "session_id", "step", "created", "digest")
     ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     id: str
     session_id: str
     step: int
     created: float
-    def __init__(self, id: _Optional[str] = ..., session_id: _Optional[str] = ..., step: _Optional[int] = ..., created: _Optional[float] = ...) -> None: ...
+    digest: str
+    def __init__(self, id: _Optional[str] = ..., session_id: _Optional[str] = ..., step: _Optional[int] = ..., created: _Optional[float] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class ListCheckpointsResponse(_message.Message):
     __slots__ = ("checkpoints",)
@@ -142,7 +146,7 @@ class RestoreRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http")
+    __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http", "deterministic", "cache")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +169,8 @@ class EvaluateRequest(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     MOUNTS_FIELD_NUMBER: _ClassVar[int]
     HTTP_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
     code: str
     language: str
     inputs: _containers.ScalarMap[str, bytes]
@@ -173,7 +179,19 @@ class EvaluateRequest(_message.Message):
     outputs: _containers.RepeatedScalarFieldContainer[str]
     mounts: _containers.RepeatedScalarFieldContainer[str]
     http: HttpPolicy
-    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ...) -> None: ...
+    deterministic: Deterministic
+    cache: bool
+    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ..., cache: _Optional[bool] = ...) -> None: ...
+
+class Deterministic(_message.Message):
+    __slots__ = ("seed", "start_time", "transcript")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
+    seed: int
+    start_time: float
+    transcript: bytes
+    def __init__(self, seed: _Optional[int] = ..., start_time: _Optional[float] = ..., transcript: _Optional[bytes] = ...) -> None: ...
 
 class HttpPolicy(_message.Message):
     __slots__ = ("rules", "requests", "request_bytes", "response_bytes", "seconds", "redirects")
@@ -408,7 +426,7 @@ class Limits(_message.Message):
     def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., workspace_files: _Optional[int] = ..., tool_calls: _Optional[int] = ..., tool_calls_in_flight: _Optional[int] = ..., tool_call_bytes: _Optional[int] = ..., tool_bytes: _Optional[int] = ..., tool_seconds: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back")
+    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back", "receipt", "unrepeatable", "transcript", "cached")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALUE_IS_REPR_FIELD_NUMBER: _ClassVar[int]
@@ -424,6 +442,10 @@ class Result(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     HTTP_FIELD_NUMBER: _ClassVar[int]
     ROLLED_BACK_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    UNREPEATABLE_FIELD_NUMBER: _ClassVar[int]
+    TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     status: Status
     value: bytes
     value_is_repr: bool
@@ -439,7 +461,55 @@ class Result(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[OutputFile]
     http: _containers.RepeatedCompositeFieldContainer[HttpUse]
     rolled_back: bool
-    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ...) -> None: ...
+    receipt: Receipt
+    unrepeatable: str
+    transcript: bytes
+    cached: bool
+    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., unrepeatable: _Optional[str] = ..., transcript: _Optional[bytes] = ..., cached: _Optional[bool] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("version", "runtime", "image", "translator", "engine", "code", "inputs", "grants", "limits", "seed", "start_time", "step", "previous", "forked", "transcript", "status", "output", "fuel", "virtual_ns", "seal")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TRANSLATOR_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    FORKED_FIELD_NUMBER: _ClassVar[int]
+    TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FUEL_FIELD_NUMBER: _ClassVar[int]
+    VIRTUAL_NS_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    runtime: str
+    image: str
+    translator: str
+    engine: str
+    code: str
+    inputs: str
+    grants: str
+    limits: Limits
+    seed: int
+    start_time: float
+    step: int
+    previous: str
+    forked: bool
+    transcript: str
+    status: Status
+    output: str
+    fuel: int
+    virtual_ns: int
+    seal: str
+    def __init__(self, version: _Optional[int] = ..., runtime: _Optional[str] = ..., image: _Optional[str] = ..., translator: _Optional[str] = ..., engine: _Optional[str] = ..., code: _Optional[str] = ..., inputs: _Optional[str] = ..., grants: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., seed: _Optional[int] = ..., start_time: _Optional[float] = ..., step: _Optional[int] = ..., previous: _Optional[str] = ..., forked: _Optional[bool] = ..., transcript: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., output: _Optional[str] = ..., fuel: _Optional[int] = ..., virtual_ns: _Optional[int] = ..., seal: _Optional[str] = ...) -> None: ...
 
 class OutputFile(_message.Message):
     __slots__ = ("path", "data", "size", "media_type")
@@ -490,13 +560,15 @@ class ErrorInfo(_message.Message):
     def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., line: _Optional[int] = ..., column: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("fuel", "wall_seconds", "peak_memory_bytes", "tool_calls")
+    __slots__ = ("fuel", "wall_seconds", "peak_memory_bytes", "tool_calls", "virtual_ns")
     FUEL_FIELD_NUMBER: _ClassVar[int]
     WALL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    VIRTUAL_NS_FIELD_NUMBER: _ClassVar[int]
     fuel: int
     wall_seconds: float
     peak_memory_bytes: int
     tool_calls: int
-    def __init__(self, fuel: _Optional[int] = ..., wall_seconds: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., tool_calls: _Optional[int] = ...) -> None: ...
+    virtual_ns: int
+    def __init__(self, fuel: _Optional[int] = ..., wall_seconds: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., tool_calls: _Optional[int] = ..., virtual_ns: _Optional[int] = ...) -> None: ...

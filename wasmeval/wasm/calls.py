@@ -107,6 +107,17 @@ class Calls:
         return min(self._due.values(), default=None)
 
     @property
+    def has_context(self) -> bool:
+        """Whether the guest was granted anything that it has to be told of."""
+        grants = self._grants
+        return bool(grants.tools or grants.http or grants.mounts)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether anything is that the guest has not been answered."""
+        return bool(self._open)
+
+    @property
     def waits_for_tools(self) -> bool:
         """Whether the guest waits, and for tools alone."""
         waiting = self.waiting
@@ -164,10 +175,9 @@ class Calls:
     def expire(self, now: float) -> None:
         """End the calls whose time is over."""
         for call in [call for call, due in self._due.items() if due <= now]:
-            seconds = self._limits.tool_seconds
-            self._end(
-                call, "tool_seconds", f"the call took longer than {seconds:g} s; raise limits.tool_seconds"
-            )
+            self._open.pop(call, None)
+            self._due.pop(call, None)
+            self._keep(call, Outcome.LIMIT, self._too_slow())
             self._send(call, Operation.DROP, b"")
 
     @property
@@ -212,7 +222,7 @@ class Calls:
         assert limits.tool_call_bytes
         assert limits.tool_bytes
         assert limits.tool_seconds
-        in_flight = len(self._due)
+        in_flight = self._tools_open()
         if self.tool_calls >= limits.tool_calls:
             text = f"more than {limits.tool_calls} calls of tools; raise limits.tool_calls or call fewer"
             self._end(call, "tool_calls", text)
@@ -235,10 +245,13 @@ class Calls:
             self._send(call, Operation.CALL, body)
         return _NUMBER.pack(call)
 
+    def _tools_open(self) -> int:
+        return list(self._open.values()).count(Operation.CALL)
+
     def _begin_http(self, operation: Operation, body: bytes) -> bytes:
         self._last += 1
         call = self._last
-        if len(self._open) - len(self._due) >= MOST_HTTP_IN_FLIGHT:
+        if len(self._open) - self._tools_open() >= MOST_HTTP_IN_FLIGHT:
             text = f"{MOST_HTTP_IN_FLIGHT} requests are under way already; await some first"
             self._end(call, "http_in_flight", text)
         elif self._http_operations >= MOST_HTTP_OPERATIONS:
@@ -296,10 +309,16 @@ class Calls:
             text = (
                 f"the answer is {len(payload)} bytes of JSON, more than {most}; raise limits.tool_call_bytes"
             )
-            return Outcome.LIMIT, _limit("tool_call_bytes", text)
+            return Outcome.LIMIT, limit_reached("tool_call_bytes", text)
         if self._tool_bytes > total:
-            return Outcome.LIMIT, _limit("tool_bytes", self._too_many_bytes())
+            return Outcome.LIMIT, limit_reached("tool_bytes", self._too_many_bytes())
         return outcome, payload
+
+    def _too_slow(self) -> bytes:
+        seconds = self._limits.tool_seconds
+        return limit_reached(
+            "tool_seconds", f"the call took longer than {seconds:g} s; raise limits.tool_seconds"
+        )
 
     def _too_many_bytes(self) -> str:
         return (
@@ -310,8 +329,9 @@ class Calls:
     def _end(self, call: int, limit: str, text: str) -> None:
         self._open.pop(call, None)
         self._due.pop(call, None)
-        self._keep(call, Outcome.LIMIT, _limit(limit, text))
+        self._keep(call, Outcome.LIMIT, limit_reached(limit, text))
 
 
-def _limit(name: str, text: str) -> bytes:
+def limit_reached(name: str, text: str) -> bytes:
+    """What a call gives that reached that limit."""
     return json.dumps({"limit": name, "message": text}).encode()

@@ -15,6 +15,7 @@ from wasmeval.wasm.nodes import FOLDER, Folder, Node
 from wasmeval.wasm.output import Output
 from wasmeval.wasm.stdin import Stdin
 from wasmeval.wasm.workspace import Mounted, Workspace
+from wasmeval.wasm.world import ACTUAL, Sight
 
 STDIN, STDOUT, STDERR, ROOT = 0, 1, 2, 3
 MOST_DESCRIPTORS = 256
@@ -79,10 +80,13 @@ class Descriptors:
         "stderr",
         "stdin",
         "stdout",
+        "world",
     )  # fmt: skip
 
     def __init__(self, memory: GuestMemory, library: Library) -> None:
         self.memory = memory
+        self.world: Sight = ACTUAL
+        """What it sees of time and chance; see `enter`."""
         self.stdout = Output(0)
         self.stderr = Output(0)
         self.stdin: Stdin | None = None
@@ -109,6 +113,12 @@ class Descriptors:
         if self._workspace is not None:
             self._furnish(self._workspace)
 
+    def enter(self, world: Sight) -> None:
+        """Let the guest see this of time and chance from now on."""
+        self.world = world
+        if self._workspace is not None:
+            self._workspace.quota.now_ns = world.now_ns
+
     @property
     def workspace(self) -> Workspace | None:
         """Its tree; None as long as it has not looked at a file."""
@@ -122,6 +132,7 @@ class Descriptors:
     def furnish(self, workspace: Workspace, table: dict[int, Descriptor]) -> None:
         """Let the guest, which is new, have this tree, and have this open in it."""
         self._workspace, self._descriptors = workspace, table
+        workspace.quota.now_ns = self.world.now_ns
 
     def settle(self) -> None:
         """Put the files where they belong that it was given and has not looked at: it may be given others."""
@@ -148,7 +159,7 @@ class Descriptors:
     def _tree(self) -> Workspace:
         """The guest's files; from its first look at them on."""
         if self._workspace is None:
-            self._workspace = Workspace(self._library)
+            self._workspace = Workspace(self._library, self.world.now_ns)
             self._descriptors[ROOT] = Descriptor(self._workspace.root, FOLDER_RIGHTS, ALL_RIGHTS)
             self._furnish(self._workspace)
         return self._workspace

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from time import time_ns
 
 from wasmeval.wasm.descriptors import (
     FD_READ,
@@ -223,7 +222,7 @@ class FileCalls(Descriptors):
     def fd_filestat_set_times(self, fd: int, accessed: int, modified: int, flags: int) -> Ask | None:
         """Set one of the times, or both."""
         node = self._descriptor(fd).node
-        first, second = chosen_times(accessed, modified, flags)
+        first, second = chosen_times(self.world.now_ns(), accessed, modified, flags)
         if isinstance(node, HostNode):
             return self._ask(nothing, FileOperation.TIMES, node.handle, first=first, second=second)
         set_times(node, first, second)
@@ -415,11 +414,10 @@ class FileCalls(Descriptors):
         return self._ask(finish, FileOperation.RESIZE, node.handle, flags=flags, first=size)
 
 
-def chosen_times(accessed: int, modified: int, flags: int) -> tuple[int, int]:
-    """The times that a call sets, in nanoseconds; KEEP for one that it does not."""
+def chosen_times(now: int, accessed: int, modified: int, flags: int) -> tuple[int, int]:
+    """The times that a call sets when it is `now`, in nanoseconds; KEEP for one that it does not."""
     if flags & 3 == 3 or flags & 12 == 12 or flags > 15:
         raise Errno(INVAL)
-    now = time_ns()
     first = accessed if flags & _SET_ACCESSED else now if flags & _ACCESSED_NOW else KEEP
     second = modified if flags & _SET_MODIFIED else now if flags & _MODIFIED_NOW else KEEP
     return first, second
@@ -427,12 +425,13 @@ def chosen_times(accessed: int, modified: int, flags: int) -> tuple[int, int]:
 
 def set_times(node: Node, accessed: int, modified: int) -> None:
     """Give `node` these times. Raises Errno(ROFS)."""
-    node.writable().changes += 1
+    quota = node.writable()
+    quota.changes += 1
     if accessed != KEEP:
         node.accessed_ns = accessed
     if modified != KEEP:
         node.modified_ns = modified
-    node.changed_ns = time_ns()
+    node.changed_ns = quota.now_ns()
 
 
 def _writable(node: Node) -> File:

@@ -161,7 +161,9 @@ def _asking(handler: Callable[..., wasi.Ask | None]) -> Callable[..., int]:
 
 
 def _poll_oneoff(instance: Instance, subscriptions: int, events: int, count: int, count_out: int) -> int:
-    wake = instance.wasi.sleep(subscriptions, events, count, count_out)
+    pause = instance.wasi.sleep(subscriptions, events, count, count_out)
+    calls = instance.calls
+    wake = instance.wasi.world.wait(pause, calls is not None and calls.is_under_way)
     if wake:
         instance.suspend(wake)
     return wasi.SUCCESS

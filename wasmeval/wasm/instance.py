@@ -14,12 +14,15 @@ from typing import NamedTuple
 
 from wasmeval.limits import Limits
 from wasmeval.runtimes import Runtime
+from wasmeval.transcript import MalformedTranscript
 from wasmeval.wasm import abi, capi, wasi
 from wasmeval.wasm.calls import Calls
 from wasmeval.wasm.engine import Engine
 from wasmeval.wasm.host import Host
 from wasmeval.wasm.library import Library
 from wasmeval.wasm.output import Output
+from wasmeval.wasm.recorded import Diverged
+from wasmeval.wasm.world import PastDeadline
 
 REQUEST_BYTES = 65536
 """The request buffer every prepared instance has; a larger request reserves its own."""
@@ -61,10 +64,14 @@ class Rest(NamedTuple):
 class Trapped(Exception):
     """The instance ended without a reply: by a trap (`code`), by proc_exit (`exit_code`), or by a fault of ours."""
 
-    def __init__(self, code: int, exit_code: int | None = None, detail: str = "") -> None:
+    def __init__(
+        self, code: int, exit_code: int | None = None, detail: str = "", reason: Exception | None = None
+    ) -> None:
+        """`reason`: what a host function ended a deterministic guest for."""
         super().__init__(capi.TRAP_NAMES[code] if 0 <= code < len(capi.TRAP_NAMES) else detail or "host trap")
         self.code = code
         self.exit_code = exit_code
+        self.reason = reason
         self.detail = detail
 
 
@@ -206,6 +213,15 @@ class Instance:
         """What it is beside its pages and its files, for `Instance(image, rest)`."""
         return Rest(self.memory_bytes(), self._request, self._request_size)
 
+    @property
+    def context(self) -> int:
+        """Its store's context, by address: good until it is closed."""
+        return self._context
+
+    def fill(self, fuel: int) -> None:
+        """Give it so much fuel, before it starts."""
+        capi.context_set_fuel(self._context, fuel)
+
     def start(
         self,
         code: bytes,
@@ -218,8 +234,9 @@ class Instance:
     ) -> None:
         """Set the limits and begin the evaluation; then `poll` until it is finished. Raises Trapped.
 
-        With `calls` the guest is told that it has a context, and may ask for more than WASI has. With `is_step` it
-        goes on where its last step ended; with `renews_entropy` it forgets the entropy that its memory holds.
+        With `calls` the guest may ask for more than WASI has, and is told so when there is something for it. With
+        `is_step` it goes on where its last step ended; with `renews_entropy` it forgets the entropy that its memory
+        holds.
         """
         assert limits.memory_bytes
         assert limits.fuel
@@ -233,7 +250,7 @@ class Instance:
             code,
             inputs,
             limits.output_bytes,
-            has_context=calls is not None,
+            has_context=calls is not None and calls.has_context,
             is_step=is_step,
             renews_entropy=renews_entropy,
         )
@@ -403,4 +420,6 @@ class Instance:
         detail = capi.take_error(error) if error else ""
         if isinstance(failure, wasi.Exit):
             raise Trapped(code, exit_code=failure.code)
+        if isinstance(failure, PastDeadline | Diverged | MalformedTranscript):
+            raise Trapped(code, reason=failure)
         raise Trapped(code, detail=detail or repr(failure))

@@ -104,7 +104,7 @@ class PathCalls(FileCalls):
         self, fd: int, follow: int, path: int, length: int, accessed: int, modified: int, which: int
     ) -> Ask | None:
         """Set the times of what is at a path."""
-        first, second = chosen_times(accessed, modified, which)
+        first, second = chosen_times(self.world.now_ns(), accessed, modified, which)
         place = self._locate(fd, path, length, follow & _FOLLOW)
         if isinstance(place, HostPlace):
             flags = Flag.FOLLOW if follow & _FOLLOW else 0

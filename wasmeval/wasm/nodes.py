@@ -6,7 +6,7 @@ none. A node without a `quota` belongs to a read-only tree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from time import time_ns
 
@@ -30,12 +30,14 @@ class Quota:
     """Bytes and nodes that a writable tree may have. Bytes are the lengths of files, holes included, and NODE_BYTES a
     node. Beyond: `ENOSPC`."""
 
-    __slots__ = ("bytes", "changes", "files", "max_bytes", "max_files")
+    __slots__ = ("bytes", "changes", "files", "max_bytes", "max_files", "now_ns")
 
     def __init__(self) -> None:
         self.bytes = self.files = self.max_bytes = self.max_files = 0
         self.changes = 0
         """Counts up with every change of the tree, contents included."""
+        self.now_ns: Callable[[], int] = time_ns
+        """What its guest takes for the time, in nanoseconds since 1970."""
 
     def take(self, size: int, files: int = 0) -> None:
         """Count `size` bytes and `files` nodes. Raises Errno(NOSPC) and counts nothing when they are too many."""
@@ -63,7 +65,7 @@ class Node:
         self.quota = quota
         self.opens = 0
         self.is_linked = True
-        self.accessed_ns = self.modified_ns = self.changed_ns = time_ns() if quota else _FIXED_TIME_NS
+        self.accessed_ns = self.modified_ns = self.changed_ns = quota.now_ns() if quota else _FIXED_TIME_NS
 
     @property
     def size(self) -> int:
@@ -77,8 +79,9 @@ class Node:
 
     def touch(self) -> None:
         """Its contents changed now."""
-        self.modified_ns = self.changed_ns = time_ns()
-        self.writable().changes += 1
+        quota = self.writable()
+        self.modified_ns = self.changed_ns = quota.now_ns()
+        quota.changes += 1
 
     def writable(self) -> Quota:
         """The quota of its tree. Raises Errno(ROFS) where there is none."""

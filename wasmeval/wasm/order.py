@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from wasmeval.determinism import World
 from wasmeval.grants import Grants
 from wasmeval.limits import Limits
 
@@ -24,6 +25,8 @@ class Order(NamedTuple):
     translator: str = ""
     session: int = 0
     """The session whose next step it is; 0 for an evaluation of its own."""
+    world: World | None = None
+    """What it sees of time and chance; None for the world as it is."""
 
     @property
     def tool_time_counts(self) -> bool:
@@ -35,4 +38,7 @@ class Order(NamedTuple):
         grants = self.grants
         if grants is not None and grants.files:
             grants = replace(grants, files={})
-        return Order(self.number, self.runtime, b"", b"", self.limits, grants, session=self.session)
+        world = self.world._replace(transcript=None) if self.world else None
+        return Order(
+            self.number, self.runtime, b"", b"", self.limits, grants, session=self.session, world=world
+        )

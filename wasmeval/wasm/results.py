@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from wasmeval.limits import Limits, Usage
-from wasmeval.model import ErrorInfo, Result, Status
+from wasmeval.model import ErrorInfo, Result, Status, why_unrepeatable
 from wasmeval.wasm import abi, capi
 from wasmeval.wasm.instance import Instance, NoRoom, NoSpace, Trapped
 from wasmeval.wasm.translation import Lines, map_traceback, original_place
+from wasmeval.wasm.world import PastDeadline
 
 _NEARLY = 0.9
 """A guest that dies by `unreachable` with this much of its memory in use is taken to have died of it."""
@@ -34,6 +35,9 @@ class Ending(NamedTuple):
     """By a translator, before this instance."""
     lines: Lines | None = None
     """See translation.Translation."""
+    virtual_ns: int = 0
+    """How far a deterministic guest's clock went."""
+    is_deterministic: bool = False
 
     def replied(self) -> Result:
         """The guest's own reply, or `crashed` when it is no reply."""
@@ -62,6 +66,12 @@ class Ending(NamedTuple):
     def trapped(self, trap: Trapped) -> Result:
         """The instance died."""
         limits = self.limits
+        if isinstance(trap.reason, PastDeadline):
+            return self.deadline(is_repeatable=True)
+        if trap.reason is not None:
+            return self._result(
+                Status.ERROR, ErrorInfo("ReplayDiverged", str(trap.reason)), is_repeatable=False
+            )
         if trap.exit_code is not None:
             if trap.exit_code == 0:
                 return self._null()
@@ -84,16 +94,16 @@ class Ending(NamedTuple):
             return self.crashed("the interpreter's native stack overflowed; recurse less deeply")
         return self.crashed(f"the instance ended by a trap: {trap}")
 
-    def deadline(self) -> Result:
-        """The wall-clock deadline passed."""
+    def deadline(self, *, is_repeatable: bool = False) -> Result:
+        """The deadline passed: on the wall clock, or, `is_repeatable`, on the guest's own."""
         text = f"the deadline of {self.limits.deadline_seconds:g} s passed; raise limits.deadline_seconds or do less"
-        return self._result(Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
+        error = ErrorInfo("DeadlineExceeded", text)
+        return self._result(Status.DEADLINE_EXCEEDED, error, is_repeatable=is_repeatable)
 
     def cancelled(self) -> Result:
         """The caller went away or took it back."""
-        return self._result(
-            Status.CANCELLED, ErrorInfo("Cancelled", "the evaluation was cancelled by its caller")
-        )
+        error = ErrorInfo("Cancelled", "the evaluation was cancelled by its caller")
+        return self._result(Status.CANCELLED, error, is_repeatable=False)
 
     def evicted(self, budget_bytes: int) -> Result:
         """The worker's memory ran out, and this was its largest guest."""
@@ -101,11 +111,11 @@ class Ending(NamedTuple):
             f"the worker's guests together used more than {budget_bytes} bytes, and this one most of it; "
             f"use less, or have the operator raise worker_memory_bytes"
         )
-        return self._stopped_memory(text)
+        return self._stopped_memory(text, is_repeatable=False)
 
     def crashed(self, why: str) -> Result:
         """The instance is gone through no decision of ours."""
-        return self._result(Status.CRASHED, ErrorInfo("Crashed", why))
+        return self._result(Status.CRASHED, ErrorInfo("Crashed", why), is_repeatable=False)
 
     def _null(self) -> Result:
         value, most = b"null", self.limits.output_bytes or 0
@@ -114,8 +124,9 @@ class Ending(NamedTuple):
         text = f"the value's JSON is larger than {most} bytes; raise limits.output_bytes"
         return self._result(Status.OUTPUT_EXCEEDED, ErrorInfo("OutputExceeded", text))
 
-    def _stopped_memory(self, text: str) -> Result:
-        return self._result(Status.MEMORY_EXCEEDED, ErrorInfo("MemoryExceeded", text))
+    def _stopped_memory(self, text: str, *, is_repeatable: bool = True) -> Result:
+        error = ErrorInfo("MemoryExceeded", text)
+        return self._result(Status.MEMORY_EXCEEDED, error, is_repeatable=is_repeatable)
 
     def _memory_bytes(self) -> int:
         return self.instance.memory_bytes() if self.instance else 0
@@ -123,7 +134,7 @@ class Ending(NamedTuple):
     def _usage(self, fuel: int | None) -> Usage:
         assert self.instance is not None
         fuel = self.spent_fuel + self.instance.fuel_used() if fuel is None else fuel
-        return Usage(fuel, self.wall_seconds, self._memory_bytes(), self.tool_calls)
+        return Usage(fuel, self.wall_seconds, self._memory_bytes(), self.tool_calls, self.virtual_ns)
 
     def _result(
         self,
@@ -132,10 +143,15 @@ class Ending(NamedTuple):
         value: bytes = b"",
         value_is_json: bool = True,
         fuel: int | None = None,
+        *,
+        is_repeatable: bool = True,
     ) -> Result:
         instance = self.instance
+        unrepeatable = why_unrepeatable(status) if self.is_deterministic and not is_repeatable else ""
         if instance is None:
-            return Result(status, error=error, limits=self.limits, runtime=self.runtime)
+            return Result(
+                status, error=error, limits=self.limits, runtime=self.runtime, unrepeatable=unrepeatable
+            )
         out, err = instance.wasi.stdout, instance.wasi.stderr
         return Result(
             status,
@@ -150,4 +166,5 @@ class Ending(NamedTuple):
             self.limits,
             "wasm",
             self.runtime,
+            unrepeatable=unrepeatable,
         )

@@ -20,11 +20,11 @@ from time import monotonic, monotonic_ns
 from typing import NamedTuple
 
 from wasmeval.limits import MIB, MOST_MEMORY_BYTES
-from wasmeval.model import Result, Status
+from wasmeval.model import TOO_LONG, Result, Status
 from wasmeval.wasm.calls import FOREVER, Outcome
 from wasmeval.wasm.delivery import Delivery
 from wasmeval.wasm.instance import Image, Instance, Trapped
-from wasmeval.wasm.order import Order
+from wasmeval.wasm.order import FILE_PIECE_BYTES, Order
 from wasmeval.wasm.pages import Pagemap
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.results import Ending
@@ -456,6 +456,8 @@ class Scheduler:
             task.tool_calls,
             task.spent_fuel,
             task.lines,
+            task.world.elapsed_ns() if task.world and task.instance else 0,
+            task.order.world is not None,
         )
 
     def _end(self, task: Task, result: Result, *, gives_files: bool = True, is_good: bool = False) -> None:
@@ -469,6 +471,7 @@ class Scheduler:
         del self._tasks[task.number]
         self._grown_bytes -= task.grown_bytes
         task.flush()
+        result = self._told(task, result)
         found = task.found_files() if gives_files else None
         if found is None:
             self._outlet.result(task.number, result)
@@ -487,6 +490,18 @@ class Scheduler:
             instance = self._leave(session, is_good)
         if instance is not None:
             self._drop(instance)
+
+    def _told(self, task: Task, result: Result) -> Result:
+        """The result, once the transcript of a deterministic evaluation is on its way."""
+        recorder = task.recorder
+        if recorder is None:
+            return result
+        if recorder.is_too_long:
+            return replace(result, unrepeatable=TOO_LONG)
+        data = recorder.data
+        for start in range(0, len(data), FILE_PIECE_BYTES):
+            self._outlet.transcript(task.number, data[start : start + FILE_PIECE_BYTES])
+        return result
 
     def _leave(self, session: Session, is_good: bool) -> Instance | None:
         """The session's step is over; after a bad one its instance is given back, to be dropped."""

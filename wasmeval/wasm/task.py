@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from wasmeval.determinism import World
+from wasmeval.grants import Grants
 from wasmeval.limits import Limits
 from wasmeval.model import Result
+from wasmeval.transcript import Player, Recorder
 from wasmeval.wasm import abi, capi
 from wasmeval.wasm.calls import Calls, Operation, Outcome
 from wasmeval.wasm.errno import Errno
@@ -15,9 +18,11 @@ from wasmeval.wasm.globs import Found
 from wasmeval.wasm.instance import Image, Instance, NoSpace
 from wasmeval.wasm.live import Live
 from wasmeval.wasm.order import Order
+from wasmeval.wasm.recorded import RecordedCalls, RecordedStdin, ReplayedCalls, ReplayedStdin
 from wasmeval.wasm.session import Session
 from wasmeval.wasm.translation import Lines, decode, largest_translation
 from wasmeval.wasm.wasi import Stdin
+from wasmeval.wasm.world import ACTUAL, FixedWorld
 
 
 class Outlet(Protocol):
@@ -35,8 +40,14 @@ class Outlet(Protocol):
     def file(self, number: int, path: str, data: bytes, is_last: bool) -> None:
         """A piece of a file that its outputs asked for."""
 
+    def transcript(self, number: int, data: bytes) -> None:
+        """A piece of the transcript of a deterministic evaluation; all of them come before its result."""
+
     def state(self, number: int, data: bytes, is_last: bool) -> None:
         """A piece of a session's state; `number` is the one of whoever asked for it."""
+
+
+_NOTHING = Grants()
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +78,12 @@ class Task:
     """By the translator, before `instance` was made."""
     lines: Lines | None = None
     """Where what the translator made came from; None where nothing has moved."""
+    world: FixedWorld | None = None
+    """What a deterministic guest sees, once it has its instance."""
+    recorder: Recorder | None = None
+    """What writes down what it asks for and is answered."""
+    player: Player | None = None
+    """What it is answered from, when it is a repetition."""
     input: bytearray = field(default_factory=bytearray)
     input_ended: bool = False
 
@@ -90,11 +107,17 @@ class Task:
         instance = self.instance
         if instance is None:
             files = self.order.grants.files if self.order.grants else {}
-            return len(self.input) + sum(map(len, files.values()))
+            return len(self.input) + sum(map(len, files.values())) + self._transcript_bytes()
         guest = instance.wasi
         held = instance.memory_bytes() - self.image.runtime.initial_memory_bytes
         held += guest.stdout.held_bytes + guest.stderr.held_bytes + guest.workspace_bytes
+        held += self._transcript_bytes()
         return held + self.calls.held_bytes if self.calls else held
+
+    def _transcript_bytes(self) -> int:
+        known = self.order.world.transcript if self.order.world else None
+        held = self.player.size if self.player else len(known or b"")
+        return held + self.recorder.size if self.recorder else held
 
     def start(self) -> None:
         """Begin in the instance, which is fresh: translate, or run. Raises Trapped."""
@@ -104,18 +127,24 @@ class Task:
             most = largest_translation(len(order.code))
             instance.start(order.code, b"", replace(limits, output_bytes=most))
             return
-        self._connect()
+        session = self.session
+        renews_entropy = session is not None and session.take_renewal()
         assert limits.fuel
+        if order.world is not None:
+            renews_entropy = order.world.renews
+            self._fix_world(order.world, limits.fuel)
+        else:
+            instance.wasi.enter(ACTUAL)
+        self._connect()
         if self.spent_fuel:
             limits = replace(limits, fuel=max(1, limits.fuel - self.spent_fuel))
-        session = self.session
         instance.start(
             order.code,
             order.inputs,
             limits,
             self.calls,
             is_step=session is not None,
-            renews_entropy=session is not None and session.take_renewal(),
+            renews_entropy=renews_entropy,
         )
         self.order = order.taken()
 
@@ -137,6 +166,18 @@ class Task:
         self.instance = None
         return instance
 
+    def _fix_world(self, world: World, fuel: int) -> None:
+        instance, seconds = self.instance, self.limits.deadline_seconds
+        assert instance is not None
+        assert seconds
+        # Its clock is read before it runs: files that it is given have a time.
+        instance.fill(fuel - self.spent_fuel)
+        self.world = FixedWorld(world, instance.context, fuel, int(seconds * 1e9))
+        instance.wasi.enter(self.world)
+        self.recorder = Recorder()
+        if world.transcript is not None:
+            self.player = Player(world.transcript)
+
     def _connect(self) -> None:
         """Give the instance, which has not started, what the evaluation was granted."""
         grants, instance, limits = self.order.grants, self.instance, self.limits
@@ -145,13 +186,13 @@ class Task:
         assert limits.workspace_bytes
         assert limits.workspace_files
         guest = instance.wasi
-        if grants is None:
+        if grants is None and self.world is None:
             guest.provide(limits.workspace_bytes, limits.workspace_files)
             return
+        # A deterministic guest may ask in any case: what it is granted unseen must not change what it spends.
+        grants = grants or _NOTHING
         number, outlet = self.number, self.outlet
-        self.calls = Calls(
-            grants, limits, lambda call, operation, body: outlet.call(number, call, operation, body)
-        )
+        self.calls = self._calls_of(grants)
         try:
             guest.provide(limits.workspace_bytes, limits.workspace_files, grants.files, grants.mounts)
         except Errno:
@@ -160,8 +201,27 @@ class Task:
             self.live = Live(limits.output_bytes, lambda stream, data: outlet.output(number, stream, data))
             guest.on_output = self.live.write
         if grants.stdin:
-            guest.stdin = Stdin()
+            guest.stdin = self._stdin()
             self.feed(bytes(self.input), self.input_ended)
+
+    def _calls_of(self, grants: Grants) -> Calls:
+        number, outlet, limits, recorder = self.number, self.outlet, self.limits, self.recorder
+
+        def send(call: int, operation: int, body: bytes) -> None:
+            outlet.call(number, call, operation, body)
+
+        if self.world is None or recorder is None:
+            return Calls(grants, limits, send)
+        if self.player is not None:
+            return ReplayedCalls(grants, limits, self.world, recorder, self.player)
+        return RecordedCalls(grants, limits, send, self.world, recorder)
+
+    def _stdin(self) -> Stdin:
+        if self.recorder is None:
+            return Stdin()
+        if self.player is not None:
+            return ReplayedStdin(self.recorder, self.player)
+        return RecordedStdin(self.recorder)
 
     def feed(self, data: bytes, ended: bool) -> bool:
         """Input has come. True when the guest waits for it and can go on."""

@@ -10,9 +10,7 @@ Source: https://github.com/WebAssembly/WASI/blob/main/legacy/preview1/docs.md
 
 from __future__ import annotations
 
-import os
 import struct
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +27,9 @@ MODULE = b"wasi_snapshot_preview1"
 _MOST_RANDOM_BYTES = 65536
 _MOST_SUBSCRIPTIONS = 256
 _ABSOLUTE_TIME = 1
-_REALTIME = 0
 
 _SUBSCRIPTION = struct.Struct("<QB7xI4xQQH6x")
 _EVENT = struct.Struct("<QHB5x16x")
-
-# A guest's monotonic clock does not tell how long the machine has been up.
-_MONOTONIC_BASE_NS = time.monotonic_ns() - 10**9
 
 
 class Exit(Exception):
@@ -64,35 +58,35 @@ class Wasi(PathCalls):
 
     def clock_time_get(self, clock: int, _precision: int, out: int) -> None:
         """The wall clock, or a monotonic one for every other clock."""
-        self.memory.write(out, clock_ns(clock).to_bytes(8, "little"))
+        self.memory.write(out, self.world.clock_ns(clock).to_bytes(8, "little"))
 
     def clock_res_get(self, _clock: int, out: int) -> None:
         """One microsecond, nearly."""
         self.memory.write(out, (1000).to_bytes(8, "little"))
 
     def random_get(self, out: int, length: int) -> None:
-        """Fresh entropy from the operating system."""
+        """Fresh entropy, or what the seed gives."""
         if length > _MOST_RANDOM_BYTES:
             raise Errno(INVAL)
-        self.memory.write(out, os.urandom(length))
+        self.memory.write(out, self.world.entropy(length))
 
     def sleep(self, subscriptions: int, events: int, count: int, count_out: int) -> int:
-        """poll_oneoff: write the event that comes first, and say when it does, in monotonic nanoseconds (0: now)."""
+        """poll_oneoff: write the event that comes first, and say in how many nanoseconds it does."""
         if not 0 < count <= _MOST_SUBSCRIPTIONS:
             raise Errno(INVAL)
         data = self.memory.read(subscriptions, 48 * count)
-        first, wake = (0, 0, 0), None
+        first, pause = (0, 0, 0), None
         for userdata, tag, clock, timeout, _, flags in _SUBSCRIPTION.iter_unpack(data):
             due = 0
             if tag == 0:
-                due = time.monotonic_ns() + timeout
+                due = timeout
                 if flags & _ABSOLUTE_TIME:
-                    due -= clock_ns(clock)
-            if wake is None or due < wake:
-                first, wake = (userdata, SUCCESS, tag), max(0, due)
+                    due = max(0, due - self.world.clock_ns(clock))
+            if pause is None or due < pause:
+                first, pause = (userdata, SUCCESS, tag), due
         self.memory.write(events, _EVENT.pack(*first))
         self.memory.write(count_out, (1).to_bytes(4, "little"))
-        return wake or 0
+        return pause or 0
 
     def proc_exit(self, code: int) -> None:
         """Ends the guest."""
@@ -103,11 +97,6 @@ class Wasi(PathCalls):
         if fd > STDERR:
             self._descriptor(fd)
         raise Errno(NOTSOCK)
-
-
-def clock_ns(clock: int) -> int:
-    """A guest's clock in nanoseconds: the wall clock for 0, a monotonic one for the rest."""
-    return time.time_ns() if clock == _REALTIME else time.monotonic_ns() - _MONOTONIC_BASE_NS
 
 
 def _answer(code: int) -> Callable[..., None]:

@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from time import time_ns
 from typing import Protocol
 
 from wasmeval.wasm.errno import EXIST, INVAL, ISDIR, NAMETOOLONG, NOENT, NOTDIR, NOTEMPTY, XDEV, Errno
@@ -40,12 +41,14 @@ class Workspace:
 
     __slots__ = ("_folder", "_is_in_use", "_last", "_library", "_mnt", "_tmp", "quota", "root")
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, now_ns: Callable[[], int] = time_ns) -> None:
+        """`now_ns`: see Quota."""
         self._library = library
         self._is_in_use = False
         """Whether the guest has had it already: what is put into it from then on may be too much."""
         self._last = _FIRST_OWN_NUMBER
         self.quota = Quota()
+        self.quota.now_ns = now_ns
         self._folder = Folder(self._number(), self.quota)
         self._mnt = Folder(self._number())
         self._tmp = Folder(self._number(), self.quota)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from wasmeval.determinism import RECEIPT_VERSION, Receipt
 from wasmeval.errors import Internal
 from wasmeval.grants import HttpUse
 from wasmeval.limits import Usage
@@ -73,13 +74,19 @@ def decode_result(message: pb.Result) -> Result:
         stdout_truncated=message.stdout_truncated,
         stderr_truncated=message.stderr_truncated,
         error=_decode_error_info(message.error) if message.HasField("error") else None,
-        usage=Usage(usage.fuel, usage.wall_seconds, usage.peak_memory_bytes, usage.tool_calls),
+        usage=Usage(
+            usage.fuel, usage.wall_seconds, usage.peak_memory_bytes, usage.tool_calls, usage.virtual_ns
+        ),
         limits=decode_limits(message.limits),
         tier=message.tier,
         runtime=message.runtime,
         files={file.path: OutputFile(file.data, file.media_type) for file in message.files},
         http=tuple(HttpUse(**{name: getattr(use, name) for name in _USE}) for use in message.http),
         rolled_back=message.rolled_back,
+        receipt=_decode_receipt(message.receipt) if message.HasField("receipt") else None,
+        unrepeatable=message.unrepeatable,
+        transcript=message.transcript,
+        cached=message.cached,
     )
 
 
@@ -158,8 +165,41 @@ def write_result(message: pb.Result, result: Result, *, with_files: bool = True)
         message.files.add(path=path, data=data, size=file.size, media_type=file.media_type)
     if result.rolled_back:
         message.rolled_back = True
+    if result.usage.virtual_ns:
+        usage.virtual_ns = result.usage.virtual_ns
+    if result.receipt is not None:
+        _write_receipt(message.receipt, result.receipt)
+    if result.unrepeatable:
+        message.unrepeatable = result.unrepeatable
+    if result.transcript:
+        message.transcript = result.transcript
+    if result.cached:
+        message.cached = True
     for use in result.http:
         message.http.add(**{name: getattr(use, name) for name in _USE})
+
+
+_RECEIPT = tuple(field.name for field in fields(Receipt) if field.name not in ("limits", "status"))
+
+
+def _write_receipt(message: pb.Receipt, receipt: Receipt) -> None:
+    for name in _RECEIPT:
+        setattr(message, name, getattr(receipt, name))
+    message.status = _STATUSES[Status(receipt.status)]
+    write_limits(message.limits, receipt.limits)
+
+
+def _decode_receipt(message: pb.Receipt) -> Receipt:
+    status = _STATUS_OF.get(message.status)
+    if message.version != RECEIPT_VERSION or status is None:
+        raise Internal(
+            f"the service sent a receipt of version {message.version}, which this client does not know; update it"
+        )
+    return Receipt(
+        **{name: getattr(message, name) for name in _RECEIPT},
+        limits=decode_limits(message.limits),
+        status=status.value,
+    )
 
 
 def _write_error(message: pb.ErrorInfo, error: ErrorInfo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
+from wasmeval.determinism import DEFAULT_START_TIME, Deterministic
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount
 from wasmeval.limits import MAX_BATCH, Limits
@@ -27,6 +28,11 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
         if request.limits is not None:
             message.limits.SetInParent()
             write_limits(message.limits, request.limits)
+        if request.deterministic is not None:
+            message.deterministic.SetInParent()
+            write_deterministic(message.deterministic, request.deterministic)
+        if request.cache:
+            message.cache = True
         return message
     except InvalidArgument:
         raise
@@ -78,13 +84,23 @@ def _wrong_count(count: str) -> InvalidArgument:
 
 def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
     """Raises InvalidArgument whose field begins with `prefix`."""
-    limits = None
-    if message.HasField("limits"):
-        try:
+    limits = deterministic = None
+    try:
+        if message.HasField("limits"):
             limits = decode_limits(message.limits)
-        except InvalidArgument as error:
-            raise InvalidArgument(prefix + error.field, error.description) from None
-    return Request(message.code, message.language, message.inputs, limits, _grants_of(message))
+        if message.HasField("deterministic"):
+            deterministic = decode_deterministic(message.deterministic)
+    except InvalidArgument as error:
+        raise InvalidArgument(prefix + error.field, error.description) from None
+    return Request(
+        message.code,
+        message.language,
+        message.inputs,
+        limits,
+        _grants_of(message),
+        deterministic,
+        message.cache,
+    )
 
 
 def _grants_of(message: pb.EvaluateRequest) -> Grants | None:
@@ -144,6 +160,23 @@ def _write_policy(message: pb.HttpPolicy, policy: HttpPolicy) -> None:
         )
     for name in _POLICY:
         setattr(message, name, getattr(policy, name))
+
+
+def decode_deterministic(message: pb.Deterministic) -> Deterministic:
+    """Raises InvalidArgument for what cannot be."""
+    return Deterministic(
+        message.seed,
+        message.start_time if message.HasField("start_time") else DEFAULT_START_TIME,
+        message.transcript if message.HasField("transcript") else None,
+    )
+
+
+def write_deterministic(message: pb.Deterministic, deterministic: Deterministic) -> None:
+    """Fills `message`."""
+    message.seed = deterministic.seed
+    message.start_time = deterministic.start_time
+    if deterministic.transcript is not None:
+        message.transcript = deterministic.transcript
 
 
 _LIMITS = tuple(field.name for field in fields(Limits))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wasmeval.errors import Internal, InvalidArgument
 from wasmeval.model import Request
@@ -12,7 +12,14 @@ from wasmeval.v1 import wasmeval_pb2 as pb
 from wasmeval.wire.bounds import check_bounds
 from wasmeval.wire.faults import parse
 from wasmeval.wire.replies import parse_reply
-from wasmeval.wire.requests import decode_limits, encode_request, request_of, write_limits
+from wasmeval.wire.requests import (
+    decode_deterministic,
+    decode_limits,
+    encode_request,
+    request_of,
+    write_deterministic,
+    write_limits,
+)
 
 _DURABILITIES = {Durability.NONE: pb.DURABILITY_NONE, Durability.STEP: pb.DURABILITY_STEP}
 _DURABILITY_OF = {number: durability for durability, number in _DURABILITIES.items()} | {
@@ -150,6 +157,9 @@ def _options_message(language: str, options: SessionOptions) -> pb.CreateSession
     for name in _OPTIONS:
         if (value := getattr(options, name)) is not None:
             setattr(message, name, value)
+    if options.deterministic is not None:
+        message.deterministic.SetInParent()
+        write_deterministic(message.deterministic, options.deterministic)
     return message
 
 
@@ -157,7 +167,9 @@ def _options_of(message: pb.CreateSessionRequest) -> tuple[str, SessionOptions]:
     durability = _DURABILITY_OF.get(message.durability)
     if durability is None:
         raise InvalidArgument("durability", f"{message.durability} is none; send NONE or STEP")
-    given = {name: getattr(message, name) for name in _OPTIONS if message.HasField(name)}
+    given: dict[str, Any] = {name: getattr(message, name) for name in _OPTIONS if message.HasField(name)}
+    if message.HasField("deterministic"):
+        given["deterministic"] = decode_deterministic(message.deterministic)
     return message.language, SessionOptions(
         limits=decode_limits(message.limits), durability=durability, **given
     )
@@ -191,9 +203,13 @@ def _info_of(message: pb.Session) -> SessionInfo:
 
 def _checkpoint_message(checkpoint: Checkpoint) -> pb.Checkpoint:
     return pb.Checkpoint(
-        id=checkpoint.id, session_id=checkpoint.session_id, step=checkpoint.step, created=checkpoint.created
+        id=checkpoint.id,
+        session_id=checkpoint.session_id,
+        step=checkpoint.step,
+        created=checkpoint.created,
+        digest=checkpoint.digest,
     )
 
 
 def _checkpoint_of(message: pb.Checkpoint) -> Checkpoint:
-    return Checkpoint(message.id, message.session_id, message.step, message.created)
+    return Checkpoint(message.id, message.session_id, message.step, message.created, message.digest)

@@ -11,6 +11,7 @@ import struct
 from wasmeval.wasm.calls import Operation, Outcome
 from wasmeval.worker.frames import Kind, MalformedFrame, encode
 
+_NUMBER = struct.Struct("<Q")
 # number, call, operation or outcome
 _CALL = struct.Struct("<QIB")
 # number, stream, or whether this was the last
@@ -77,6 +78,18 @@ def decode_output(frame: bytes) -> tuple[int, int, bytes]:
     if stream not in (1, 2):
         raise MalformedFrame(f"output on stream {stream}")
     return number, stream, frame[_STREAM.size :]
+
+
+def encode_transcript(number: int, data: bytes) -> bytes:
+    """The TRANSCRIPT frame: a piece of what evaluation `number` asked for and was answered."""
+    return encode(Kind.TRANSCRIPT, _NUMBER.pack(number) + data)
+
+
+def decode_transcript(frame: bytes) -> tuple[int, bytes]:
+    """(number, piece) of a TRANSCRIPT frame's body."""
+    if len(frame) < _NUMBER.size:
+        raise MalformedFrame("a short piece of a transcript")
+    return _NUMBER.unpack_from(frame)[0], frame[_NUMBER.size :]
 
 
 def encode_output_file(number: int, path: str, data: bytes, is_last: bool) -> bytes:

@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Any
 
 from wasmeval.limits import Usage
-from wasmeval.model import ErrorInfo, Job, Result, Status
+from wasmeval.model import TOO_LONG, ErrorInfo, Job, Result, Status, why_unrepeatable
 
 LARGEST_FRAME = 256 << 20
 """No frame is larger; the ceilings of limits keep real ones far below."""
@@ -52,6 +52,8 @@ class Kind(IntEnum):
     """From the worker, before RESULT: a piece of a file that was asked for."""
     SESSION_STATE = 22
     """From the worker: a piece of a session's state, or its end."""
+    TRANSCRIPT = 23
+    """From the worker, before RESULT: a piece of a deterministic evaluation's transcript."""
 
 
 class MalformedFrame(Exception):
@@ -60,13 +62,14 @@ class MalformedFrame(Exception):
 
 _HEADER = struct.Struct("<IB")
 _NUMBER = struct.Struct("<Q")
-# number, status, flags, line, column, fuel, wall, peak memory, tool calls, and the lengths of value, stdout, stderr,
-# type, message, traceback
-_RESULT = struct.Struct("<QBBIIQdQI6I")
+# number, status, flags, line, column, fuel, wall, peak memory, tool calls, virtual nanoseconds, and the lengths of
+# value, stdout, stderr, type, message, traceback
+_RESULT = struct.Struct("<QBBIIQdQIQ6I")
 _STATUSES = tuple(Status)
 _STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}
 _VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR, _ROLLED_BACK = 1, 2, 4, 8, 16
-_ALL_FLAGS = 31
+_UNREPEATABLE, _TOO_LONG = 32, 64
+_ALL_FLAGS = 127
 _MOST_ERROR_BYTES = 3 * 65536
 
 
@@ -124,6 +127,8 @@ def encode_result(number: int, result: Result) -> bytes:
         | result.stderr_truncated * _STDERR_TRUNCATED
         | result.rolled_back * _ROLLED_BACK
     )
+    if result.unrepeatable:
+        flags |= _TOO_LONG if result.unrepeatable == TOO_LONG else _UNREPEATABLE
     kind = message = traceback = b""
     line = column = 0
     if error:
@@ -133,8 +138,8 @@ def encode_result(number: int, result: Result) -> bytes:
     value = result.value_json
     head = _RESULT.pack(
         number, _STATUS_INDEX[result.status], flags, line, column, usage.fuel, usage.wall_seconds,
-        usage.peak_memory_bytes, usage.tool_calls, len(value), len(stdout), len(stderr), len(kind), len(message),
-        len(traceback),
+        usage.peak_memory_bytes, usage.tool_calls, usage.virtual_ns, len(value), len(stdout), len(stderr), len(kind),
+        len(message), len(traceback),
     )  # fmt: skip
     return encode(Kind.RESULT, b"".join((head, value, stdout, stderr, kind, message, traceback)))
 
@@ -151,7 +156,9 @@ def decode_result(body: bytes, job: Job) -> Result:
     limits."""
     if len(body) < _RESULT.size:
         raise MalformedFrame("a short result")
-    _, index, flags, line, column, fuel, wall, peak, tool_calls, *lengths = _RESULT.unpack_from(body)
+    _, index, flags, line, column, fuel, wall, peak, tool_calls, virtual_ns, *lengths = _RESULT.unpack_from(
+        body
+    )
     limits = job.limits
     assert limits.output_bytes is not None
     value, stdout, stderr, kind, message, traceback = lengths
@@ -185,11 +192,14 @@ def decode_result(body: bytes, job: Job) -> Result:
         bool(flags & _STDOUT_TRUNCATED),
         bool(flags & _STDERR_TRUNCATED),
         error,
-        Usage(fuel, wall, peak, tool_calls),
+        Usage(fuel, wall, peak, tool_calls, virtual_ns),
         limits,
         "wasm",
         job.runtime,
         rolled_back=bool(flags & _ROLLED_BACK),
+        unrepeatable=(
+            TOO_LONG if flags & _TOO_LONG else why_unrepeatable(status) if flags & _UNREPEATABLE else ""
+        ),
     )
 
 

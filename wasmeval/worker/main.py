@@ -161,6 +161,12 @@ class Worker:
         if len(self._outbox) > _FULL_BYTES:
             self._flush()
 
+    def transcript(self, number: int, data: bytes) -> None:
+        """See task.Outlet."""
+        self._put(exchanges.encode_transcript(number, data))
+        if len(self._outbox) > _FULL_BYTES:
+            self._flush()
+
     def state(self, number: int, data: bytes, is_last: bool) -> None:
         """See task.Outlet."""
         self._put(residents.encode_state(number, data, is_last))

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from wasmeval.determinism import World
 from wasmeval.grants import Grants, HttpPolicy, Mount, Tool
 from wasmeval.limits import Limits
 from wasmeval.model import Job
@@ -15,8 +16,10 @@ from wasmeval.worker.frames import Kind, MalformedFrame, encode
 
 _NO_TRANSLATOR = 255
 # number, runtime, translator, session, fuel, deadline, memory, output, workspace bytes and files, and the lengths of
-# code, inputs and grants
-_EVALUATE = struct.Struct("<QBBQQdQQQQIII")
+# code, inputs, grants and world
+_EVALUATE = struct.Struct("<QBBQQdQQQQIIII")
+# entropy, start, before, whether it renews, whether there is a transcript
+_WORLD = struct.Struct("<32sQQBB")
 # number, length of the path
 _FILE = struct.Struct("<QI")
 _LIMITS = ("tool_calls", "tool_calls_in_flight", "tool_call_bytes", "tool_bytes", "tool_seconds")
@@ -26,13 +29,14 @@ def encode_order(number: int, runtime: int, translator: int | None, job: Job) ->
     """The EVALUATE frame of `job` under `number`; `runtime` and `translator` are indexes of configured runtimes."""
     limits = job.limits
     grants = _encode_grants(job.grants, limits) if job.grants else b""
+    world = _encode_world(job.world) if job.world else b""
     head = _EVALUATE.pack(
         number, runtime, _NO_TRANSLATOR if translator is None else translator,
         job.session.number if job.session else 0, limits.fuel, limits.deadline_seconds, limits.memory_bytes,
         limits.output_bytes, limits.workspace_bytes, limits.workspace_files,
-        len(job.code), len(job.inputs), len(grants),
+        len(job.code), len(job.inputs), len(grants), len(world),
     )  # fmt: skip
-    return encode(Kind.EVALUATE, b"".join((head, job.code, job.inputs, grants)))
+    return encode(Kind.EVALUATE, b"".join((head, job.code, job.inputs, grants, world)))
 
 
 def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
@@ -41,13 +45,15 @@ def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
         raise MalformedFrame("a short order")
     (
         number, runtime, translator, session, fuel, deadline, memory, output, workspace_bytes, workspace_files,
-        code, inputs, grants,
+        code, inputs, grants, world,
     ) = _EVALUATE.unpack_from(body)  # fmt: skip
     start = _EVALUATE.size
-    if len(body) != start + code + inputs + grants:
+    if len(body) != start + code + inputs + grants + world:
         raise MalformedFrame("an order whose lengths do not add up")
     limits = (fuel, deadline, memory, output, workspace_bytes, workspace_files)
-    granted, tool_limits = _decode_grants(body[start + code + inputs :]) if grants else (None, ())
+    grants_at = start + code + inputs
+    world_at = grants_at + grants
+    granted, tool_limits = _decode_grants(body[grants_at:world_at]) if grants else (None, ())
     return Order(
         number,
         runtimes[runtime],
@@ -57,6 +63,7 @@ def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
         granted,
         "" if translator == _NO_TRANSLATOR else runtimes[translator],
         session,
+        _decode_world(body[world_at:]) if world else None,
     )
 
 
@@ -81,6 +88,20 @@ def decode_file(body: bytes) -> tuple[int, str, memoryview]:
     if len(body) < start:
         raise MalformedFrame("a file whose path is cut")
     return number, body[_FILE.size : start].decode(), memoryview(body)[start:]
+
+
+def _encode_world(world: World) -> bytes:
+    head = _WORLD.pack(
+        world.entropy, world.start_ns, world.before_ns, world.renews, world.transcript is not None
+    )
+    return head + (world.transcript or b"")
+
+
+def _decode_world(data: bytes) -> World:
+    if len(data) < _WORLD.size:
+        raise MalformedFrame("a world that is cut")
+    entropy, start_ns, before_ns, renews, is_replay = _WORLD.unpack_from(data)
+    return World(entropy, start_ns, before_ns, bool(renews), data[_WORLD.size :] if is_replay else None)
 
 
 def _encode_grants(grants: Grants, limits: Limits) -> bytes:

@@ -1,0 +1,123 @@
+"""Receipts: what a deterministic evaluation was, as digests, sealed. See docs/determinism.md."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from wasmeval.determinism import Deterministic, Receipt
+from wasmeval.grants import Grants
+from wasmeval.model import Job, Result, Status
+
+
+class Chain(NamedTuple):
+    """Where in a session a step stands; see Receipt."""
+
+    step: int = 0
+    previous: str = ""
+    forked: bool = False
+
+
+_ALONE = Chain()
+
+
+class Notary:
+    """Makes receipts, and seals them with the operator's `key`. `images` maps a runtime's name to its image's digest;
+    `engine` is Wasmtime's version."""
+
+    def __init__(self, key: bytes, images: Mapping[str, str], engine: str) -> None:
+        # A key of its own for this use, whatever else the operator's is for.
+        self._key = hmac.digest(key, b"wasmeval receipt 1", hashlib.sha256)
+        self._images = images
+        self.engine = engine
+
+    def attest(self, job: Job, result: Result, chain: Chain = _ALONE) -> Result:
+        """`result`, which `job` gave, with its receipt; as it is when `job` is not deterministic, or nothing can be
+        attested."""
+        deterministic = job.deterministic
+        if deterministic is None or result.unrepeatable:
+            return result
+        receipt = self._receipt(job, deterministic, result, chain)
+        return replace(result, receipt=receipt.sealed(self._seal(receipt)))
+
+    def holds(self, receipt: Receipt) -> bool:
+        """Whether the seal is of this key."""
+        return hmac.compare_digest(receipt.seal.encode(), self._seal(receipt).encode())
+
+    def question(self, job: Job) -> str:
+        """The digest of all that a deterministic evaluation's answer is a function of."""
+        assert job.deterministic is not None
+        # As if it had ended with nothing: what it was asked is the rest.
+        return self._receipt(job, job.deterministic, Result(Status.OK), _ALONE).digest
+
+    def _receipt(self, job: Job, deterministic: Deterministic, result: Result, chain: Chain) -> Receipt:
+        usage = result.usage
+        return Receipt(
+            runtime=job.runtime,
+            image=self._images[job.runtime],
+            translator=self._images[job.translator] if job.translator else "",
+            engine=self.engine,
+            code=digest_of([job.code]),
+            inputs=digest_of([job.inputs]),
+            grants=_grants_digest(job.grants or _NO_GRANTS),
+            limits=job.limits,
+            seed=deterministic.seed,
+            start_time=deterministic.start_time,
+            step=chain.step,
+            previous=chain.previous,
+            forked=chain.forked,
+            transcript=digest_of([result.transcript]),
+            status=result.status.value,
+            output=output_digest(result),
+            fuel=usage.fuel,
+            virtual_ns=usage.virtual_ns,
+        )
+
+    def _seal(self, receipt: Receipt) -> str:
+        return hmac.digest(self._key, receipt.payload, hashlib.sha256).hex()
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """SHA-256 of some parts, each behind its length in eight bytes; of one part alone, of that."""
+    listed = list(parts)
+    if len(listed) == 1:
+        return hashlib.sha256(listed[0]).hexdigest()
+    digest = hashlib.sha256()
+    for part in listed:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def output_digest(result: Result) -> str:
+    """Of value, output, error and files."""
+    error = result.error
+    flags = [result.value_is_json, result.stdout_truncated, result.stderr_truncated]
+    told = [error.type, error.message, error.traceback, error.line, error.column] if error else None
+    parts = [
+        result.value_json,
+        result.stdout.encode("utf-8", "surrogatepass"),
+        result.stderr.encode("utf-8", "surrogatepass"),
+        json.dumps([flags, told]).encode(),
+    ]
+    for path, file in sorted(result.files.items()):
+        parts += [path.encode("utf-8", "surrogatepass"), file.data]
+    return digest_of(parts)
+
+
+def _grants_digest(grants: Grants) -> str:
+    told = {
+        "files": [[path, digest_of([bytes(content)])] for path, content in sorted(grants.files.items())],
+        "outputs": list(grants.outputs),
+        "tools": [[tool.name, tool.signature, list(tool.parameters), tool.doc] for tool in grants.tools],
+        "http": grants.http is not None,
+        "stdin": grants.stdin,
+    }
+    return digest_of([json.dumps(told, sort_keys=True, separators=(",", ":")).encode()])
+
+
+_NO_GRANTS = Grants()

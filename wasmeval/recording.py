@@ -1,0 +1,300 @@
+"""Recording: a receipt with all that a repetition needs, as a value and as a file; and what a repetition came to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wasmeval.determinism import Deterministic, Receipt, receipt_of
+from wasmeval.errors import InvalidArgument
+from wasmeval.grants import Grants, HttpPolicy, HttpRule, Tool
+from wasmeval.limits import Limits
+from wasmeval.model import Request, Result
+from wasmeval.receipts import digest_of, output_digest
+
+VERSION = 1
+_KIND = "wasmeval recording"
+_NO_HOST = HttpRule("replay.invalid")
+"""A repetition sends no request; that it could is all that the snippet sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A deterministic evaluation, or a step of a deterministic session, that can be repeated. `request` is what was
+    asked, `transcript` what it was answered, and `outcome` what came of it, as `receipt` has it in digests."""
+
+    receipt: Receipt
+    request: Request = field(repr=False)
+    transcript: bytes = field(repr=False)
+    outcome: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def repetition(self) -> Request:
+        """What to ask for, to have it again. Of a step `deterministic` holds the transcript alone."""
+        receipt, request = self.receipt, self.request
+        grants = request.grants
+        if grants is not None:
+            http = (
+                None
+                if grants.http is None
+                else HttpPolicy((_NO_HOST,), request_bytes=grants.http.request_bytes)
+            )
+            grants = replace(grants, http=http, live=False)
+        deterministic = (
+            Deterministic(transcript=self.transcript)
+            if receipt.step
+            else Deterministic(receipt.seed, receipt.start_time, self.transcript)
+        )
+        return request._replace(
+            limits=receipt.limits, grants=grants, deterministic=deterministic, cache=False
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it to the file at `path`. It holds what the tools answered. Raises OSError."""
+        Path(path).write_text(json.dumps(self.told(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """The one in the file at `path`. Raises InvalidArgument for what is none, OSError."""
+        try:
+            return cls.of(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, InvalidArgument):
+                raise
+            raise InvalidArgument("recording", f"{path} is no recording: it is not JSON") from None
+
+    def told(self) -> dict[str, Any]:
+        """As JSON has it."""
+        request, grants = self.request, self.request.grants
+        return {
+            "kind": _KIND,
+            "version": VERSION,
+            "receipt": self.receipt.told(),
+            "request": {
+                "code": request.code if isinstance(request.code, str) else request.code.decode(),
+                "language": request.language,
+                "inputs": {name: text.decode() for name, text in request.inputs.items()},
+                "grants": None if grants is None else _told_grants(grants),
+            },
+            "transcript": _base64(self.transcript),
+            "outcome": dict(self.outcome),
+        }
+
+    @classmethod
+    def of(cls, told: Any) -> Recording:
+        """The one that `told` gives. Raises InvalidArgument for what is none, or of another version."""
+        try:
+            if told["kind"] != _KIND:
+                raise KeyError("kind")
+            if told["version"] != VERSION:
+                raise InvalidArgument(
+                    "recording", f"of version {told['version']!r}; this is wasmeval's version {VERSION}"
+                )
+            asked, receipt = told["request"], receipt_of(told["receipt"])
+            request = Request(
+                asked["code"],
+                asked["language"],
+                {name: text.encode() for name, text in asked["inputs"].items()},
+                receipt.limits,
+                None if asked["grants"] is None else _grants_of(asked["grants"]),
+            )
+            outcome = told["outcome"]
+            if not all(isinstance(outcome[name], str) for name in ("value", "stdout", "stderr")):
+                raise TypeError("outcome")
+            return cls(receipt, request, base64.b64decode(told["transcript"], validate=True), outcome)
+        except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+            raise InvalidArgument("recording", f"not a recording: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a repetition came to: its result (of a session, its last step's), and how it differs from what was recorded.
+
+    `is_sealed`: the recorded receipt bears the very seal that the repetition got: it was made with the same key.
+    """
+
+    result: Result
+    differences: tuple[str, ...]
+    is_sealed: bool
+
+    @property
+    def is_same(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+
+def recorded(result: Result, request: Request, language: str = "") -> Result:
+    """`result`, which `request` gave, with its recording; as it is when it has no receipt. `language`: a session's."""
+    if result.receipt is None or result.recording is not None:
+        return result
+    request = request._replace(language=language or request.language, deterministic=None)
+    return replace(result, recording=Recording(result.receipt, request, result.transcript, _outcome(result)))
+
+
+def loaded(recordings: Sequence[Recording | str | Path]) -> list[Recording]:
+    """Each of them, read where it is a path. Raises InvalidArgument unless it is one evaluation, or the steps of one
+    session from its first on."""
+    read = [each if isinstance(each, Recording) else Recording.load(each) for each in recordings]
+    if not read:
+        raise InvalidArgument("recordings", "none; give one, or the steps of a session in their order")
+    previous = ""
+    for index, each in enumerate(read):
+        receipt = each.receipt
+        where = f"recordings[{index}]"
+        if receipt.forked:
+            raise InvalidArgument(where, "a step of a fork, which cannot be replayed by itself")
+        if receipt.step == 0 and len(read) > 1:
+            raise InvalidArgument(where, "an evaluation of its own; replay it alone")
+        if receipt.step != (index + 1 if receipt.step else 0) or receipt.previous != previous:
+            expected = (
+                "the first step of a session"
+                if index == 0
+                else f"the step that follows recordings[{index - 1}]"
+            )
+            raise InvalidArgument(where, f"step {receipt.step} of its session, and not {expected}")
+        previous = receipt.digest
+    return read
+
+
+def session_limits(recordings: Sequence[Recording]) -> Limits:
+    """Limits that let each step have its own."""
+    told = [asdict(each.receipt.limits) for each in recordings]
+    return Limits(**{name: max(each[name] for each in told) for name in told[0] if told[0][name] is not None})
+
+
+def replay_of(recordings: Sequence[Recording], results: Sequence[Result]) -> Replay:
+    """What the repetition of `recordings` came to, whose steps gave `results`."""
+    found: list[str] = []
+    for recording, result in zip(recordings, results, strict=False):
+        where = f"step {recording.receipt.step}: " if recording.receipt.step else ""
+        found += [where + text for text in _differences(recording, result)]
+        if found:
+            break
+    seals = [result.receipt.seal if result.receipt else "" for result in results]
+    is_sealed = bool(seals) and all(
+        seal and seal == recording.receipt.seal for seal, recording in zip(seals, recordings, strict=False)
+    )
+    return Replay(results[-1], tuple(found), is_sealed)
+
+
+def _differences(recording: Recording, result: Result) -> Iterator[str]:
+    """What of `result` is not as recorded, the causes before their consequences."""
+    was, now = recording.receipt, result.receipt
+    if result.error is not None and result.error.type == "ReplayDiverged":
+        yield f"it went another way: {result.error.message}"
+        return
+    if now is None:
+        yield f"it has no receipt: {result.unrepeatable or 'the service makes none'}"
+        return
+    for name, what in _CAUSES.items():
+        before, after = getattr(was, name), getattr(now, name)
+        if before != after:
+            yield f"{what}: {_short(before)} then, {_short(after)} now"
+    if was.status != now.status:
+        yield f"status: {was.status} then, {now.status} now"
+    yield from _outputs(recording.outcome, _outcome(result))
+    for name, what in _CONSEQUENCES.items():
+        before, after = getattr(was, name), getattr(now, name)
+        if before != after:
+            yield f"{what}: {_short(before)} then, {_short(after)} now"
+
+
+_CAUSES = {
+    "runtime": "runtime",
+    "image": "image",
+    "translator": "translator's image",
+    "engine": "Wasmtime",
+    "code": "code",
+    "inputs": "inputs",
+    "grants": "files, outputs or tools",
+    "limits": "limits",
+    "seed": "seed",
+    "start_time": "start time",
+    "previous": "the step before",
+}
+_CONSEQUENCES = {"transcript": "transcript", "output": "output", "fuel": "fuel", "virtual_ns": "virtual_ns"}
+
+
+def _outcome(result: Result) -> dict[str, Any]:
+    error = result.error
+    return {
+        "value": result.value_json.decode("utf-8", "replace"),
+        "stdout": result.stdout,
+        "stderr": result.stderr,
+        "error": asdict(error) if error else None,
+        "files": {path: digest_of([file.data]) for path, file in sorted(result.files.items())},
+        "output": output_digest(result),
+    }
+
+
+def _outputs(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if was["value"] != now["value"]:
+        yield f"value: {_short(was['value'])} then, {_short(now['value'])} now"
+    for stream in ("stdout", "stderr"):
+        if was[stream] != now[stream]:
+            yield f"{stream}: {_first_difference(was[stream], now[stream])}"
+    if was.get("error") != now["error"]:
+        yield f"error: {_short(_reason(was.get('error')))} then, {_short(_reason(now['error']))} now"
+    before, after = was.get("files") or {}, now["files"]
+    for path in sorted({*before, *after}):
+        if before.get(path) != after.get(path):
+            how = (
+                "missing now"
+                if path not in after
+                else "missing then"
+                if path not in before
+                else "other bytes"
+            )
+            yield f"file {path}: {how}"
+
+
+def _reason(error: Mapping[str, Any] | None) -> str:
+    return f"{error.get('type')}: {error.get('message')}" if error else "none"
+
+
+def _first_difference(was: str, now: str) -> str:
+    before, after = was.splitlines(), now.splitlines()
+    for number, (first, second) in enumerate(zip(before, after, strict=False), 1):
+        if first != second:
+            return f"line {number}: {_short(first)} then, {_short(second)} now"
+    return f"{len(before)} lines then, {len(after)} now"
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _told_grants(grants: Grants) -> dict[str, Any]:
+    return {
+        "files": {path: _base64(bytes(content)) for path, content in grants.files.items()},
+        "outputs": list(grants.outputs),
+        "tools": [[tool.name, tool.signature, list(tool.parameters), tool.doc] for tool in grants.tools],
+        "http": None if grants.http is None else grants.http.request_bytes,
+        "stdin": grants.stdin,
+        "tool_time_counts": grants.tool_time_counts,
+    }
+
+
+def _grants_of(told: Mapping[str, Any]) -> Grants:
+    http = told["http"]
+    return Grants(
+        files={path: base64.b64decode(data, validate=True) for path, data in told["files"].items()},
+        outputs=tuple(told["outputs"]),
+        tools=tuple(
+            Tool(name, signature, tuple(parameters), doc)
+            for name, signature, parameters, doc in told["tools"]
+        ),
+        http=None if http is None else HttpPolicy((_NO_HOST,), request_bytes=http),
+        stdin=told["stdin"] is True,
+        tool_time_counts=told["tool_time_counts"] is True,
+    )
