@@ -36,23 +36,13 @@ class Recording:
     @property
     def repetition(self) -> Request:
         """What to ask for, to have it again. Of a step `deterministic` holds the transcript alone."""
-        receipt, request = self.receipt, self.request
-        grants = request.grants
-        if grants is not None:
-            http = (
-                None
-                if grants.http is None
-                else HttpPolicy((_NO_HOST,), request_bytes=grants.http.request_bytes)
-            )
-            grants = replace(grants, http=http, live=False)
+        receipt = self.receipt
         deterministic = (
             Deterministic(transcript=self.transcript)
             if receipt.step
             else Deterministic(receipt.seed, receipt.start_time, self.transcript)
         )
-        return request._replace(
-            limits=receipt.limits, grants=grants, deterministic=deterministic, cache=False
-        )
+        return self.request._replace(deterministic=deterministic)
 
     def save(self, path: str | Path) -> None:
         """Write it to the file at `path`. It holds what the tools answered. Raises OSError."""
@@ -132,7 +122,14 @@ def recorded(result: Result, request: Request, language: str = "") -> Result:
     """`result`, which `request` gave, with its recording; as it is when it has no receipt. `language`: a session's."""
     if result.receipt is None or result.recording is not None:
         return result
-    request = request._replace(language=language or request.language, deterministic=None)
+    grants = request.grants
+    if grants is not None:
+        http = grants.http and HttpPolicy((_NO_HOST,), request_bytes=grants.http.request_bytes)
+        files = {path: bytes(content) for path, content in grants.files.items()}
+        grants = replace(grants, files=files, http=http, live=False)
+    request = Request(
+        request.code, language or request.language, dict(request.inputs), result.receipt.limits, grants
+    )
     return replace(result, recording=Recording(result.receipt, request, result.transcript, _outcome(result)))
 
 

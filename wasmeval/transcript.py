@@ -64,21 +64,26 @@ class Recorder:
         """Its length so far."""
         return len(self._data)
 
-    def add(self, kind: Kind, body: bytes = b"", call: int = 0, detail: int = 0) -> None:
-        """One more event; a wait that follows another in vain is counted there."""
-        if kind is Kind.PASSED and self._passed_at >= 0:
-            head = _HEAD.unpack_from(self._data, self._passed_at)
-            if head[2] < 0xFFFFFFFF:
-                _HEAD.pack_into(self._data, self._passed_at, head[0], head[1], head[2] + 1, 0)
+    def passed(self) -> None:
+        """A wait was in vain; those that follow one another are one event."""
+        if self._passed_at >= 0:
+            kind, detail, count, _ = _HEAD.unpack_from(self._data, self._passed_at)
+            if count < 0xFFFFFFFF:
+                _HEAD.pack_into(self._data, self._passed_at, kind, detail, count + 1, 0)
                 return
+        at = len(self._data)
+        self.add(Kind.PASSED, call=1)
+        if not self.is_too_long:
+            self._passed_at = at
+
+    def add(self, kind: Kind, body: bytes = b"", call: int = 0, detail: int = 0) -> None:
+        """One more event, which is no wait in vain."""
         if len(self._data) + _HEAD.size + len(body) > MOST_TRANSCRIPT_BYTES:
             self.is_too_long = True
             self._data.clear()
         self._passed_at = -1
         if self.is_too_long:
             return
-        if kind is Kind.PASSED:
-            self._passed_at, call = len(self._data), 1
         self._data += _HEAD.pack(kind, detail, call, len(body)) + body
 
 

@@ -26,6 +26,7 @@ from wasmeval import (
     WasmevalError,
     wire,
 )
+from wasmeval.determinism import Deterministic, Receipt
 from wasmeval.events import Answer, Called, Dropped, Opening, Printed, Wanted
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount, Tool
 from wasmeval.model import Request, RuntimeInfo
@@ -54,6 +55,7 @@ grants = st.builds(
     mounts=st.lists(st.builds(Mount, text), max_size=2).map(tuple),
     http=st.none() | policies,
 ).filter(lambda given: given != Grants())
+deterministic = st.builds(Deterministic, counts, st.floats(0, 2**32), st.none() | st.binary(max_size=20))
 requests = st.builds(
     Request,
     text,
@@ -61,6 +63,33 @@ requests = st.builds(
     st.dictionaries(text, st.binary(max_size=20)),
     st.none() | limits,
     st.none() | grants,
+    st.none() | deterministic,
+    st.booleans(),
+)
+receipts = st.builds(
+    Receipt,
+    **dict.fromkeys(
+        (
+            "runtime",
+            "image",
+            "translator",
+            "engine",
+            "code",
+            "inputs",
+            "grants",
+            "previous",
+            "transcript",
+            "output",
+            "seal",
+        ),
+        text,
+    ),
+    **dict.fromkeys(("seed", "step", "fuel", "virtual_ns"), counts),
+    limits=limits,
+    start_time=st.floats(0, 2**32),
+    forked=st.booleans(),
+    status=st.sampled_from(Status).map(lambda status: status.value),
+    version=st.just(1),
 )
 results = st.builds(
     Result,
@@ -72,7 +101,7 @@ results = st.builds(
     st.booleans(),
     st.booleans(),
     st.none() | st.builds(ErrorInfo, text, text, text, places, places),
-    st.builds(Usage, counts, st.floats(0, 1e9), counts, st.integers(0, 2**32 - 1)),
+    st.builds(Usage, counts, st.floats(0, 1e9), counts, st.integers(0, 2**32 - 1), counts),
     limits,
     text,
     text,
@@ -92,6 +121,11 @@ results = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+    receipt=st.none() | receipts,
+    unrepeatable=text,
+    transcript=st.binary(max_size=20),
+    cached=st.booleans(),
+    recording=st.none(),
 )
 said = st.one_of(
     st.builds(Answer, numbers, st.binary(max_size=20), st.none()),

@@ -235,10 +235,10 @@ def _define_rest(
 
     def poll_oneoff(subscriptions: int, events: int, count: int, count_out: int) -> int:
         try:
-            wake = guest.sleep(subscriptions % 2**32, events % 2**32, count % 2**32, count_out % 2**32)
+            pause = guest.sleep(subscriptions % 2**32, events % 2**32, count % 2**32, count_out % 2**32)
         except wasi.Errno as error:
             return error.code
-        time.sleep(max(0, wake - time.monotonic_ns()) / 1e9)
+        time.sleep(pause / 1e9)
         return errno.SUCCESS
 
     def environ_sizes_get(count_out: int, size_out: int) -> int:

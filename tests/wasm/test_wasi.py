@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 import zipfile
 
 import pytest
@@ -129,7 +128,6 @@ def test_closing_everything(guest: wasi.Wasi) -> None:
 
 def test_a_sleep_is_told_when_it_ends(guest: wasi.Wasi) -> None:
     subscription = struct.Struct("<QB7xI4xQQH6x")
-    before = time.monotonic_ns()
     for timeout, flags, clock in (
         (10**9, 0, 1),
         (2**64 - 1, 0, 1),
@@ -139,10 +137,10 @@ def test_a_sleep_is_told_when_it_ends(guest: wasi.Wasi) -> None:
         (2**63, 1, 9),
     ):
         guest.memory.write(1024, subscription.pack(77, 0, clock, timeout, 0, flags))
-        wake = guest.sleep(1024, 2048, 1, 64)
-        assert wake >= 0
+        pause = guest.sleep(1024, 2048, 1, 64)
+        assert pause >= 0
         if not flags:
-            assert wake >= min(before + timeout, 2**63) or timeout > 2**62
+            assert pause == timeout
         userdata, errno = struct.unpack("<QH", guest.memory.read(2048, 10))
         assert (userdata, errno) == (77, 0)
         assert guest.memory.read(64, 4) == b"\1\0\0\0"
@@ -152,8 +150,7 @@ def test_the_earliest_subscription_counts(guest: wasi.Wasi) -> None:
     subscription = struct.Struct("<QB7xI4xQQH6x")
     many = b"".join(subscription.pack(i, 0, 1, 10**9 * (10 - i), 0, 0) for i in range(10))
     guest.memory.write(1024, many)
-    wake = guest.sleep(1024, 8192, 10, 64)
-    assert 0 < wake - time.monotonic_ns() <= 10**9
+    assert guest.sleep(1024, 8192, 10, 64) == 10**9
     assert struct.unpack("<Q", guest.memory.read(8192, 8)) == (9,)
     for count in (0, 257, 2**32 - 1):
         with pytest.raises(wasi.Errno):

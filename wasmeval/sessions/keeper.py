@@ -300,7 +300,14 @@ class Keeper:
             )
         yield from self.wake(live)
         record, name = _next_blob(live.record)
-        state = yield from self._save(live, record, name, record.steps)
+        try:
+            state = yield from self._save(live, record, name, record.steps)
+        except SessionLost:
+            if not record.is_stored:
+                raise
+            # All of it is stored: another worker can tell it.
+            yield from self.wake(live)
+            state = yield from self._save(live, record, name, record.steps)
         made = Checkpoint(name, record.id, record.steps, self._clock())
         if record.course is not None:
             made = replace(made, digest=hashlib.sha256(state).hexdigest())

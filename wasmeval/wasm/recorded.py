@@ -79,7 +79,7 @@ class RecordedCalls(Calls):
             return b""
         if (waiting.call in self._arrived) if waiting.call else self._arrived:
             return self._serve(waiting.call or next(iter(self._arrived)), waiting.call)
-        self._recorder.add(Kind.PASSED)
+        self._recorder.passed()
         self._world.pass_time(self._timeout)
         return b""
 
@@ -102,7 +102,7 @@ class RecordedCalls(Calls):
         if (call in self._arrived) if call else self._arrived:
             return self._serve(call or next(iter(self._arrived)), call)
         if timeout == 0:
-            self._recorder.add(Kind.PASSED)
+            self._recorder.passed()
             return b""
         self._timeout = timeout
         self.waiting = Waiting(FOREVER if timeout < 0 else min(monotonic_ns() + timeout, FOREVER), call)
@@ -174,7 +174,7 @@ class ReplayedCalls(RecordedCalls):
         doing = f"the snippet waited for {f'call {call}' if call else 'any call'}"
         event = taken(self._player, None, doing)
         if event.kind is Kind.PASSED and timeout >= 0:
-            self._recorder.add(Kind.PASSED)
+            self._recorder.passed()
             self._world.pass_time(timeout)
             return b""
         if event.kind is not Kind.ANSWERED or event.call not in self._open or call not in (0, event.call):
