@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from wasmeval.errors import InvalidArgument
@@ -141,7 +141,13 @@ class Receipt:
 
     def told(self) -> dict[str, Any]:
         """As JSON has it."""
-        return asdict(self)
+        # Not by `asdict`, which takes ten times as long.
+        limits = {name: getattr(self.limits, name) for name in _LIMITS}
+        return {name: getattr(self, name) for name in _FIELDS} | {"limits": limits}
+
+
+_FIELDS = tuple(each.name for each in fields(Receipt))
+_LIMITS = tuple(each.name for each in fields(Limits))
 
 
 def receipt_of(told: Any) -> Receipt:
@@ -153,8 +159,8 @@ def receipt_of(told: Any) -> Receipt:
                 "receipt", f"of version {version!r}; this is wasmeval's version {RECEIPT_VERSION}"
             )
         receipt = Receipt(**{**told, "limits": Limits(**told["limits"])})
-        for name, value in asdict(receipt).items():
-            if name != "limits" and type(value) is not _TYPES[name]:
+        for name in _FIELDS:
+            if name != "limits" and type(getattr(receipt, name)) is not _TYPES[name]:
                 raise TypeError(name)
         return receipt
     except (KeyError, TypeError) as error:

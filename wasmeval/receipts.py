@@ -63,7 +63,7 @@ class Notary:
             engine=self.engine,
             code=digest_of([job.code]),
             inputs=digest_of([job.inputs]),
-            grants=_grants_digest(job.grants or _NO_GRANTS),
+            grants=_grants_digest(job.grants) if job.grants else _NOTHING_GRANTED,
             limits=job.limits,
             seed=deterministic.seed,
             start_time=deterministic.start_time,
@@ -120,4 +120,4 @@ def _grants_digest(grants: Grants) -> str:
     return digest_of([json.dumps(told, sort_keys=True, separators=(",", ":")).encode()])
 
 
-_NO_GRANTS = Grants()
+_NOTHING_GRANTED = _grants_digest(Grants())

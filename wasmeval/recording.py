@@ -15,7 +15,7 @@ from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Tool
 from wasmeval.limits import Limits
 from wasmeval.model import Request, Result
-from wasmeval.receipts import digest_of, output_digest
+from wasmeval.receipts import digest_of
 
 VERSION = 1
 _KIND = "wasmeval recording"
@@ -225,7 +225,6 @@ def _outcome(result: Result) -> dict[str, Any]:
         "stderr": result.stderr,
         "error": asdict(error) if error else None,
         "files": {path: digest_of([file.data]) for path, file in sorted(result.files.items())},
-        "output": output_digest(result),
     }
 
 
