@@ -69,6 +69,7 @@ ONLY = {
     },
     "streams": {
         "conversation",
+        "recording",
         "wire",
         "tools",
         "events",

@@ -118,11 +118,10 @@ class EmbeddedConversation(Conversation):
         self._end = None if timeout is None else monotonic() + timeout
         self._timeout = timeout
         self._events: deque[Event] = deque()
-        self._reader = EventReader(self._answer)
+        self._reader = EventReader(self._answer, finish)
         self._pending: Iterator[ConversationEvent] = iter(())
         self._over = False
         self._job = job
-        self._finish = finish
         self._input_bytes = 0
         self._input_over = not job.grants.stdin
         self._open: set[int] = set()
@@ -232,8 +231,7 @@ class EmbeddedConversation(Conversation):
 
     def _complete(self, result: Result) -> Result:
         uses = self._attendant.uses if self._attendant else ()
-        result = replace(result, http=uses) if uses else result
-        return self._finish(result) if self._finish else result
+        return replace(result, http=uses) if uses else result
 
     def _answer(self, answer: Answer) -> None:
         if answer.call not in self._open:

@@ -82,8 +82,12 @@ ConversationEvent = Output | ToolCall | ToolCallCancelled | InputWanted | Result
 class EventReader:
     """Turns what comes from the other side into events for the caller; one for each conversation."""
 
-    def __init__(self, answer: Callable[[Answer], None]) -> None:
+    def __init__(
+        self, answer: Callable[[Answer], None], finish: Callable[[Result], Result] | None = None
+    ) -> None:
+        """`finish` is given the Result, and gives the one that the caller sees."""
         self._answer = answer
+        self._finish = finish
         self._collected = Collected({})
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {stream: decoder("replace") for stream in _STREAMS}
@@ -106,7 +110,8 @@ class EventReader:
                 for stream, name in _STREAMS.items():
                     if text := self._decoders[stream].decode(b"", final=True):
                         yield Output(name, text)
-                yield self._collected.complete(event)
+                result = self._collected.complete(event)
+                yield self._finish(result) if self._finish else result
 
     def _called(self, event: Called) -> Iterator[ConversationEvent]:
         try:

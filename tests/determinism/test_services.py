@@ -22,6 +22,7 @@ from wasmeval import (
     Recording,
     Result,
     Status,
+    ToolCall,
 )
 
 CODE = "import random, time\nprint(time.time())\n(random.random(), ask(x))"
@@ -78,13 +79,35 @@ def test_the_async_client_does_too(client: Client) -> None:
                         event.reply(8)
             assert isinstance(last, Result)
             assert last.value == 8
-            assert last.receipt
+            assert last.recording
+            assert client.replay(last.recording).is_same
             async with await other.session(deterministic=True) as session:
                 step = await session.evaluate("1")
                 assert step.receipt
                 assert (await session.checkpoint()).digest
 
     asyncio.run(run())
+
+
+def test_a_conversation_is_recorded(client: Client, evaluator: Evaluator) -> None:
+    results = []
+    for place in (client, evaluator):
+        with place.converse(
+            "ask(1) + len(open('a').read())",
+            tools={"ask": lambda x: x},
+            files={"a": b"abc"},
+            deterministic=True,
+        ) as conversation:
+            for event in conversation:
+                if isinstance(event, Result):
+                    results.append(event)
+                elif isinstance(event, ToolCall):
+                    event.reply(6)
+    assert [result.value for result in results] == [9, 9]
+    check_alike(*results)
+    for result in results:
+        assert result.recording
+        assert client.replay(result.recording).is_same
 
 
 def test_batches_and_files(client: Client, evaluator: Evaluator) -> None:

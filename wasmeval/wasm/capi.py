@@ -113,9 +113,6 @@ config_new = _function("wasm_config_new", c_void_p)
 engine_new_with_config = _function("wasm_engine_new_with_config", c_void_p, c_void_p)
 engine_delete = _function("wasm_engine_delete", None, c_void_p)
 config_consume_fuel_set = _function("wasmtime_config_consume_fuel_set", None, c_void_p, c_bool)
-config_nan_canonicalization_set = _function(
-    "wasmtime_config_cranelift_nan_canonicalization_set", None, c_void_p, c_bool
-)
 config_memory_init_cow_set = _function("wasmtime_config_memory_init_cow_set", None, c_void_p, c_bool)
 config_max_wasm_stack_set = _function("wasmtime_config_max_wasm_stack_set", None, c_void_p, c_size_t)
 config_async_stack_size_set = _function("wasmtime_config_async_stack_size_set", None, c_void_p, c_size_t)

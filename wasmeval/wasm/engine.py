@@ -40,8 +40,6 @@ class Engine:
         config = capi.config_new()
         capi.config_consume_fuel_set(config, True)
         capi.config_memory_init_cow_set(config, True)
-        # What a NaN looks like would otherwise depend on the machine.
-        capi.config_nan_canonicalization_set(config, True)
         if settings:
             # The fiber's stack must be the larger one, or Wasmtime panics and takes the process with it.
             capi.config_async_stack_size_set(config, settings.max_wasm_stack + MIB)

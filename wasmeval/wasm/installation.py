@@ -18,7 +18,7 @@ FLOOR = (50, 0, 1)
 BEYOND = (51,)
 """The first version whose C layouts were not checked against capi.py."""
 
-CODE_SETTINGS = "fuel,cow,speed,nan"
+CODE_SETTINGS = "fuel,cow,speed"
 """Names what compiled code depends on beside the image and Wasmtime itself; part of the cache's key."""
 
 
