@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
-    ("retained",),
+    ("retained", "repeated"),
     ("dialogue", "streams", "plans", "backstage", "offering", "residing"),
     ("answers",),
     ("wire", "service", "conversation"),

@@ -32,10 +32,9 @@ from wasmeval.wasm.cache import CompileProgress
 from wasmeval.wasm.installation import VERSION
 
 if TYPE_CHECKING:
-    from wasmeval.answers import Answers
     from wasmeval.egress import Credential, HttpCeiling
-    from wasmeval.receipts import Notary
     from wasmeval.recording import Recording, Replay
+    from wasmeval.repeated import Repeated
     from wasmeval.retained import Held, Retained
     from wasmeval.session import Checkpoint, SessionInfo
     from wasmeval.stores import Store
@@ -101,8 +100,7 @@ class Evaluator:
             self._open_egress()
         self._store, self._snapshot_key = store, snapshot_key or token_bytes(32)
         self._sessions: Retained | None = None
-        self._receipts: Notary | None = None
-        self._answers: Answers | None = None
+        self._repetition: Repeated | None = None
         self._backstage = Backstage()
         self._pool = BlockingPool(settings, self._catalogue)
         self._pool.start(progress)
@@ -145,7 +143,7 @@ class Evaluator:
         def perform() -> Result:
             return self._perform(job, offer, toolbox, on_output, stdin, timeout)
 
-        return perform() if job.deterministic is None else self._repeatably(request, job, perform)
+        return perform() if job.deterministic is None else self._repeated().perform(request, job, perform)
 
     def session(
         self,
@@ -200,7 +198,7 @@ class Evaluator:
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         offer = self._offered(request, mounts)
         job = self._prepare(request, offer)
-        finish = None if job.deterministic is None else partial(self._attested, request, job)
+        finish = None if job.deterministic is None else partial(self._repeated().attested, request, job)
         return EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout), finish)
 
     def evaluate_batch(
@@ -216,7 +214,7 @@ class Evaluator:
                 raise at_index(index, error) from None
         if not any(job.deterministic for job in jobs):
             return self._perform_all(jobs, timeout)
-        return self._repeatably_all(requests, jobs, timeout)
+        return self._repeated().perform_all(requests, jobs, lambda left: self._perform_all(left, timeout))
 
     def replay(self, *recordings: Recording | str | Path, timeout: float | None = None) -> Replay:
         """Repeats an evaluation from its recording, or the file that holds it; or the steps of a session, the first
@@ -232,7 +230,7 @@ class Evaluator:
             request = first.repetition
             job = self._prepare(request, self._offer)
             result = self._perform(job, self._offer, _NO_TOOLS, None, None, timeout)
-            return replay_of(steps, [self._notary().attest(job, result)])
+            return replay_of(steps, [self._repeated().notary.attest(job, result)])
         with self.session(
             first.request.language,
             limits=session_limits(steps),
@@ -262,7 +260,7 @@ class Evaluator:
         self.close()
 
     def _retained(self) -> Retained:
-        notary, store = self._notary(), self._answer_store()
+        repeated = self._repeated()
         with self._opening:
             if self._sessions is None:
                 # Not before there is a session: they take their time to load.
@@ -270,81 +268,33 @@ class Evaluator:
                 from wasmeval.sessions import Keeper, Sealer
 
                 keeper = Keeper(
-                    store,
+                    self._own_store(),
                     Sealer(self._snapshot_key),
                     self._images(),
-                    notary=notary,
+                    notary=repeated.notary,
                     # Of several evaluators over one store, one at a time has a session.
                     owner=f"{os.getpid()}-{token_hex(8)}",
                 )
                 self._sessions = Retained(self._pool, keeper)
             return self._sessions
 
+    def _repeated(self) -> Repeated:
+        with self._opening:
+            if self._repetition is None:
+                from wasmeval.repeated import Repeated
+
+                self._repetition = Repeated(self._own_store(), self._snapshot_key, self._images(), VERSION)
+            return self._repetition
+
+    def _own_store(self) -> Store:
+        if self._store is None:
+            from wasmeval.stores import open_store
+
+            self._store = open_store("memory:")
+        return self._store
+
     def _images(self) -> dict[str, str]:
         return {runtime.name: runtime.image_sha256 for runtime in self._catalogue.runtimes}
-
-    def _answer_store(self) -> Store:
-        with self._opening:
-            if self._store is None:
-                from wasmeval.stores import open_store
-
-                self._store = open_store("memory:")
-            return self._store
-
-    def _notary(self) -> Notary:
-        with self._opening:
-            if self._receipts is None:
-                from wasmeval.receipts import Notary
-
-                self._receipts = Notary(self._snapshot_key, self._images(), VERSION)
-            return self._receipts
-
-    def _known_answers(self) -> Answers:
-        notary, store = self._notary(), self._answer_store()
-        with self._opening:
-            if self._answers is None:
-                from wasmeval.answers import Answers
-                from wasmeval.sessions import Sealer
-
-                self._answers = Answers(store, Sealer(self._snapshot_key), notary)
-            return self._answers
-
-    def _attested(self, request: Request, job: Job, result: Result) -> Result:
-        """The result of a deterministic job, with its receipt and its recording."""
-        from wasmeval.recording import recorded
-
-        return recorded(self._notary().attest(job, result), request)
-
-    def _repeatably(self, request: Request, job: Job, perform: Callable[[], Result]) -> Result:
-        """What a deterministic job gives, or what is known of it."""
-        if not job.cache:
-            return self._attested(request, job, perform())
-        answers = self._known_answers()
-        known = answers.find(job)
-        if known is None:
-            known = self._notary().attest(job, perform())
-            answers.keep(job, known)
-        from wasmeval.recording import recorded
-
-        return recorded(known, request)
-
-    def _repeatably_all(
-        self, requests: Sequence[Request], jobs: Sequence[Job], timeout: float | None
-    ) -> list[Result]:
-        results: list[Result | None] = [
-            self._known_answers().find(job) if job.cache else None for job in jobs
-        ]
-        left = [index for index, result in enumerate(results) if result is None]
-        performed = self._perform_all([jobs[index] for index in left], timeout)
-        for index, result in zip(left, performed, strict=True):
-            results[index] = result = self._notary().attest(jobs[index], result)
-            if jobs[index].cache:
-                self._known_answers().keep(jobs[index], result)
-        from wasmeval.recording import recorded
-
-        return [
-            recorded(result, request) for result, request in zip(results, requests, strict=True) if result
-        ]
 
     def _perform_all(self, jobs: Sequence[Job], timeout: float | None) -> list[Result]:
         if not any(job.grants for job in jobs):
