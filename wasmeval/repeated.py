@@ -49,7 +49,7 @@ class Repeated:
             if job.cache and (answer := self._open_answers().find(job)) is not None
         }
         left = [index for index in range(len(jobs)) if index not in known]
-        performed = perform([jobs[index] for index in left])
+        performed = perform([jobs[index] for index in left]) if left else ()
         for index, result in zip(left, performed, strict=True):
             known[index] = self.notary.attest(jobs[index], result)
             if jobs[index].cache:
