@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes, token_hex
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
-from wasmeval.errors import InvalidArgument, at_index
+from wasmeval.errors import DeadlineExceeded, InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
 from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
 from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evaluation_of
@@ -329,18 +330,24 @@ class EmbeddedSession:
         """
         if on_output is not None or stdin is not None:
             check_callbacks(on_output, stdin)
-        options = self._held.live.record.options
-        language = self._held.live.record.language
-        limits = options.limits if limits is None else limits.within(options.limits, options.limits)
-        evaluation = evaluation_of(code, language, inputs, limits, files, outputs, _names(mounts), http)
+        evaluation = self._evaluation(code, inputs, limits, files, outputs, mounts, http)
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         evaluator = self._evaluator
         offer = evaluator._offered(request, mounts)
         job = evaluator._prepare(request, offer)
-        return self._held.step(
-            job, lambda job: evaluator._perform(job, offer, toolbox, on_output, stdin, timeout), wait=wait
-        )
+        timeout, start = call_timeout(timeout), monotonic()
+
+        def perform(job: Job) -> Result:
+            left = None if timeout is None else max(timeout - (monotonic() - start), 1e-9)
+            return evaluator._perform(job, offer, toolbox, on_output, stdin, left)
+
+        try:
+            return self._held.step(job, perform, wait=wait, timeout=timeout)
+        except DeadlineExceeded:
+            raise DeadlineExceeded(
+                f"the time-out of {timeout:g} s passed before the result arrived"
+            ) from None
 
     def fork(self) -> EmbeddedSession:
         """Another session that goes on from here; each then goes its own way."""
@@ -369,6 +376,22 @@ class EmbeddedSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _evaluation(
+        self,
+        code: str,
+        inputs: Mapping[str, Any] | None,
+        limits: Limits | None,
+        files: Mapping[str, bytes] | None,
+        outputs: Sequence[str],
+        mounts: Mounts,
+        http: HttpPolicy | None,
+    ) -> Evaluation:
+        """The next step, in the session's language and within its limits."""
+        record = self._held.live.record
+        most = record.options.limits
+        limits = most if limits is None else limits.within(most, most)
+        return evaluation_of(code, record.language, inputs, limits, files, outputs, _names(mounts), http)
 
 
 def _names(mounts: Mounts) -> Sequence[str]:
