@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
-    ("retained",),
+    ("retained", "followed"),
     ("dialogue", "streams", "plans", "backstage", "offering", "residing"),
     ("wire", "service", "conversation"),
     ("residence",),

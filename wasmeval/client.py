@@ -478,6 +478,33 @@ class ServiceSession:
             plans.step(self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout)
         )
 
+    def converse(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Begins what `evaluate` does, for those who want the events; see `Client.converse`.
+
+        It has the session's turn until it ends or is closed, read or not. Closed before its end, it leaves the session
+        as it was before it, as does one that `evaluate` would roll back.
+        """
+        evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        client = self._client
+        _check_process(client._process)
+        return client._open(request, call_timeout(timeout), self.id, wait)
+
     def fork(self, *, timeout: float | None = None) -> ServiceSession:
         """Another session that goes on from here; each then goes its own way."""
         return ServiceSession(self._client, self._call(wire.FORK_SESSION, messages.decode_session, timeout))
@@ -565,6 +592,32 @@ class AsyncServiceSession:
         return await self._client._run(
             plans.step(self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout)
         )
+
+    def converse(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncConversation:
+        """Begins what `evaluate` does, for those who want the events; see `AsyncClient.converse`.
+
+        As `ServiceSession.converse`.
+        """
+        evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        client = self._client
+        _check_process(client._process)
+        return client._open(request, call_timeout(timeout), self.id, wait)
 
     async def fork(self, *, timeout: float | None = None) -> AsyncServiceSession:
         """Another session that goes on from here; each then goes its own way."""

@@ -349,6 +349,40 @@ class EmbeddedSession:
                 f"the time-out of {timeout:g} s passed before the result arrived"
             ) from None
 
+    def converse(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Mounts = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Begins what `evaluate` does, for those who want the events; see `Client.converse`. Waits for its turn.
+
+        It has the session's turn until it ends or is closed, read or not. Closed before its end, it leaves the session
+        as it was before it, as does one that `evaluate` would roll back.
+        """
+        from wasmeval.followed import Guest, StepConversation
+
+        evaluation = self._evaluation(code, inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        evaluator, timeout = self._evaluator, call_timeout(timeout)
+        offer = evaluator._offered(request, mounts)
+        job = evaluator._prepare(request, offer)
+        return StepConversation(
+            lambda run: self._held.step(job, run, wait=wait, timeout=timeout),
+            lambda job, left: Guest(evaluator._pool, evaluator._backstage, offer, job, left),
+            timeout,
+        )
+
     def fork(self) -> EmbeddedSession:
         """Another session that goes on from here; each then goes its own way."""
         return EmbeddedSession(self._evaluator, self._held.fork())
