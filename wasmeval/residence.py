@@ -250,7 +250,7 @@ class Resident:
     @property
     def info(self) -> SessionInfo:
         """As it is now."""
-        return self.live.record.info(is_live=self.live.is_live)
+        return self.live.info()
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:

@@ -187,8 +187,16 @@ def test_closed_early_it_has_not_been(home: Home) -> None:
             conversation.close()
             after = session.evaluate("[x, open('f').read()]", timeout=WAIT_SECONDS)
             assert after.value == [[1], "one"]
+        with session.converse(
+            "x = 2\nprint('on', flush=True)\nwhile True: pass", limits=LONG
+        ) as conversation:
+            assert isinstance(next(conversation), Output)
+            time.sleep(0.1)
+        assert session.evaluate("x", timeout=WAIT_SECONDS).value == [1]
         info = session.info if isinstance(session, EmbeddedSession) else session.info()
-        assert info.steps == 3
+        assert info.steps == 4
+        # What it has spent is spent.
+        assert info.fuel > 10_000_000
 
 
 def test_what_is_raised_in_its_block_closes_it(home: Home) -> None:

@@ -31,7 +31,7 @@ from wasmeval.errors import (
 )
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
-from wasmeval.session import Checkpoint, Durability, SessionOptions
+from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
 from wasmeval.sessions.record import SessionRecord, decode, record_key
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
@@ -104,6 +104,22 @@ class Live:
     def is_live(self) -> bool:
         """Whether a worker has it."""
         return self.place is not None and not self.place.is_lost
+
+    @property
+    def uncounted_fuel(self) -> int:
+        """What steps have spent that nobody waited for to their end, as far as it is known and not in the record."""
+        return 0 if self.place is None else self.place.unheard_fuel - self.place.counted_fuel
+
+    def count_fuel(self) -> None:
+        """Put that into the record; not in the middle of a plan, which has a record in hand."""
+        if fuel := self.uncounted_fuel:
+            self.place.counted_fuel += fuel
+            self.record = replace(self.record, fuel=self.record.fuel + fuel)
+
+    def info(self) -> SessionInfo:
+        """As callers are told it."""
+        info = self.record.info(is_live=self.is_live)
+        return replace(info, fuel=info.fuel + fuel) if (fuel := self.uncounted_fuel) else info
 
 
 class Keeper:
@@ -191,6 +207,7 @@ class Keeper:
 
         When it cannot be stored the session goes back to what is: the step has not happened.
         """
+        live.count_fuel()
         record = live.record
         has_happened = live.is_live and not result.rolled_back
         # Its memory, and the mirror of it; an image's own pages take none.
@@ -235,6 +252,7 @@ class Keeper:
 
     def check_step(self, live: Live) -> int:
         """The fuel that is left for a step. Raises FailedPrecondition when there is none."""
+        live.count_fuel()
         options = live.record.options
         left = (options.total_fuel or 0) - live.record.fuel
         if left <= 0:
@@ -247,6 +265,11 @@ class Keeper:
         """Store it and give its place back. One that sleeps stays asleep."""
         if live.place is None:
             return
+        if live.is_live and live.place.given_up:
+            # A worker tells the ends of steps before the state that it is asked for behind them.
+            with contextlib.suppress(SessionLost):
+                yield State(live.place)
+        live.count_fuel()
         record = live.record
         if live.is_live and not record.is_stored:
             yield from self._keep(live, record, lease=0.0)
@@ -284,6 +307,7 @@ class Keeper:
     def restore(self, live: Live, checkpoint_id: str) -> Plan[None]:
         """Go back to a checkpoint; what came after it is lost, but for its checkpoints."""
         checkpoint = _checkpoint_of(live.record, checkpoint_id)
+        live.count_fuel()
         state = yield from self._load(live.record, checkpoint.id, checkpoint.step)
         record, name = _next_blob(live.record)
         if state:
@@ -312,6 +336,7 @@ class Keeper:
     def fork(self, live: Live) -> Plan[Live]:
         """Another session that goes on from where this one is. Checkpoints stay with this one."""
         yield from self.wake(live)
+        live.count_fuel()
         now = self._clock()
         record = replace(
             live.record,
