@@ -14,7 +14,7 @@ import hashlib
 import secrets
 import time
 from base64 import b32encode
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from wasmeval.errors import (
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
+from wasmeval.sessions.orphans import Orphans
 from wasmeval.sessions.record import SessionRecord, decode, record_key
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
@@ -141,6 +142,7 @@ class Keeper:
         self._images = images
         self._owner = owner
         self._clock = clock
+        self._orphans = Orphans(store, clock=clock)
 
     def create(self, language: str, runtime: str, options: SessionOptions, tenant: str = "") -> Plan[Live]:
         """A new session, whose first step is still to come."""
@@ -371,7 +373,7 @@ class Keeper:
             yield Closing(place)
         record = live.record
         yield Do(lambda: self._store.remove(record.key, live.version))
-        for name in (record.snapshot, *(each.id for each in record.checkpoints)):
+        for name in record.blobs_named:
             yield from self._forget(record, name)
 
     def now(self) -> float:
@@ -404,6 +406,10 @@ class Keeper:
                 if len(over) == most:
                     break
         return over
+
+    def sweep_orphans(self, held: Container[str] = ()) -> int:
+        """Remove blobs that no record names, but none of a session that is `held`; see Orphans. Takes its time."""
+        return self._orphans.sweep(self.settings.orphan_seconds, held)
 
     # --- inside --------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,9 @@ class SessionSettings:
     linger_seconds: float = 2.0
     """And for so long after a step when every step is stored: then another one may go on with the session."""
 
+    orphan_seconds: float = 3600.0
+    """A blob that no record has named for so long is removed; see sessions/orphans.py."""
+
     def apply(self, options: SessionOptions) -> SessionOptions:
         """The options without gaps that a session gets when its caller asks for `options`."""
         return replace(
