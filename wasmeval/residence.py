@@ -194,7 +194,9 @@ class Residence:
                 await self._make_room()
                 return self._places.fork_session(effect.place)
             case State():
-                return await self._places.session_state(effect.place)
+                async with self._keeper.room.take_async(effect.size):
+                    state = await self._places.session_state(effect.place)
+                    return await asyncio.to_thread(effect.use, state)
             case Closing():
                 return self._places.close_session(effect.place)
 
@@ -335,7 +337,8 @@ class Resident:
             await self.close()
         elif not self.is_busy and self._clock() - self.used >= (record.options.idle_seconds or 0):
             await self.hibernate()
-        else:
+        elif not self._plans.locked():
+            # A plan that is under way writes the record itself, and other sessions' leases do not wait for it.
             try:
                 await self._follow(self._keeper.renew(self.live, is_busy=self.is_busy))
             except Conflict:

@@ -135,7 +135,8 @@ class Retained:
                 self._make_room()
                 return self._pool.fork_session(effect.place)
             case State():
-                return self._pool.session_state(effect.place)
+                with self._keeper.room.take(effect.size):
+                    return effect.use(self._pool.session_state(effect.place))
             case Closing():
                 return self._pool.close_session(effect.place)
 

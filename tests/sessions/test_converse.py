@@ -67,7 +67,7 @@ class Embedded:
         self._evaluator = evaluator
 
     def session(self, language: str = "python", **options: Any) -> EmbeddedSession:
-        return self._evaluator.session(language, **options)
+        return self._evaluator.session(language, **{"limits": LONG, **options})
 
     def kill_worker(self) -> None:
         kill_workers(self._evaluator)
@@ -83,7 +83,7 @@ class Service:
         self._client = client
 
     def session(self, language: str = "python", **options: Any) -> ServiceSession:
-        return self._client.session(language, **options)
+        return self._client.session(language, **{"limits": LONG, **options})
 
     def kill_worker(self) -> None:
         kill_worker(self._real)
@@ -362,7 +362,7 @@ def test_a_total_of_fuel_holds_for_conversations_too(home: Home) -> None:
 
 def test_the_same_awaited(real: Real) -> None:
     async def main() -> None:
-        async with AsyncClient(real.target) as client, await client.session() as session:
+        async with AsyncClient(real.target) as client, await client.session(limits=LONG) as session:
             await session.evaluate("x = 1")
             events: list[Any] = []
             async with session.converse("print('on'); x = ask('?'); x", tools=ASK) as conversation:
@@ -418,7 +418,7 @@ def test_the_same_awaited(real: Real) -> None:
 def test_a_service_that_stops_ends_it_and_keeps_the_session(tmp_path: Path, answered: bool) -> None:
     store = open_store(f"dir:{tmp_path}/store")
     with serve(store) as real, Client(real.target) as client, ThreadPoolExecutor(1) as executor:
-        session = client.session()
+        session = client.session(limits=LONG)
         session.evaluate("x = 1")
         with session.converse("x = ask('?')", tools=ASK, limits=LONG) as conversation:
             call = next(conversation)

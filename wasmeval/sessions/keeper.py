@@ -34,6 +34,7 @@ from wasmeval.model import Job, Result
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
 from wasmeval.sessions.orphans import Orphans
 from wasmeval.sessions.record import SessionRecord, decode, record_key
+from wasmeval.sessions.room import Room
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
 from wasmeval.stores import Store
@@ -70,9 +71,13 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the session at `place` was after its last good step: bytes, none before its first."""
+    """What the session at `place` was after its last good step: bytes, none before its first. `use` is called with it
+    where it may take its time, and what that gives is the answer. It is asked for when `Keeper.room` has `size` bytes
+    left, which are taken until `use` has returned."""
 
     place: Any
+    size: int = 0
+    use: Callable[[bytes], Any] = len
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,18 @@ class Live:
     """Whether this process has said in the record that it has the session, and no worker has got it yet."""
     memory_bytes: int = 0
     """What it took in its worker after its last step, nearly."""
+    most_file_bytes: int = 0
+    """What its files may take: as much as any of its steps was allowed, or what it was when it woke."""
 
     @property
     def is_live(self) -> bool:
         """Whether a worker has it."""
         return self.place is not None and not self.place.is_lost
+
+    @property
+    def most_state_bytes(self) -> int:
+        """What its state may take: its memory and its files."""
+        return _IMAGE_BYTES + self.memory_bytes // 2 + self.most_file_bytes
 
     @property
     def uncounted_fuel(self) -> int:
@@ -143,6 +155,7 @@ class Keeper:
         self._owner = owner
         self._clock = clock
         self._orphans = Orphans(store, clock=clock)
+        self.room = Room(self.settings.most_state_bytes)
 
     def create(self, language: str, runtime: str, options: SessionOptions, tenant: str = "") -> Plan[Live]:
         """A new session, whose first step is still to come."""
@@ -196,6 +209,7 @@ class Keeper:
             if record.snapshot:
                 state = yield from self._load(record, record.snapshot, record.stored)
             live.place = yield Open(record.runtime, state)
+            live.most_file_bytes = max(live.most_file_bytes, len(state))
         except WasmevalError:
             if live.is_opening:
                 # Nothing was out: whoever wakes it next, here or elsewhere, finds it as it was stored.
@@ -212,8 +226,9 @@ class Keeper:
         live.count_fuel()
         record = live.record
         has_happened = live.is_live and not result.rolled_back
-        # Its memory, and the mirror of it; an image's own pages take none.
-        live.memory_bytes = 2 * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
+        if result.usage.peak_memory_bytes:
+            # Its memory, and the mirror of it; an image's own pages take none. One that no worker told of took no more.
+            live.memory_bytes = 2 * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
         record = replace(
             record,
             steps=record.steps + has_happened,
@@ -249,6 +264,7 @@ class Keeper:
         limits, left = job.limits, self.check_step(live)
         if limits.fuel is None or limits.fuel > left:
             limits = replace(limits, fuel=left)
+        live.most_file_bytes = max(live.most_file_bytes, limits.workspace_bytes or 0)
         # By hand: `replace` takes ten times as long.
         return Job(job.runtime, job.code, job.inputs, limits, job.grants, job.translator, live.place)
 
@@ -313,7 +329,8 @@ class Keeper:
         state = yield from self._load(live.record, checkpoint.id, checkpoint.step)
         record, name = _next_blob(live.record)
         if state:
-            yield from self._put(record, name, checkpoint.step, state)
+            put = self._putting(record, name, checkpoint.step)
+            yield Do(lambda: put(state))
         place = yield Open(record.runtime, state)
         stale = record.snapshot
         record = replace(
@@ -331,6 +348,7 @@ class Keeper:
             yield Closing(place)
             raise
         old, live.place = live.place, place
+        live.most_file_bytes = max(live.most_file_bytes, len(state))
         if old is not None:
             yield Closing(old)
         yield from self._forget(record, stale)
@@ -356,14 +374,14 @@ class Keeper:
         try:
             if record.options.durability is Durability.STEP and record.steps:
                 record, name = _next_blob(record)
-                state = yield State(place)
-                yield from self._put(record, name, record.steps, state)
+                yield State(place, live.most_state_bytes, self._putting(record, name, record.steps))
                 record = replace(record, snapshot=name, stored=record.steps)
             other = yield from self._create(record)
         except BaseException:
             yield Closing(place)
             raise
         other.place = place
+        other.memory_bytes, other.most_file_bytes = live.memory_bytes, live.most_file_bytes
         return other
 
     def close(self, live: Live) -> Plan[None]:
@@ -470,13 +488,12 @@ class Keeper:
         yield from self._forget(record, stale)
 
     def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:
-        state = yield State(live.place)
-        yield from self._put(record, name, step, state)
+        yield State(live.place, live.most_state_bytes, self._putting(record, name, step))
 
-    def _put(self, record: SessionRecord, name: str, step: int, state: bytes) -> Plan[None]:
+    def _putting(self, record: SessionRecord, name: str, step: int) -> Callable[[bytes], None]:
         bound = _bound(record, name, step)
         key = record.blob_key(name)
-        yield Do(lambda: self._store.put_blob(key, self._sealer.seal(state, bound)))
+        return lambda state: self._store.put_blob(key, self._sealer.seal(state, bound))
 
     def _load(self, record: SessionRecord, name: str, step: int) -> Plan[bytes]:
         bound = _bound(record, name, step)

@@ -20,6 +20,9 @@ class SessionSettings:
     most_live: int = 256
     most_live_bytes: int = 1 << 30
     """What live sessions may take in workers together; beyond, those that were left alone longest are put to sleep."""
+    most_state_bytes: int = 1 << 30
+    """What states may take in this process together, on their way from workers to the store; beyond, they wait for one
+    another."""
     most_checkpoints: int = 64
     lease_seconds: float = 15.0
     """For so long after it was last heard of a replica has its sessions for itself."""
