@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -81,7 +82,7 @@ class StepConversation(Conversation):
             self._ended.result()
             raise AssertionError("a step that ended without a beginning raises why")
         self._guest = guest
-        self._dropped = weakref.finalize(self, _drop, self._guest)
+        self._dropped = weakref.finalize(self, _drop, self._guest, os.getpid())
         self._dropped.atexit = False
 
     def __next__(self) -> ConversationEvent:
@@ -154,7 +155,9 @@ class _Beginning:
         return self._guest
 
 
-def _drop(guest: Guest) -> None:
+def _drop(guest: Guest, process: int) -> None:
     """Close it elsewhere: whoever collects garbage may hold the locks that closing takes."""
+    if process != os.getpid():
+        return  # It is the parent's.
     with contextlib.suppress(RuntimeError):
         _thread.start_new_thread(guest.close, ())

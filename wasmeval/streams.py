@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -107,7 +108,7 @@ class ServiceConversation(_Speaker, Conversation):
         """Whether the service has said anything yet."""
         # None once this is closed.
         self._call = call(self._sender.messages(start, files))
-        self._dropped = weakref.finalize(self, _let_go, self._call, said)
+        self._dropped = weakref.finalize(self, _let_go, self._call, said, os.getpid())
 
     def __next__(self) -> ConversationEvent:
         """See Conversation."""
@@ -184,9 +185,10 @@ class _Sender:
             yield message
 
 
-def _let_go(call: Any, said: SimpleQueue[bytes | None]) -> None:
-    call.cancel()
-    said.put(None)
+def _let_go(call: Any, said: SimpleQueue[bytes | None], process: int) -> None:
+    if process == os.getpid():
+        call.cancel()
+        said.put(None)
 
 
 class AsyncConversation(_Speaker):

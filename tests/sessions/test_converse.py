@@ -481,6 +481,44 @@ def test_an_interrupt_while_it_waits_for_its_turn_gives_it_up(homes: dict[str, H
         assert session.evaluate("x").value == 1
 
 
+def test_once_it_is_closed_the_turn_is_free(homes: dict[str, Home]) -> None:
+    with homes["embedded"].session() as session:
+        for _ in range(20):
+            with session.converse("x = ask('?')", tools=ASK, limits=LONG) as conversation:
+                next(conversation)
+            assert session.evaluate("1", wait=False).ok
+
+
+def test_what_served_it_is_closed_when_it_ends_read_or_not(homes: dict[str, Home], tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    (tmp_path / "f").write_text("here")
+    with homes["embedded"].session() as session:
+        code = "open('/mnt/data/f').read()"
+        assert session.evaluate(code, mounts={"data": tmp_path}).value == "here"
+        before = descriptors()
+        unread = [session.converse(code, mounts={"data": tmp_path}) for _ in range(5)]
+        session.evaluate("1")
+        assert descriptors() <= before
+        assert [list(conversation)[-1].value for conversation in unread] == ["here"] * 5
+
+
+def test_what_a_forked_child_drops_is_the_parents(homes: dict[str, Home]) -> None:
+    with homes["embedded"].session() as session:
+        conversation: Any = session.converse("x = ask('?'); x", tools=ASK)
+        call = next(conversation)
+        if not (child := os.fork()):
+            del conversation
+            gc.collect()
+            time.sleep(0.3)
+            os._exit(0)
+        os.waitpid(child, 0)
+        call.reply(1)
+        [result] = conversation
+        assert result.value == 1
+
+
 def test_one_that_cannot_be_stored_has_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store: Store = open_store(f"dir:{tmp_path}/store")
     with Evaluator(workers=1, store=store, snapshot_key=KEY) as evaluator:
