@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
-    ("retained", "repeated"),
+    ("retained", "repeated", "followed"),
     ("dialogue", "streams", "plans", "backstage", "offering", "residing"),
     ("answers",),
     ("wire", "service", "conversation"),

@@ -165,9 +165,7 @@ class EmbeddedConversation(Conversation):
         """See Conversation."""
         self._over = True
         self._running.cancel()
-        attendant, self._attendant = self._attendant, None
-        if attendant is not None:
-            self._backstage.run(attendant.aclose)
+        self._dismiss()
 
     # --- pool.Partner, and attendant.Talk ------------------------------------------------------------------------
 
@@ -190,6 +188,12 @@ class EmbeddedConversation(Conversation):
         self._events.append(Printed(stream, data))
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _dismiss(self) -> None:
+        """Nobody serves the guest any more."""
+        attendant, self._attendant = self._attendant, None
+        if attendant is not None:
+            self._backstage.run(attendant.aclose)
 
     def _check_input(self) -> None:
         if self._input_over and not self._over:
@@ -218,9 +222,11 @@ class EmbeddedConversation(Conversation):
             if outcome is not None:
                 self.close()
                 raise outcome
+            if self._over:
+                raise StopIteration  # Another thread has closed it.
             left = None if self._end is None else max(self._end - monotonic(), 1e-9)
             try:
-                self._running.wait(lambda: bool(self._events), left)
+                self._running.wait(lambda: bool(self._events) or self._over, left)
             except DeadlineExceeded:
                 self.close()
                 text = f"the time-out of {self._timeout:g} s passed before the result arrived"

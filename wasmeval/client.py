@@ -210,7 +210,12 @@ class Client:
             outcome = self._take(step)
 
     def _open(
-        self, request: Request, timeout: float | None, session_id: str = "", waits: bool = True
+        self,
+        request: Request,
+        timeout: float | None,
+        session_id: str = "",
+        waits: bool = True,
+        language: str = "",
     ) -> ServiceConversation:
         try:
             call: Any = self._channel.stream_stream(wire.STEP_CONVERSE if session_id else wire.CONVERSE)
@@ -221,6 +226,7 @@ class Client:
                 request,
                 session_id,
                 waits,
+                language,
             )
         except ValueError as error:
             # gRPC says ValueError when the channel is closed; ours are of the request.
@@ -232,7 +238,7 @@ class Client:
         return Unavailable(_WAS_CLOSED) if self._closed else _error(error)
 
     def _hold(self, step: Hold) -> Result | Failed:
-        conversation = self._open(step.request, step.timeout, step.session_id, step.waits)
+        conversation = self._open(step.request, step.timeout, step.session_id, step.waits, step.language)
         try:
             return drive(conversation, step.toolbox, step.on_output, step.stdin)
         except ServiceError as error:
@@ -405,7 +411,12 @@ class AsyncClient:
         return self._channel
 
     def _open(
-        self, request: Request, timeout: float | None, session_id: str = "", waits: bool = True
+        self,
+        request: Request,
+        timeout: float | None,
+        session_id: str = "",
+        waits: bool = True,
+        language: str = "",
     ) -> AsyncConversation:
         call: Any = self._connect().stream_stream(wire.STEP_CONVERSE if session_id else wire.CONVERSE)
         metadata = _about(session_id, self._metadata)
@@ -416,13 +427,14 @@ class AsyncClient:
             lambda: self._closed,
             session_id,
             waits,
+            language,
         )
 
     def _explain(self, error: BaseException) -> WasmevalError:
         return Unavailable(_WAS_CLOSED) if self._closed else _error(error)
 
     async def _hold(self, step: Hold) -> Result | Failed:
-        conversation = self._open(step.request, step.timeout, step.session_id, step.waits)
+        conversation = self._open(step.request, step.timeout, step.session_id, step.waits, step.language)
         try:
             return await drive_async(conversation, step.toolbox, step.on_output, step.stdin)
         except ServiceError as error:
@@ -511,6 +523,33 @@ class ServiceSession:
                 self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout, self.language
             )
         )
+
+    def converse(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Begins what `evaluate` does, for those who want the events; see `Client.converse`.
+
+        It has the session's turn until it ends or is closed, read or not. Closed before its end, it leaves the session
+        as it was before it, as does one that `evaluate` would roll back.
+        """
+        evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        client = self._client
+        _check_process(client._process)
+        return client._open(request, call_timeout(timeout), self.id, wait, self.language)
 
     def fork(self, *, timeout: float | None = None) -> ServiceSession:
         """Another session that goes on from here; each then goes its own way."""
@@ -601,6 +640,32 @@ class AsyncServiceSession:
                 self.id, evaluation, tools, on_output, stdin, tool_time_counts, wait, timeout, self.language
             )
         )
+
+    def converse(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncConversation:
+        """Begins what `evaluate` does, for those who want the events; see `AsyncClient.converse`.
+
+        As `ServiceSession.converse`.
+        """
+        evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        client = self._client
+        _check_process(client._process)
+        return client._open(request, call_timeout(timeout), self.id, wait, self.language)
 
     async def fork(self, *, timeout: float | None = None) -> AsyncServiceSession:
         """Another session that goes on from here; each then goes its own way."""

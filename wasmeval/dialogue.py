@@ -28,6 +28,10 @@ from wasmeval.wire.conversations import decode_said, encode_ending, encode_event
 STALLED_SECONDS = 60.0
 """For so long a client may leave us waiting: for what it said that it would send, or for it to read."""
 
+_VANISHING_SECONDS = 0.05
+"""A client that is gone looks at first like one that has ended its side. Measured: the cancellation comes 0.3 ms later,
+12 ms with another thread at full load."""
+
 _MERGED_BYTES = 1 << 20
 _MOST_EVENTS = 1024
 """With more to send, what is printed on each stream is put together."""
@@ -211,6 +215,11 @@ class Dialogue:
                         raise FailedPrecondition(
                             "a piece of a file came, and all that start announced are here"
                         )
+            if self._is_step:
+                # Until it is known which: a step that nobody waits for has not been, and must not end well because its
+                # calls fail. In two parts, for the cancellation may be waiting where this wakes.
+                for _ in range(2):
+                    await asyncio.sleep(_VANISHING_SECONDS / 2)
             self._end_of_client()
 
     async def _next(self) -> Said | None:

@@ -12,13 +12,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from secrets import token_bytes, token_hex
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
 from wasmeval.determinism import Deterministic
-from wasmeval.errors import InvalidArgument, at_index
+from wasmeval.errors import DeadlineExceeded, InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
 from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
 from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evaluation_of
@@ -395,33 +396,67 @@ class EmbeddedSession:
         """
         if on_output is not None or stdin is not None:
             check_callbacks(on_output, stdin)
-        options = self._held.live.record.options
-        language = self._held.live.record.language
-        limits = options.limits if limits is None else limits.within(options.limits, options.limits)
-        evaluation = evaluation_of(
-            code,
-            language,
-            inputs,
-            limits,
-            files,
-            outputs,
-            _names(mounts),
-            http,
-            options.deterministic or False,
-        )
+        evaluation = self._evaluation(code, inputs, limits, files, outputs, mounts, http)
         toolbox = Toolbox(tools) if tools else _NO_TOOLS
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
         evaluator = self._evaluator
         offer = evaluator._offered(request, mounts)
         job = evaluator._prepare(request, offer)
-        result = self._held.step(
-            job, lambda job: evaluator._perform(job, offer, toolbox, on_output, stdin, timeout), wait=wait
+        timeout, start = call_timeout(timeout), monotonic()
+
+        def perform(job: Job) -> Result:
+            left = None if timeout is None else max(timeout - (monotonic() - start), 1e-9)
+            return evaluator._perform(job, offer, toolbox, on_output, stdin, left)
+
+        try:
+            result = self._held.step(job, perform, wait=wait, timeout=timeout)
+        except DeadlineExceeded:
+            raise DeadlineExceeded(
+                f"the time-out of {timeout:g} s passed before the result arrived"
+            ) from None
+        return self._recorded(request, result)
+
+    def converse(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        mounts: Mounts = (),
+        http: HttpPolicy | None = None,
+        tools: Iterable[Tool] | Mapping[str, Function] = (),
+        stdin: bool = False,
+        tool_time_counts: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Conversation:
+        """Begins what `evaluate` does, for those who want the events; see `Client.converse`. Waits for its turn.
+
+        It has the session's turn until it ends or is closed, read or not. Closed before its end, it leaves the session
+        as it was before it, as does one that `evaluate` would roll back.
+        """
+        from wasmeval.followed import Guest, StepConversation
+
+        evaluation = self._evaluation(code, inputs, limits, files, outputs, mounts, http)
+        request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
+        evaluator, timeout = self._evaluator, call_timeout(timeout)
+        offer = evaluator._offered(request, mounts)
+        job = evaluator._prepare(request, offer)
+        return StepConversation(
+            lambda run: self._recorded(request, self._held.step(job, run, wait=wait, timeout=timeout)),
+            lambda job, left: Guest(evaluator._pool, evaluator._backstage, offer, job, left),
+            timeout,
         )
-        if options.deterministic is None:
+
+    def _recorded(self, request: Request, result: Result) -> Result:
+        """The result of a deterministic session's step, with its recording."""
+        if result.receipt is None:
             return result
         from wasmeval.recording import recorded
 
-        return recorded(result, request, language)
+        return recorded(result, request)
 
     def _repeat(self, request: Request, timeout: float | None) -> Result:
         """The next step, from its recording."""
@@ -458,6 +493,32 @@ class EmbeddedSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _evaluation(
+        self,
+        code: str,
+        inputs: Mapping[str, Any] | None,
+        limits: Limits | None,
+        files: Mapping[str, bytes] | None,
+        outputs: Sequence[str],
+        mounts: Mounts,
+        http: HttpPolicy | None,
+    ) -> Evaluation:
+        """The next step, in the session's language and within its limits."""
+        record = self._held.live.record
+        most, deterministic = record.options.limits, record.options.deterministic
+        limits = most if limits is None else limits.within(most, most)
+        return evaluation_of(
+            code,
+            record.language,
+            inputs,
+            limits,
+            files,
+            outputs,
+            _names(mounts),
+            http,
+            deterministic or False,
+        )
 
 
 def _names(mounts: Mounts) -> Sequence[str]:

@@ -58,6 +58,8 @@ class Hold:
     timeout: float | None
     session_id: str = ""
     waits: bool = True
+    language: str = ""
+    """The session's, for its recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,10 @@ def evaluate(
     if converses(evaluation, tools, on_output, stdin):
         toolbox = Toolbox(tools or {})
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
-        return _recorded(request, _converse(request, toolbox, on_output, stdin, timeout))
+        return _converse(request, toolbox, on_output, stdin, timeout)
     request = request_of(evaluation)
-    return _recorded(request, _evaluate(request, timeout))
+    plan = _evaluate(request, timeout)
+    return plan if request.deterministic is None else _with_recording(request, plan)
 
 
 def _evaluate(request: Request, timeout: float | None) -> Plan[Result]:
@@ -96,14 +99,7 @@ def _evaluate(request: Request, timeout: float | None) -> Plan[Result]:
     return call(wire.EVALUATE, data, wire.decode_reply, timeout, has_effects=_has_effects(request))
 
 
-def _recorded(request: Request, plan: Plan[Result], language: str = "") -> Plan[Result]:
-    """What `plan` gives; with its recording when it is deterministic. `language`: its session's."""
-    if request.deterministic is None and not language:
-        return plan
-    return _with_recording(request, plan, language)
-
-
-def _with_recording(request: Request, plan: Plan[Result], language: str) -> Plan[Result]:
+def _with_recording(request: Request, plan: Plan[Result], language: str = "") -> Plan[Result]:
     return recorded((yield from plan), request, language)
 
 
@@ -123,11 +119,9 @@ def step(
     if converses(evaluation, tools, on_output, stdin):
         toolbox = Toolbox(tools or {})
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
-        plan = _converse(request, toolbox, on_output, stdin, timeout, session_id, waits)
-    else:
-        request = request_of(evaluation)
-        plan = _step(session_id, request, waits, timeout)
-    return _recorded(request, plan, language)
+        return _converse(request, toolbox, on_output, stdin, timeout, session_id, waits, language)
+    request = request_of(evaluation)
+    return _with_recording(request, _step(session_id, request, waits, timeout), language)
 
 
 def _step(session_id: str, request: Request, waits: bool, timeout: float | None) -> Plan[Result]:
@@ -270,6 +264,7 @@ def _converse(
     timeout: float | None,
     session_id: str = "",
     waits: bool = True,
+    language: str = "",
 ) -> Plan[Result]:
     """A conversation, begun again only if surely nothing ran, nothing was heard, and nothing was read from a file."""
     timeout = call_timeout(timeout)
@@ -278,7 +273,7 @@ def _converse(
     attempt = 0
     while True:
         left = None if timeout is None else max(end - time.monotonic(), _SHORTEST_SECONDS)
-        outcome = yield Hold(request, toolbox, on_output, stdin, left, session_id, waits)
+        outcome = yield Hold(request, toolbox, on_output, stdin, left, session_id, waits, language)
         if isinstance(outcome, Result):
             return outcome
         assert isinstance(outcome, Failed)

@@ -36,6 +36,7 @@ PAGE = 1000
 """Sessions in one answer of `list`."""
 _WATCH_SECONDS = 1.0
 _SWEEP_SECONDS = 60.0
+_ORPHANS_SECONDS = 600.0
 _EXPIRED_AT_ONCE = 100
 _LARGE_BYTES = 64 << 20
 """A session of this size is reason to look at once whether all together take too much."""
@@ -94,7 +95,17 @@ class Residence:
         return infos, token
 
     async def watch(self) -> None:
-        """Puts to sleep what nobody uses, ends what has lived long enough, keeps the leases; until cancelled."""
+        """Puts to sleep what nobody uses, ends what has lived long enough, keeps the leases, tidies the store; until
+        cancelled."""
+        await asyncio.gather(self._look_after_all(), self._tidy_store())
+
+    async def _tidy_store(self) -> None:
+        # Beside the rest: it takes long where much is stored, and leases do not wait.
+        while True:
+            await asyncio.sleep(_ORPHANS_SECONDS)
+            await self.sweep_orphans()
+
+    async def _look_after_all(self) -> None:
         swept = 0.0
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
@@ -124,6 +135,13 @@ class Residence:
             for live in await asyncio.to_thread(self._keeper.expired, _EXPIRED_AT_ONCE):
                 with contextlib.suppress(Conflict):
                     await self.settled(self._keeper.close(live))
+
+    async def sweep_orphans(self) -> None:
+        """Removes blobs that no record names, when that is known for long enough; see sessions.orphans."""
+        with _logged("what no record names could not be removed"):
+            removed = await asyncio.to_thread(self._keeper.sweep_orphans, frozenset(self._held))
+            if removed:
+                logger.info("removed %d snapshots that no session needs", removed)
 
     async def hibernate_all(self) -> None:
         """Puts all to sleep; for a service that stops. What cannot be stored is lost, and logged."""
@@ -176,7 +194,9 @@ class Residence:
                 await self._make_room()
                 return self._places.fork_session(effect.place)
             case State():
-                return await self._places.session_state(effect.place)
+                async with self._keeper.room.take_async(effect.size):
+                    state = await self._places.session_state(effect.place)
+                    return await asyncio.to_thread(effect.use, state)
             case Closing():
                 return self._places.close_session(effect.place)
 
@@ -250,7 +270,7 @@ class Resident:
     @property
     def info(self) -> SessionInfo:
         """As it is now."""
-        return self.live.record.info(is_live=self.live.is_live)
+        return self.live.info()
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -318,7 +338,8 @@ class Resident:
             await self.close()
         elif not self.is_busy and self._clock() - self.used >= (record.options.idle_seconds or 0):
             await self.hibernate()
-        else:
+        elif not self._plans.locked():
+            # A plan that is under way writes the record itself, and other sessions' leases do not wait for it.
             try:
                 await self._follow(self._keeper.renew(self.live, is_busy=self.is_busy))
             except Conflict:

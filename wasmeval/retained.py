@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from wasmeval.errors import (
     Conflict,
+    DeadlineExceeded,
     FailedPrecondition,
     NotFound,
     ResourceExhausted,
@@ -43,8 +44,9 @@ class Turn:
         return self._taken
 
     @contextlib.contextmanager
-    def take(self, *, wait: bool = True) -> Iterator[None]:
-        """Have it inside the block. Raises ResourceExhausted when it is taken and `wait` is False."""
+    def take(self, *, wait: bool = True, timeout: float | None = None) -> Iterator[None]:
+        """Have it inside the block. Raises ResourceExhausted when it is taken and `wait` is False, DeadlineExceeded
+        when it is still another's after `timeout` seconds."""
         with self._lock:
             if not self._taken:
                 self._taken, mine = True, None
@@ -55,8 +57,8 @@ class Turn:
                 mine.acquire()
                 self._waiting.append(mine)
         try:
-            if mine is not None:
-                mine.acquire()
+            if mine is not None and not mine.acquire(timeout=_bounded(timeout)):
+                raise DeadlineExceeded(f"the time-out of {timeout:g} s passed before the step's turn came")
         except BaseException:
             self._leave(mine)
             raise
@@ -73,6 +75,10 @@ class Turn:
                 self._waiting.popleft().release()
             else:
                 self._taken = False
+
+
+def _bounded(timeout: float | None) -> float:
+    return -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
 
 
 class Retained:
@@ -129,7 +135,8 @@ class Retained:
                 self._make_room()
                 return self._pool.fork_session(effect.place)
             case State():
-                return self._pool.session_state(effect.place)
+                with self._keeper.room.take(effect.size):
+                    return effect.use(self._pool.session_state(effect.place))
             case Closing():
                 return self._pool.close_session(effect.place)
 
@@ -217,17 +224,19 @@ class Held:
     @property
     def info(self) -> SessionInfo:
         """As it is now."""
-        return self.live.record.info(is_live=self.live.is_live)
+        return self.live.info()
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Those it can go back to, the oldest first."""
         return self.live.record.checkpoints
 
-    def step(self, job: Job, run: Callable[[Job], Result], *, wait: bool = True) -> Result:
+    def step(
+        self, job: Job, run: Callable[[Job], Result], *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
         """What `run` gives for the job of the next step. Raises ResourceExhausted when another one runs and `wait` is
-        False."""
-        with self._turn(wait=wait):
+        False, DeadlineExceeded when its turn has not come after `timeout` seconds."""
+        with self._turn(wait=wait, timeout=timeout):
             if self.live.record.expires <= self._keeper.now():
                 self._is_closed = True
                 self._sessions.forget(self)
@@ -278,8 +287,8 @@ class Held:
             self._sessions.run(self._keeper.close(self.live))
 
     @contextlib.contextmanager
-    def _turn(self, *, wait: bool = True) -> Iterator[None]:
-        with self.turn.take(wait=wait):
+    def _turn(self, *, wait: bool = True, timeout: float | None = None) -> Iterator[None]:
+        with self.turn.take(wait=wait, timeout=timeout):
             if self._is_closed:
                 raise FailedPrecondition("the session is closed")
             if self._is_overtaken:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
@@ -28,6 +31,7 @@ from wasmeval.conversation import (
 )
 from wasmeval.errors import Unavailable, WasmevalError
 from wasmeval.model import Request, Result
+from wasmeval.recording import recorded
 from wasmeval.tools import Toolbox
 from wasmeval.wire.conversations import (
     CANCEL,
@@ -91,18 +95,30 @@ class ServiceConversation(_Speaker, Conversation):
     """See Conversation. `call` starts the gRPC call, given its messages; `explain` makes errors ours."""
 
     def __init__(
-        self, call: _Call, explain: Explain, request: Request, session_id: str = "", waits: bool = True
+        self,
+        call: _Call,
+        explain: Explain,
+        request: Request,
+        session_id: str = "",
+        waits: bool = True,
+        language: str = "",
     ) -> None:
+        """`language`: of the session whose next step it is."""
         start, files = opening(request, session_id, waits)
         self._explain = explain
-        self._said: SimpleQueue[bytes | None] = SimpleQueue()
-        self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
+        # Neither gRPC's thread nor an event keeps this alive: one that is dropped is closed.
+        said: SimpleQueue[bytes | None] = SimpleQueue()
+        self._said = said
+        self._sender = _Sender(said)
+        self._reader = EventReader(
+            lambda answer: said.put(encode_answer(answer)), lambda result: recorded(result, request, language)
+        )
         self._pending: Iterator[ConversationEvent] = iter(())
         self.heard = False
         """Whether the service has said anything yet."""
-        self._sender: threading.Thread | None = None
         # None once this is closed.
-        self._call = call(self._messages(start, files))
+        self._call = call(self._sender.messages(start, files))
+        self._dropped = weakref.finalize(self, _let_go, self._call, said, os.getpid())
 
     def __next__(self) -> ConversationEvent:
         """See Conversation."""
@@ -126,27 +142,21 @@ class ServiceConversation(_Speaker, Conversation):
         with the lock of a call that still exists held, its destructor would wait for ever.
         """
         self._over = True
-        self._said.put(None)
+        self._dropped.detach()
         call, self._call = self._call, None
         if call is None:
             return
         ended = threading.Event()
+        # Before its side ends: a guest whose calls fail because nobody is there any more might end well.
         call.cancel()
+        self._said.put(None)
         if call.add_callback(ended.set):
             ended.wait(_LETTING_GO_SECONDS)
-        if self._sender is not None:
-            self._sender.join(_LETTING_GO_SECONDS)
+        if self._sender.thread is not None:
+            self._sender.thread.join(_LETTING_GO_SECONDS)
 
     def _put(self, message: bytes | None) -> None:
         self._said.put(message)
-
-    def _messages(self, start: bytes, files: Mapping[str, bytes]) -> Iterator[bytes]:
-        """What gRPC's own thread takes, and waits for; `files` are not held twice."""
-        self._sender = threading.current_thread()
-        yield start
-        yield from encode_pieces(files)
-        while (message := self._said.get()) is not None:
-            yield message
 
     def _receive(self) -> bytes | None:
         """The next message; None when another thread closed this meanwhile."""
@@ -169,6 +179,28 @@ class ServiceConversation(_Speaker, Conversation):
         raise failure
 
 
+class _Sender:
+    """What gRPC's own thread takes of a conversation, and waits for. `thread` is that thread."""
+
+    def __init__(self, said: SimpleQueue[bytes | None]) -> None:
+        self._said = said
+        self.thread: threading.Thread | None = None
+
+    def messages(self, start: bytes, files: Mapping[str, bytes]) -> Iterator[bytes]:
+        """All that is said; `files` are not held twice."""
+        self.thread = threading.current_thread()
+        yield start
+        yield from encode_pieces(files)
+        while (message := self._said.get()) is not None:
+            yield message
+
+
+def _let_go(call: Any, said: SimpleQueue[bytes | None], process: int) -> None:
+    if process == os.getpid():
+        call.cancel()
+        said.put(None)
+
+
 class AsyncConversation(_Speaker):
     """The same as `Conversation`, with `async for` and `async with`, in one event loop.
 
@@ -183,17 +215,21 @@ class AsyncConversation(_Speaker):
         is_closed: Callable[[], bool],
         session_id: str = "",
         waits: bool = True,
+        language: str = "",
     ) -> None:
         start, files = opening(request, session_id, waits)
         self._explain = explain
         self._is_closed = is_closed
-        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._reader = EventReader(lambda answer: self._say(encode_answer(answer)))
+        # As in ServiceConversation: nothing that gRPC or an event keeps knows this.
+        said = self._said = _Said()
+        self._reader = EventReader(
+            lambda answer: said.put(encode_answer(answer)), lambda result: recorded(result, request, language)
+        )
         self._pending: Iterator[ConversationEvent] = iter(())
         self.heard = False
         """Whether the service has said anything yet."""
-        self._loop = asyncio.get_running_loop()
-        self._call = call(self._messages(start, files))
+        self._call = call(said.messages(start, files))
+        weakref.finalize(self, said.let_go, self._call).atexit = False
 
     def __aiter__(self) -> AsyncConversation:
         return self
@@ -223,21 +259,11 @@ class AsyncConversation(_Speaker):
     def close(self) -> None:
         """As `Conversation.close`."""
         self._over = True
-        self._put(None)
         self._call.cancel()
+        self._put(None)
 
     def _put(self, message: bytes | None) -> None:
-        if _running_loop() is self._loop:
-            self._said.put_nowait(message)
-        else:
-            self._loop.call_soon_threadsafe(self._said.put_nowait, message)
-
-    async def _messages(self, start: bytes, files: Mapping[str, bytes]) -> AsyncIterator[bytes]:
-        yield start
-        for piece in encode_pieces(files):
-            yield piece
-        while (message := await self._said.get()) is not None:
-            yield message
+        self._said.put(message)
 
     async def _receive(self) -> bytes | None:
         """The next message; None when another task closed this meanwhile."""
@@ -267,6 +293,35 @@ class AsyncConversation(_Speaker):
             raise _ended()
         initial, trailing = await self._call.initial_metadata(), await self._call.trailing_metadata()
         raise grpc.aio.AioRpcError(code, initial, trailing, await self._call.details())
+
+
+class _Said:
+    """What is said in an AsyncConversation, on its way to gRPC; from any thread."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, message: bytes | None) -> None:
+        """Another message; None ends them."""
+        if _running_loop() is self._loop:
+            self._queue.put_nowait(message)
+        else:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, message)
+
+    async def messages(self, start: bytes, files: Mapping[str, bytes]) -> AsyncIterator[bytes]:
+        """What gRPC takes."""
+        yield start
+        for piece in encode_pieces(files):
+            yield piece
+        while (message := await self._queue.get()) is not None:
+            yield message
+
+    def let_go(self, call: Any) -> None:
+        """Nobody has the conversation any more. A collection may happen in any thread, and after the loop's end."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call.cancel)
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
 
 
 async def drive_async(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.grpc.conftest import WAIT_SECONDS, Running, Serving, serve_above
-from wasmeval import AsyncClient, Client, Result, Tool, ToolCall, Unavailable
+from wasmeval import AsyncClient, Client, Limits, Output, Result, Tool, ToolCall, Unavailable
 from wasmeval.model import Job
 from wasmeval.pool import PoolSettings
 from wasmeval.pool.driven import AsyncPool
@@ -81,7 +81,7 @@ def real() -> Iterator[Running[AsyncPool]]:
         assert server.pool.stats().running == 0
 
 
-TALKING = "print('on')\nimport time; time.sleep(60)"
+TALKING = "print('on')\nimport time; time.sleep(600)"
 
 
 def test_a_conversation_whose_client_is_closed_is_unavailable(real: Running[AsyncPool]) -> None:
@@ -194,6 +194,26 @@ def test_closing_a_conversation_elsewhere_ends_its_events(real: Running[AsyncPoo
     real.wait_until(lambda: real.pool.stats().running == 0)
 
 
+def test_a_conversation_that_is_dropped_is_closed(real: Running[AsyncPool]) -> None:
+    """Its own deadline would end it too late for this test."""
+
+    async def main() -> None:
+        async with AsyncClient(real.target) as client:
+            conversation: Any = client.converse(TALKING, limits=Limits(deadline_seconds=300))
+            assert isinstance(await anext(conversation), Output)
+            del conversation
+            gc.collect()
+            await asyncio.to_thread(real.wait_until, lambda: real.pool.stats().running == 0)
+
+    asyncio.run(asyncio.wait_for(main(), WAIT_SECONDS))
+    with Client(real.target) as client:
+        conversation: Any = client.converse(TALKING, limits=Limits(deadline_seconds=300))
+        assert isinstance(next(conversation), Output)
+        del conversation
+        gc.collect()
+        real.wait_until(lambda: real.pool.stats().running == 0)
+
+
 @pytest.mark.parametrize("closed", [True, False], ids=["closed while it runs", "read to its end"])
 def test_a_conversation_that_is_over_leaves_no_thread_and_no_call(
     real: Running[AsyncPool], closed: bool
@@ -206,7 +226,7 @@ def test_a_conversation_that_is_over_leaves_no_thread_and_no_call(
         gc.disable()
         try:
             for event in conversation:
-                sender = conversation._sender
+                sender = conversation._sender.thread
                 if closed:
                     conversation.close()
                 elif isinstance(event, ToolCall):

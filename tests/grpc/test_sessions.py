@@ -153,10 +153,31 @@ def test_a_step_converses(client: Client) -> None:
 def test_a_step_whose_client_goes_away_is_rolled_back(client: Client) -> None:
     with client.session() as session:
         session.evaluate("x = 1")
-        with pytest.raises(DeadlineExceeded):
-            session.evaluate("x = 2\nimport time; time.sleep(60)", timeout=0.5)
-        assert session.evaluate("x").value == 1
-        assert session.info().steps == 2
+        for code in ("import time; time.sleep(60)", "while True: pass"):
+            with pytest.raises(DeadlineExceeded):
+                session.evaluate(f"x = 2\n{code}", timeout=0.5)
+            assert session.evaluate("x").value == 1
+        assert session.info().steps == 3
+        # What it has spent is spent.
+        assert session.info().fuel > 10_000_000
+
+
+def test_a_step_whose_client_goes_away_while_it_calls_is_rolled_back(client: Client) -> None:
+    """A client that is gone looks at first like one that has nothing more to say, whose tools fail: the step would go
+    on, and end well."""
+    gone = threading.Event()
+
+    def leave(*_: object) -> None:
+        raise LookupError
+
+    code = "x = 2; print(1, flush=True)\ntry: ask()\nexcept Exception: pass"
+    with client.session() as session:
+        session.evaluate("x = 1")
+        for _ in range(20):
+            with pytest.raises(LookupError):
+                session.evaluate(code, tools={"ask": gone.wait}, on_output=leave)
+            assert session.evaluate("x").value == 1
+        gone.set()
 
 
 def test_a_step_may_refuse_to_wait(client: Client) -> None:

@@ -28,6 +28,7 @@ from wasmeval import (
     Tool,
     ToolCall,
 )
+from wasmeval.tools import in_thread
 
 MIB = 1 << 20
 
@@ -163,6 +164,19 @@ def test_answers_keep_their_rules() -> None:
                 event.reply("again")
         assert isinstance(event, Result)
         assert event.value == [1, 2]
+
+
+def test_closing_a_conversation_elsewhere_ends_its_events() -> None:
+    limits = Limits(deadline_seconds=300)
+    with (
+        Evaluator(workers=1) as evaluator,
+        evaluator.converse("wait()", tools=[Tool("wait")], limits=limits) as conversation,
+    ):
+        assert isinstance(next(conversation), ToolCall)
+        read = in_thread(list, conversation)
+        sleep(0.05)
+        conversation.close()
+        assert read.result(30) == []
 
 
 def test_a_tool_may_evaluate_itself() -> None:

@@ -24,6 +24,8 @@ JOB = Job("python", b"", b"", DEFAULTS)
 class Place:
     """A session in a worker that is none: the numbers of its steps."""
 
+    given_up = unheard_fuel = counted_fuel = 0
+
     def __init__(self, steps: list[int]) -> None:
         self.steps = steps
         self.is_lost = False

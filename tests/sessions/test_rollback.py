@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.sessions.conftest import MakeSession
-from wasmeval import DeadlineExceeded, Evaluator, Limits, Status
+from wasmeval import DeadlineExceeded, Evaluator, FailedPrecondition, Limits, Status
 from wasmeval.limits import MIB
 from wasmeval.pool.core import Pool
 from wasmeval.pool.ticket import Ticket
@@ -93,6 +94,48 @@ def test_a_step_that_is_given_up_is_rolled_back(begin: MakeSession) -> None:
     with pytest.raises(DeadlineExceeded):
         session.evaluate("x = 2\nimport time; time.sleep(60)", timeout=0.3)
     assert session.evaluate("x").value == 1
+
+
+MUCH_FUEL = 10_000_000
+"""Less than a loop spends until its caller gives it up, and more than all else in these tests."""
+
+
+def test_a_step_that_is_given_up_has_spent_its_fuel(begin: MakeSession) -> None:
+    session = begin("python")
+    session.evaluate("x = 1")
+    spent = session.info.fuel
+    assert spent < MUCH_FUEL
+    for more in ({}, {"on_output": print}):
+        with pytest.raises(DeadlineExceeded):
+            session.evaluate("while True: pass", timeout=0.3, **more)  # type: ignore[arg-type]
+        assert session.evaluate("x").value == 1
+        assert session.info.fuel - spent > MUCH_FUEL
+        spent = session.info.fuel
+    # Nor is it forgotten when the session sleeps at once.
+    session.hibernate()
+    session.evaluate("x")
+    session.hibernate()
+    assert session.evaluate("x").value == 1
+    spent = session.info.fuel
+    with pytest.raises(DeadlineExceeded):
+        session.evaluate("while True: pass", timeout=0.3)
+    session.hibernate()
+    assert session.info.fuel - spent > MUCH_FUEL
+    assert session.evaluate("x").value == 1
+    assert session.info.fuel - spent > MUCH_FUEL
+
+
+def test_who_gives_up_every_step_comes_to_the_end_of_its_fuel(begin: MakeSession) -> None:
+    session = begin("python", total_fuel=1_000_000_000)
+    session.evaluate("x = 1")
+
+    def give_up() -> None:
+        for _ in range(20):
+            with contextlib.suppress(DeadlineExceeded):
+                session.evaluate("import time; n = 100_000\nwhile n: n -= 1\ntime.sleep(60)", timeout=0.3)
+
+    with pytest.raises(FailedPrecondition, match="has spent its total_fuel"):
+        give_up()
 
 
 def test_memory_is_the_sessions_own_limit_too(begin: MakeSession) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.sessions.conftest import MakeSession
 from wasmeval import (
+    DeadlineExceeded,
     Evaluator,
     FailedPrecondition,
     InvalidArgument,
@@ -53,6 +54,25 @@ def test_a_step_may_refuse_to_wait(begin: MakeSession) -> None:
             session.evaluate("x", wait=False)
         assert first.result(30).value == 1
     assert session.evaluate("x", wait=False).value == 1
+
+
+def test_a_time_out_covers_the_wait_for_the_turn(begin: MakeSession) -> None:
+    session = begin("python")
+    called, answered = threading.Event(), threading.Event()
+
+    def ask() -> int:
+        called.set()
+        return answered.wait(30)
+
+    with ThreadPoolExecutor(1) as executor:
+        first = executor.submit(session.evaluate, "x = ask(); x", tools={"ask": ask})
+        assert called.wait(30)
+        with pytest.raises(DeadlineExceeded, match=r"the time-out of 0\.1 s passed"):
+            session.evaluate("x = 'late'", timeout=0.1)
+        assert not first.done()
+        answered.set()
+        assert first.result(30).value is True
+    assert session.evaluate("x").value is True
 
 
 def test_forks_go_their_own_ways(begin: MakeSession) -> None:

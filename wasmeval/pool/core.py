@@ -149,6 +149,7 @@ class Pool:
         for ticket in tickets:
             if ticket.job.session and ticket.worker:
                 # Whoever asks for the session's state from now on gets what it was before this step.
+                self._give_up(ticket)
                 self._tell(ticket.worker, frames.encode_number(Kind.CANCEL, ticket.number))
             self._end(ticket, Status.CANCELLED, error)
         self._queue.clear()
@@ -204,12 +205,13 @@ class Pool:
 
     def cancel(self, ticket: Ticket) -> None:
         """The caller is gone: stop the guest. The ticket is never settled."""
-        ticket.settle = None
         if ticket.worker:
+            self._give_up(ticket)
             self._tell(ticket.worker, frames.encode_number(Kind.CANCEL, ticket.number))
         elif ticket in self._queue:
             self._queue.remove(ticket)
             self._release(ticket)
+        ticket.settle = None
 
     def stop(self, ticket: Ticket) -> None:
         """The caller wants no more of it: its ticket is settled with what it came to, as `cancelled`."""
@@ -370,6 +372,10 @@ class Pool:
             result = frames.decode_result(body, ticket.job)
             del self._holding[worker][number]
             worker.answered = worker.heard = monotonic()
+            if ticket.settle is None and (place := ticket.job.session):
+                place.given_up -= 1
+                # No more than it was given, whatever is said.
+                place.unheard_fuel += min(result.usage.fuel, ticket.job.limits.fuel or 0)
             self._settle(ticket, ticket.complete(result))
             if self._queue:
                 self._dispatch()
@@ -408,6 +414,11 @@ class Pool:
             self._lost(worker, "died")
         else:
             raise frames.MalformedFrame(f"kind {kind} in state {worker.state.value}")
+
+    def _give_up(self, ticket: Ticket) -> None:
+        """Nobody waits for it any more: if it is a session's step, what it has spent is left at its place."""
+        if ticket.settle and ticket.job.session:
+            ticket.job.session.given_up += 1
 
     def _hear_state(self, worker: WorkerProcess, body: bytes) -> None:
         number, piece, is_last = residents.decode_state(body)

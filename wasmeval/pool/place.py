@@ -16,6 +16,12 @@ class Place:
     number: int
     runtime: str
     worker: WorkerProcess | None
+    given_up: int = 0
+    """Steps that nobody waits for any more, and whose end its worker has not told yet."""
+    unheard_fuel: int = 0
+    """What such steps have spent, once it has. It only grows."""
+    counted_fuel: int = 0
+    """How much of that the session's keeper has counted."""
 
     @property
     def is_lost(self) -> bool:

@@ -14,7 +14,7 @@ import hashlib
 import secrets
 import time
 from base64 import b32encode
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -32,8 +32,10 @@ from wasmeval.errors import (
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
 from wasmeval.receipts import Chain, Notary
-from wasmeval.session import Checkpoint, Durability, SessionOptions
+from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
+from wasmeval.sessions.orphans import Orphans
 from wasmeval.sessions.record import Course, SessionRecord, decode, record_key
+from wasmeval.sessions.room import Room
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
 from wasmeval.stores import Store
@@ -70,9 +72,13 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the session at `place` was after its last good step: bytes, none before its first."""
+    """What the session at `place` was after its last good step: bytes, none before its first. `use` is called with it
+    where it may take its time, and what that gives is the answer. It is asked for when `Keeper.room` has `size` bytes
+    left, which are taken until `use` has returned."""
 
     place: Any
+    size: int = 0
+    use: Callable[[bytes], Any] = len
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +106,34 @@ class Live:
     """Whether this process has said in the record that it has the session, and no worker has got it yet."""
     memory_bytes: int = 0
     """What it took in its worker after its last step, nearly."""
+    most_file_bytes: int = 0
+    """What its files may take: as much as any of its steps was allowed, or what it was when it woke."""
 
     @property
     def is_live(self) -> bool:
         """Whether a worker has it."""
         return self.place is not None and not self.place.is_lost
+
+    @property
+    def most_state_bytes(self) -> int:
+        """What its state may take: its memory and its files."""
+        return _IMAGE_BYTES + self.memory_bytes // 2 + self.most_file_bytes
+
+    @property
+    def uncounted_fuel(self) -> int:
+        """What steps have spent that nobody waited for to their end, as far as it is known and not in the record."""
+        return 0 if self.place is None else self.place.unheard_fuel - self.place.counted_fuel
+
+    def count_fuel(self) -> None:
+        """Put that into the record; not in the middle of a plan, which has a record in hand."""
+        if fuel := self.uncounted_fuel:
+            self.place.counted_fuel += fuel
+            self.record = replace(self.record, fuel=self.record.fuel + fuel)
+
+    def info(self) -> SessionInfo:
+        """As callers are told it."""
+        info = self.record.info(is_live=self.is_live)
+        return replace(info, fuel=info.fuel + fuel) if (fuel := self.uncounted_fuel) else info
 
 
 class Keeper:
@@ -129,6 +158,8 @@ class Keeper:
         self._notary = notary
         self._owner = owner
         self._clock = clock
+        self._orphans = Orphans(store, clock=clock)
+        self.room = Room(self.settings.most_state_bytes)
 
     def create(self, language: str, runtime: str, options: SessionOptions, tenant: str = "") -> Plan[Live]:
         """A new session, whose first step is still to come."""
@@ -184,6 +215,7 @@ class Keeper:
             if record.snapshot:
                 state = yield from self._load(record, record.snapshot, record.stored)
             live.place = yield Open(record.runtime, state)
+            live.most_file_bytes = max(live.most_file_bytes, len(state))
         except WasmevalError:
             if live.is_opening:
                 # Nothing was out: whoever wakes it next, here or elsewhere, finds it as it was stored.
@@ -197,10 +229,12 @@ class Keeper:
 
         When it cannot be stored the session goes back to what is: the step has not happened.
         """
+        live.count_fuel()
         record = live.record
         has_happened = live.is_live and not result.rolled_back
-        # Its memory, and the mirror of it; an image's own pages take none.
-        live.memory_bytes = 2 * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
+        if result.usage.peak_memory_bytes:
+            # Its memory, and the mirror of it; an image's own pages take none. One that no worker told of took no more.
+            live.memory_bytes = 2 * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
         record = replace(
             record,
             steps=record.steps + has_happened,
@@ -239,6 +273,7 @@ class Keeper:
         limits, left = job.limits, self.check_step(live)
         if limits.fuel is None or limits.fuel > left:
             limits = replace(limits, fuel=left)
+        live.most_file_bytes = max(live.most_file_bytes, limits.workspace_bytes or 0)
         record = live.record
         deterministic = record.options.deterministic
         if deterministic is None or record.course is None:
@@ -259,6 +294,7 @@ class Keeper:
 
     def check_step(self, live: Live) -> int:
         """The fuel that is left for a step. Raises FailedPrecondition when there is none."""
+        live.count_fuel()
         options = live.record.options
         left = (options.total_fuel or 0) - live.record.fuel
         if left <= 0:
@@ -271,6 +307,11 @@ class Keeper:
         """Store it and give its place back. One that sleeps stays asleep."""
         if live.place is None:
             return
+        if live.is_live and live.place.given_up:
+            # A worker tells the ends of steps before the state that it is asked for behind them.
+            with contextlib.suppress(SessionLost):
+                yield State(live.place)
+        live.count_fuel()
         record = live.record
         if live.is_live and not record.is_stored:
             yield from self._keep(live, record, lease=0.0)
@@ -301,16 +342,16 @@ class Keeper:
         yield from self.wake(live)
         record, name = _next_blob(live.record)
         try:
-            state = yield from self._save(live, record, name, record.steps)
+            digest = yield from self._save(live, record, name, record.steps)
         except SessionLost:
             if not record.is_stored:
                 raise
             # All of it is stored: another worker can tell it.
             yield from self.wake(live)
-            state = yield from self._save(live, record, name, record.steps)
+            digest = yield from self._save(live, record, name, record.steps)
         made = Checkpoint(name, record.id, record.steps, self._clock())
         if record.course is not None:
-            made = replace(made, digest=hashlib.sha256(state).hexdigest())
+            made = replace(made, digest=digest)
             record = replace(record, course=record.course.marked(name))
         yield from self._write(live, replace(record, checkpoints=(*record.checkpoints, made)))
         return made
@@ -318,10 +359,12 @@ class Keeper:
     def restore(self, live: Live, checkpoint_id: str) -> Plan[None]:
         """Go back to a checkpoint; what came after it is lost, but for its checkpoints."""
         checkpoint = _checkpoint_of(live.record, checkpoint_id)
+        live.count_fuel()
         state = yield from self._load(live.record, checkpoint.id, checkpoint.step)
         record, name = _next_blob(live.record)
         if state:
-            yield from self._put(record, name, checkpoint.step, state)
+            put = self._putting(record, name, checkpoint.step)
+            yield Do(lambda: put(state))
         place = yield Open(record.runtime, state)
         stale = record.snapshot
         record = replace(
@@ -340,6 +383,7 @@ class Keeper:
             yield Closing(place)
             raise
         old, live.place = live.place, place
+        live.most_file_bytes = max(live.most_file_bytes, len(state))
         if old is not None:
             yield Closing(old)
         yield from self._forget(record, stale)
@@ -347,6 +391,7 @@ class Keeper:
     def fork(self, live: Live) -> Plan[Live]:
         """Another session that goes on from where this one is. Checkpoints stay with this one."""
         yield from self.wake(live)
+        live.count_fuel()
         now = self._clock()
         mine, course = live.record.course, None
         if mine is not None:
@@ -370,14 +415,14 @@ class Keeper:
         try:
             if record.options.durability is Durability.STEP and record.steps:
                 record, name = _next_blob(record)
-                state = yield State(place)
-                yield from self._put(record, name, record.steps, state)
+                yield State(place, live.most_state_bytes, self._putting(record, name, record.steps))
                 record = replace(record, snapshot=name, stored=record.steps)
             other = yield from self._create(record)
         except BaseException:
             yield Closing(place)
             raise
         other.place = place
+        other.memory_bytes, other.most_file_bytes = live.memory_bytes, live.most_file_bytes
         return other
 
     def close(self, live: Live) -> Plan[None]:
@@ -387,7 +432,7 @@ class Keeper:
             yield Closing(place)
         record = live.record
         yield Do(lambda: self._store.remove(record.key, live.version))
-        for name in (record.snapshot, *(each.id for each in record.checkpoints)):
+        for name in record.blobs_named:
             yield from self._forget(record, name)
 
     def now(self) -> float:
@@ -420,6 +465,10 @@ class Keeper:
                 if len(over) == most:
                     break
         return over
+
+    def sweep_orphans(self, held: Container[str] = ()) -> int:
+        """Remove blobs that no record names, but none of a session that is `held`; see Orphans. Takes its time."""
+        return self._orphans.sweep(self.settings.orphan_seconds, held)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -479,15 +528,21 @@ class Keeper:
         yield from self._write(live, record, lease=lease)
         yield from self._forget(record, stale)
 
-    def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[bytes]:
-        state: bytes = yield State(live.place)
-        yield from self._put(record, name, step, state)
-        return state
+    def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[str]:
+        """The digest of what was saved, when the session is deterministic."""
+        digest: str = yield State(live.place, live.most_state_bytes, self._putting(record, name, step))
+        return digest
 
-    def _put(self, record: SessionRecord, name: str, step: int, state: bytes) -> Plan[None]:
+    def _putting(self, record: SessionRecord, name: str, step: int) -> Callable[[bytes], str]:
+        """What puts a state under that name, and gives its digest when the session is deterministic."""
         bound = _bound(record, name, step)
         key = record.blob_key(name)
-        yield Do(lambda: self._store.put_blob(key, self._sealer.seal(state, bound)))
+
+        def put(state: bytes) -> str:
+            self._store.put_blob(key, self._sealer.seal(state, bound))
+            return hashlib.sha256(state).hexdigest() if record.course else ""
+
+        return put
 
     def _load(self, record: SessionRecord, name: str, step: int) -> Plan[bytes]:
         bound = _bound(record, name, step)

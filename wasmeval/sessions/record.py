@@ -13,6 +13,8 @@ from wasmeval.limits import Limits
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
 
 VERSION = 1
+SNAPSHOTS = "snapshots/"
+"""What the keys of all sessions' blobs begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,13 @@ class SessionRecord:
 
     def blob_key(self, name: str) -> str:
         """Of a blob of this session in the store."""
-        return f"snapshots/{self.id}/{name}"
+        return f"{SNAPSHOTS}{self.id}/{name}"
+
+    @property
+    def blobs_named(self) -> tuple[str, ...]:
+        """The names of all blobs that it needs."""
+        names = tuple(checkpoint.id for checkpoint in self.checkpoints)
+        return (self.snapshot, *names) if self.snapshot else names
 
     def info(self, *, is_live: bool) -> SessionInfo:
         """As callers are told it."""

@@ -20,11 +20,17 @@ class SessionSettings:
     most_live: int = 256
     most_live_bytes: int = 1 << 30
     """What live sessions may take in workers together; beyond, those that were left alone longest are put to sleep."""
+    most_state_bytes: int = 1 << 30
+    """What states may take in this process together, on their way from workers to the store; beyond, they wait for one
+    another."""
     most_checkpoints: int = 64
     lease_seconds: float = 15.0
     """For so long after it was last heard of a replica has its sessions for itself."""
     linger_seconds: float = 2.0
     """And for so long after a step when every step is stored: then another one may go on with the session."""
+
+    orphan_seconds: float = 3600.0
+    """A blob that no record has named for so long is removed; see sessions/orphans.py."""
 
     def apply(self, options: SessionOptions) -> SessionOptions:
         """The options without gaps that a session gets when its caller asks for `options`."""
