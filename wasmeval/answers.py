@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 SECONDS = 86_400.0
 MOST_BYTES = 256 << 20
 _PREFIX = "answers/"
+_LEAST_BYTES = 4096
+"""What an answer counts at least: a file takes a block, and a name."""
 
 
 class Answers:
@@ -71,30 +73,34 @@ class Answers:
         """Store what `job` gave, if it has a receipt and there is room."""
         if result.receipt is None:
             return
+        reply = encode_reply(result)
+        if len(reply) > MAX_REPLY_BYTES:
+            return
         question = self._notary.question(job)
-        data = self._sealer.seal(encode_reply(result), _bound(question))
-        period = self._now()
-        with self._lock:
-            if period != self._period:
-                self._period, self._kept_bytes = period, 0
-            if self._kept_bytes + len(data) > self._most_bytes:
-                return
-            self._kept_bytes += len(data)
+        data = self._sealer.seal(reply, _bound(question))
+        period, size = self._now(), max(len(data), _LEAST_BYTES)
         try:
+            with self._lock:
+                if period != self._period:
+                    # Others may have stored some before this process began.
+                    self._period, self._kept_bytes = period, _LEAST_BYTES * self.sweep()
+                if self._kept_bytes + size > self._most_bytes:
+                    return
+                self._kept_bytes += size
             self._store.put_blob(_key(period, question), data)
         except StoreUnavailable as error:
             logger.warning("an answer cannot be stored: %s", type(error).__name__)
 
-    def sweep(self, most: int = 10_000) -> None:
-        """Remove at most so many answers that are too old to be found. Raises StoreUnavailable."""
-        now = self._now()
-        for key in self._store.blobs(_PREFIX):
+    def sweep(self) -> int:
+        """Remove the answers that are too old to be found; how many there are of this time. Raises StoreUnavailable."""
+        now, current = self._now(), 0
+        for key in list(self._store.blobs(_PREFIX)):
             period = key.removeprefix(_PREFIX).partition("/")[0]
             if not period.isdecimal() or int(period) < now - 1:
                 self._store.remove_blob(key)
-                most -= 1
-                if not most:
-                    return
+            else:
+                current += int(period) == now
+        return current
 
     def _now(self) -> int:
         return int(self._clock() // self._seconds)

@@ -110,6 +110,8 @@ class EventReader:
                 for stream, name in _STREAMS.items():
                     if text := self._decoders[stream].decode(b"", final=True):
                         yield Output(name, text)
+                if event.cached:
+                    yield from known_output(event)
                 result = self._collected.complete(event)
                 yield self._finish(result) if self._finish else result
 
@@ -192,6 +194,13 @@ def drive(
     finally:
         for call in list(calls.values()):
             call.cancel()
+
+
+def known_output(result: Result) -> Iterator[Output]:
+    """What a snippet printed that was known, and did not run."""
+    for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
+        if text:
+            yield Output(stream, text)
 
 
 def _answer(

@@ -16,7 +16,7 @@ DEFAULT_START_TIME = 946_684_800.0
 MOST_START_TIME = float(1 << 32)
 """In 2106: beyond it some interpreters' dates go wrong."""
 
-MOST_TRANSCRIPT_BYTES = 8 << 20
+MOST_TRANSCRIPT_BYTES = 4 << 20
 """One that would be longer is not kept, and the evaluation has no receipt."""
 
 RECEIPT_VERSION = 1
@@ -25,14 +25,16 @@ RECEIPT_VERSION = 1
 @dataclass(frozen=True, slots=True)
 class Deterministic:
     """What a repeatable evaluation's randomness (`seed`, 0 to 2**64 - 1) and clocks (`start_time`, seconds since 1970)
-    begin with. With `transcript`, of a former evaluation, nobody is asked: it is answered what that one was.
+    begin with. With `transcript`, of a former evaluation, nobody is asked: it is answered what that one was, and its
+    receipt has no seal; `seal` is the former one's, and `Result.seal_holds` says whether it is of this receipt.
 
     Raises InvalidArgument for what they cannot be.
     """
 
     seed: int = 0
     start_time: float = DEFAULT_START_TIME
-    transcript: bytes | None = None
+    transcript: bytes | None = field(default=None, repr=False)
+    seal: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         seed: object = self.seed
@@ -50,6 +52,8 @@ class Deterministic:
             )
         object.__setattr__(self, "start_time", float(start))
         if self.transcript is not None:
+            if not isinstance(self.seal, str):
+                raise InvalidArgument("deterministic.seal", f"must be a str, not {type(self.seal).__name__}")
             if not isinstance(self.transcript, bytes):
                 raise InvalidArgument(
                     "deterministic.transcript", f"must be bytes, not {type(self.transcript).__name__}"
@@ -63,7 +67,7 @@ class Deterministic:
     def world(self) -> World:
         """What an evaluation of its own sees of the world."""
         entropy = hashlib.sha256(b"wasmeval entropy 1" + self.seed.to_bytes(8, "little")).digest()
-        return World(entropy, int(self.start_time * 1e9), transcript=self.transcript)
+        return World(entropy, int(self.start_time * 1e9), transcript=self.transcript, seal=self.seal)
 
 
 def deterministic_of(given: object) -> Deterministic | None:
@@ -82,13 +86,14 @@ def deterministic_of(given: object) -> Deterministic | None:
 class World(NamedTuple):
     """What a deterministic guest sees of the world. `entropy` is the key of its randomness; its wall clock begins at
     `start_ns` (since 1970), and goes on `before_ns` later in a session that has come so far. `renews`: it is the first
-    step of a fork. `transcript`: see Deterministic."""
+    step of a fork. `transcript` and `seal`: see Deterministic."""
 
     entropy: bytes
     start_ns: int
     before_ns: int = 0
     renews: bool = False
     transcript: bytes | None = None
+    seal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,8 @@ class Receipt:
     the version of Wasmtime. `grants` is the digest of all it was given beside code, inputs and limits. In a session
     `step` is its number, and `previous` the digest of the receipt before, empty for the first; `forked` says that its
     history began elsewhere. `output` is the digest of value, output, error and files. `virtual_ns` is how far its
-    clock went. `seal` is an HMAC-SHA-256 of the rest with the operator's key.
+    clock went. `seal` is an HMAC-SHA-256 of the rest with the operator's key; empty for a repetition, whose answers
+    were its asker's.
     """
 
     runtime: str
@@ -159,6 +165,8 @@ def receipt_of(told: Any) -> Receipt:
                 "receipt", f"of version {version!r}; this is wasmeval's version {RECEIPT_VERSION}"
             )
         receipt = Receipt(**{**told, "limits": Limits(**told["limits"])})
+        if any(getattr(receipt.limits, name) is None for name in _LIMITS):
+            raise TypeError("a limit is missing")
         for name in _FIELDS:
             if name != "limits" and type(getattr(receipt, name)) is not _TYPES[name]:
                 raise TypeError(name)

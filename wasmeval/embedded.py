@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, EmbeddedConversation
-from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive
+from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive, known_output
 from wasmeval.determinism import Deterministic
 from wasmeval.errors import DeadlineExceeded, InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
@@ -144,7 +144,13 @@ class Evaluator:
         def perform() -> Result:
             return self._perform(job, offer, toolbox, on_output, stdin, timeout)
 
-        return perform() if job.deterministic is None else self._repeated().perform(request, job, perform)
+        if job.deterministic is None:
+            return perform()
+        result = self._repeated().perform(request, job, perform)
+        if result.cached and on_output is not None:
+            for output in known_output(result):
+                on_output(output.stream, output.text)
+        return result
 
     def session(
         self,

@@ -186,7 +186,8 @@ class Job:
     def size(self) -> int:
         """Bytes it holds while it waits and runs."""
         files = sum(map(len, self.grants.files.values())) if self.grants else 0
-        return len(self.code) + len(self.inputs) + files
+        transcript = len(self.world.transcript or b"") if self.world else 0
+        return len(self.code) + len(self.inputs) + files + transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +230,8 @@ class Result:
     step of a session, which is as it was before that step.
 
     Of a deterministic evaluation: `receipt` says what ran and what came of it, or `unrepeatable` why there is none;
-    `transcript` is what it asked for and was answered; `recording` is all that `replay` needs. `cached`: the answer
-    was given before.
+    `transcript` is what it asked for and was answered; of a repetition `seal_holds` says whether the seal that it was
+    given is that of its receipt; `recording` is all that `replay` needs. `cached`: the answer was given before.
     """
 
     status: Status
@@ -251,6 +252,7 @@ class Result:
     receipt: Receipt | None = None
     unrepeatable: str = ""
     transcript: bytes = field(default=b"", repr=False)
+    seal_holds: bool = False
     cached: bool = False
     recording: Recording | None = field(default=None, repr=False, compare=False)
 

@@ -20,6 +20,8 @@ class Chain(NamedTuple):
     step: int = 0
     previous: str = ""
     forked: bool = False
+    is_replay: bool = False
+    """Whether a step before was a repetition."""
 
 
 _ALONE = Chain()
@@ -38,15 +40,15 @@ class Notary:
     def attest(self, job: Job, result: Result, chain: Chain = _ALONE) -> Result:
         """`result`, which `job` gave, with its receipt; as it is when `job` is not deterministic, or nothing can be
         attested."""
-        deterministic = job.deterministic
-        if deterministic is None or result.unrepeatable:
+        deterministic, world = job.deterministic, job.world
+        if deterministic is None or world is None or result.unrepeatable:
             return result
         receipt = self._receipt(job, deterministic, result, chain)
-        return replace(result, receipt=receipt.sealed(self._seal(receipt)))
-
-    def holds(self, receipt: Receipt) -> bool:
-        """Whether the seal is of this key."""
-        return hmac.compare_digest(receipt.seal.encode(), self._seal(receipt).encode())
+        seal = self._seal(receipt)
+        if world.transcript is None and not chain.is_replay:
+            return replace(result, receipt=receipt.sealed(seal))
+        # What it was answered is what its asker says: that is not ours to seal.
+        return replace(result, receipt=receipt, seal_holds=_is_same(world.seal, seal))
 
     def question(self, job: Job) -> str:
         """The digest of all that a deterministic evaluation's answer is a function of."""
@@ -79,6 +81,10 @@ class Notary:
 
     def _seal(self, receipt: Receipt) -> str:
         return hmac.digest(self._key, receipt.payload, hashlib.sha256).hex()
+
+
+def _is_same(given: str, seal: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), seal.encode())
 
 
 def digest_of(parts: Iterable[bytes]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,15 +38,18 @@ class Recording:
         """What to ask for, to have it again. Of a step `deterministic` holds the transcript alone."""
         receipt = self.receipt
         deterministic = (
-            Deterministic(transcript=self.transcript)
+            Deterministic(transcript=self.transcript, seal=receipt.seal)
             if receipt.step
-            else Deterministic(receipt.seed, receipt.start_time, self.transcript)
+            else Deterministic(receipt.seed, receipt.start_time, self.transcript, receipt.seal)
         )
         return self.request._replace(deterministic=deterministic)
 
     def save(self, path: str | Path) -> None:
-        """Write it to the file at `path`. It holds what the tools answered. Raises OSError."""
-        Path(path).write_text(json.dumps(self.told(), indent=1) + "\n", encoding="utf-8")
+        """Write it to the file at `path`. It holds what the tools answered: a new file is for its owner alone. Raises
+        OSError."""
+        text = json.dumps(self.told(), indent=1) + "\n"
+        with open(path, "w", encoding="utf-8", opener=_private) as file:
+            file.write(text)
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
@@ -86,6 +89,7 @@ class Recording:
                     "recording", f"of version {told['version']!r}; this is wasmeval's version {VERSION}"
                 )
             asked, receipt = told["request"], receipt_of(told["receipt"])
+            _check_types(asked, told["outcome"])
             request = Request(
                 asked["code"],
                 asked["language"],
@@ -93,11 +97,12 @@ class Recording:
                 receipt.limits,
                 None if asked["grants"] is None else _grants_of(asked["grants"]),
             )
-            outcome = told["outcome"]
-            if not all(isinstance(outcome[name], str) for name in ("value", "stdout", "stderr")):
-                raise TypeError("outcome")
-            return cls(receipt, request, base64.b64decode(told["transcript"], validate=True), outcome)
-        except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+            transcript = base64.b64decode(told["transcript"], validate=True)
+            return cls(receipt, request, transcript, told["outcome"])
+        except InvalidArgument:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            # UnicodeError and binascii.Error are ValueErrors.
             raise InvalidArgument("recording", f"not a recording: {error}") from None
 
 
@@ -105,7 +110,7 @@ class Recording:
 class Replay:
     """What a repetition came to: its result (of a session, its last step's), and how it differs from what was recorded.
 
-    `is_sealed`: the recorded receipt bears the very seal that the repetition got: it was made with the same key.
+    `is_sealed`: the recorded receipts bear the seals that the repetition has earned, of the key of whoever repeated it.
     """
 
     result: Result
@@ -172,11 +177,7 @@ def replay_of(recordings: Sequence[Recording], results: Sequence[Result]) -> Rep
         found += [where + text for text in _differences(recording, result)]
         if found:
             break
-    seals = [result.receipt.seal if result.receipt else "" for result in results]
-    is_sealed = bool(seals) and all(
-        seal and seal == recording.receipt.seal for seal, recording in zip(seals, recordings, strict=False)
-    )
-    return Replay(results[-1], tuple(found), is_sealed)
+    return Replay(results[-1], tuple(found), all(result.seal_holds for result in results))
 
 
 def _differences(recording: Recording, result: Result) -> Iterator[str]:
@@ -192,6 +193,8 @@ def _differences(recording: Recording, result: Result) -> Iterator[str]:
         before, after = getattr(was, name), getattr(now, name)
         if before != after:
             yield f"{what}: {_short(before)} then, {_short(after)} now"
+    if was.transcript != digest_of([recording.transcript]):
+        yield "transcript: not the one that the receipt is of"
     if was.status != now.status:
         yield f"status: {was.status} then, {now.status} now"
     yield from _outputs(recording.outcome, _outcome(result))
@@ -266,6 +269,22 @@ def _short(value: object) -> str:
     return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _check_types(asked: Any, outcome: Any) -> None:
+    """Raises TypeError, and others, for what a recording's parts cannot be."""
+    error, files = outcome.get("error"), outcome.get("files")
+    texts = [asked["code"], asked["language"], *(outcome[name] for name in ("value", "stdout", "stderr"))]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text that is none")
+    if not (error is None or isinstance(error, dict)) or not (files is None or isinstance(files, dict)):
+        raise TypeError("outcome")
+    # What cannot be written as UTF-8 cannot be asked for.
+    "".join(texts[:2]).encode()
+
+
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -283,6 +302,10 @@ def _told_grants(grants: Grants) -> dict[str, Any]:
 
 def _grants_of(told: Mapping[str, Any]) -> Grants:
     http = told["http"]
+    if not all(isinstance(name, str) for name in (*told["files"], *told["outputs"])):
+        raise TypeError("grants")
+    if http is not None and type(http) is not int:
+        raise TypeError("grants")
     return Grants(
         files={path: base64.b64decode(data, validate=True) for path, data in told["files"].items()},
         outputs=tuple(told["outputs"]),

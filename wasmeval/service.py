@@ -51,6 +51,9 @@ _SLOW_SECONDS = 0.02
 # For so long the checks of one batch keep the event loop to themselves.
 _TURN_SECONDS = 0.01
 
+_LARGE_BYTES = 1 << 20
+"""What takes a millisecond to digest."""
+
 _DRAINING = "the service is shutting down; nothing ran, try again elsewhere or later"
 
 
@@ -296,7 +299,7 @@ class Service:
         given, deterministic = request.deterministic, record.options.deterministic
         if given is not None and deterministic is None:
             raise InvalidArgument("evaluation.deterministic", "the session is not; begin one that is")
-        if given is not None and given != Deterministic(transcript=given.transcript):
+        if given is not None and given != Deterministic(transcript=given.transcript, seal=given.seal):
             raise InvalidArgument(
                 "evaluation.deterministic", "seed and start time are the session's; leave them out"
             )
@@ -411,7 +414,10 @@ class Service:
             return known
         result = await self._run(job, carrier, talk)
         if self._notary is not None:
-            result = self._notary.attest(job, result)
+            # Digests of much take their time.
+            is_large = job.size + _reply_bytes(result) > _LARGE_BYTES
+            attest = self._notary.attest
+            result = await asyncio.to_thread(attest, job, result) if is_large else attest(job, result)
         if answers is not None:
             await asyncio.to_thread(answers.keep, job, result)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from wasmeval.model import Job, Result
 from wasmeval.receipts import Notary
 from wasmeval.sessions import Sealer
 from wasmeval.stores import Store
+from wasmeval.worker import frames
 
 KEY = b"k" * 32
 CODE = "import random\n(random.random(), x)"
@@ -134,12 +136,17 @@ def test_an_answer_is_forgotten_in_time(store: Store) -> None:
 
 def test_no_more_is_stored_than_may_be(store: Store) -> None:
     now = [1000.0]
-    answers, notary, job, result = _parts(store, seconds=10.0, most_bytes=3000, clock=lambda: now[0])
+    answers, notary, job, result = _parts(store, seconds=10.0, most_bytes=5 * 4096, clock=lambda: now[0])
     jobs = [replace(job, code=str(i).encode()) for i in range(40)]
     for each in jobs:
         answers.keep(each, notary.attest(each, replace(result, receipt=None)))
     kept = sum(answers.find(each) is not None for each in jobs)
-    assert 1 <= kept < 10
+    assert kept == 5
+    # One that begins now knows what there is.
+    again = Answers(store, Sealer(KEY), notary, seconds=10.0, most_bytes=6 * 4096, clock=lambda: now[0])
+    for each in jobs[10:]:
+        again.keep(each, notary.attest(each, replace(result, receipt=None)))
+    assert sum(again.find(each) is not None for each in jobs) == 6
     now[0] = 1011.0
     answers.keep(jobs[-1], notary.attest(jobs[-1], replace(result, receipt=None)))
     assert answers.find(jobs[-1])
@@ -156,3 +163,44 @@ def test_a_store_that_fails_knows_nothing(store: Store, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "get_blob", fail)
     assert answers.find(job) is None
     answers.keep(job, replace(result, receipt=None))
+
+
+def test_old_answers_go_without_a_service(store: Store) -> None:
+    now = [1000.0]
+    answers, notary, job, result = _parts(store, seconds=10.0, clock=lambda: now[0])
+    for day in range(5):
+        now[0] = 1000.0 + 10 * day
+        each = replace(job, code=str(day).encode())
+        answers.keep(each, notary.attest(each, replace(result, receipt=None)))
+    assert len(list(store.blobs())) == 2
+
+
+def test_what_was_printed_is_told_again(evaluator: Evaluator) -> None:
+    heard: list[tuple[str, str]] = []
+    code = "import sys\nprint('out')\nprint('err', file=sys.stderr)"
+    for _ in range(2):
+        ask(evaluator, code=code, inputs=None, on_output=lambda *told: heard.append(told))
+    assert heard == [("stdout", "out\n"), ("stderr", "err\n")] * 2
+
+
+def test_a_cancelled_evaluation_is_no_answer(evaluator: Evaluator) -> None:
+    """Also when its worker calls it repeatable."""
+    notary = Notary(KEY, {"python": "00"}, "1")
+    job = Job("python", b"1", b"", Limits(), deterministic=Deterministic(), world=Deterministic().world())
+    for status in (Status.CANCELLED, Status.CRASHED):
+        limits = evaluator.evaluate("1").limits
+        body = frames.encode_result(1, Result(status, limits=limits))[5:]
+        decoded = frames.decode_result(body, replace(job, limits=limits))
+        assert decoded.unrepeatable
+        assert notary.attest(job, decoded).receipt is None
+        plain = frames.decode_result(body, replace(job, limits=limits, world=None, deterministic=None))
+        assert plain.unrepeatable == ""
+    code = "for i in range(400): open(f'{i}.txt', 'w').write('x' * 100_000)"
+    with evaluator.converse(code, outputs=["*"], deterministic=True) as conversation:
+        while not evaluator._pool._pool._holding:
+            pass
+        time.sleep(0.25)
+        conversation.cancel()
+        *_, last = conversation
+    assert isinstance(last, Result)
+    assert (last.receipt is None) == (last.status is Status.CANCELLED)

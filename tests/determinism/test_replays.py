@@ -28,6 +28,7 @@ from wasmeval import (
     Result,
     Status,
 )
+from wasmeval.model import Job
 from wasmeval.transcript import Event, Kind, MalformedTranscript, Player, Recorder
 
 GATHERING = """
@@ -354,3 +355,99 @@ def test_any_bytes_are_events_or_malformed(data: bytes) -> None:
             assert isinstance(event.kind, Kind)
     except MalformedTranscript:
         pass
+
+
+def test_a_repetition_is_not_sealed(evaluator: Evaluator) -> None:
+    recording = recording_of(evaluator.evaluate("f()", tools={"f": lambda: 5}, deterministic=True))
+    assert recording.receipt.seal
+    forged = replace(recording, transcript=recording.transcript[:-1] + b"9")
+    replay = evaluator.replay(forged)
+    assert (replay.result.value, replay.is_sealed) == (9, False)
+    assert replay.result.receipt
+    assert replay.result.receipt.seal == ""
+    assert "transcript: not the one that the receipt is of" in replay.differences
+    given = Deterministic(transcript=forged.transcript)
+    by_hand = evaluator.evaluate("f()", tools={"f": lambda: 5}, deterministic=given)
+    assert by_hand.value == 9
+    assert by_hand.receipt
+    assert (by_hand.receipt.seal, by_hand.seal_holds) == ("", False)
+
+
+def test_an_answer_made_up_at_its_end_is_noticed(evaluator: Evaluator) -> None:
+    recording = recording_of(evaluator.evaluate("1", deterministic=True))
+    more = Recorder()
+    more.add(Kind.READ, b"more")
+    replay = evaluator.replay(replace(recording, transcript=more.data))
+    assert replay.differences == ("transcript: not the one that the receipt is of",)
+
+
+def test_a_poll_past_the_deadline_is_the_same_again(evaluator: Evaluator) -> None:
+    """What its fuel takes sets the clock forward, beyond the deadline: only sleep ends it there."""
+    code = """
+import asyncio, time
+async def main():
+    call = asyncio.ensure_future(slow())
+    while not call.done():
+        for _ in range(20_000): pass
+        await asyncio.sleep(0)
+    return call.result()
+asyncio.run(main())
+"""
+
+    def slow() -> int:
+        time.sleep(0.3)
+        return 1
+
+    limits = Limits(deadline_seconds=0.05)
+    result = evaluator.evaluate(
+        code, tools={"slow": slow}, limits=replace(limits, deadline_seconds=5.0), deterministic=True
+    )
+    check_same(evaluator, result)
+
+
+def test_whoever_asks_until_it_is_late_comes_to_an_end(evaluator: Evaluator) -> None:
+    code = "import time\nn, end = 0, time.monotonic() + 0.1\nwhile time.monotonic() < end: n += f()\nn"
+    result = evaluator.evaluate(code, tools={"f": lambda: 1}, deterministic=True)
+    assert 90 <= result.value <= 100
+    check_same(evaluator, result)
+
+
+def test_transcripts_count_to_what_is_held() -> None:
+    plain = Job("python", b"12", b"3", Limits())
+    world = Deterministic(transcript=b"4567").world()
+    assert replace(plain, world=world).size == plain.size + 4
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("request", "code"), 7),
+        (("request", "code"), "\ud800"),
+        (("request", "language"), None),
+        (("request", "inputs"), {"x": 1}),
+        (("request", "inputs"), {"x": "\ud800"}),
+        (("request", "grants"), {}),
+        (("outcome", "error"), "text"),
+        (("outcome", "files"), []),
+        (("outcome", "stdout"), None),
+        (("receipt", "limits", "fuel"), None),
+        (("receipt", "limits", "fuel"), "many"),
+        (("receipt", "seal"), 1),
+        (("transcript",), "\u00e4"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(evaluator: Evaluator, path: tuple[str, ...], value: object) -> None:
+    told = json.loads(json.dumps(recording_of(evaluator.evaluate("1", deterministic=True)).told()))
+    part = told
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    with pytest.raises(InvalidArgument):
+        Recording.of(told)
+
+
+def test_a_recording_is_its_owners_alone(evaluator: Evaluator, tmp_path: Path) -> None:
+    recording = recording_of(evaluator.evaluate("1", deterministic=True))
+    recording.save(tmp_path / "r.json")
+    assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o600
+    assert "secret" not in repr(Deterministic(transcript=b"secret"))

@@ -104,6 +104,34 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        # A number that was given to no file.
+        [
+            "try: open('/no', 'w')\nexcept OSError: pass\nimport os",
+            "open('a', 'w').close(); os.stat('a').st_ino",
+        ],
+        # A file that is cut where a chunk ends, and grows again.
+        [
+            "f = open('b', 'wb+'); f.write(b'x' * 600_000); f.truncate(262_144 * 2); f.flush()",
+            "f.truncate(550_000); f.seek(0, 2)",
+        ],
+    ],
+)
+def test_files_are_the_same_after_sleep(evaluator: Evaluator, steps: list[str]) -> None:
+    told = []
+    for sleeps in (False, True):
+        with evaluator.session(deterministic=True) as session:
+            receipts = []
+            for code in steps:
+                receipts.append(payload(session.evaluate(code)))
+                if sleeps:
+                    session.hibernate()
+            told.append((receipts, session.checkpoint().digest))
+    assert told[0] == told[1]
+
+
 def test_its_clock_stands_still_between_steps(evaluator: Evaluator) -> None:
     with evaluator.session(deterministic=Deterministic(start_time=1e9)) as session:
         session.evaluate("import time")
@@ -182,6 +210,8 @@ def test_a_session_is_replayed_step_by_step(evaluator: Evaluator, recordings: li
     replay = evaluator.replay(*recordings)
     assert (replay.differences, replay.is_sealed) == ((), True)
     assert evaluator.replay(*recordings[:2]).is_same
+    assert replay.result.receipt
+    assert replay.result.receipt.seal == ""
     changed = replace(
         recordings[2],
         request=recordings[2].request._replace(code="xs.append(input().upper())"),

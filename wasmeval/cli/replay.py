@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(told))
     elif replay.is_same:
         usage = replay.result.usage
-        seal = "sealed by this key" if replay.is_sealed else "sealed by another key"
+        seal = "sealed by this key" if replay.is_sealed else "not sealed by this key"
         print(f"the same: {replay.result.status.value}, {usage.fuel:,} fuel, {seal}")
     else:
         for difference in replay.differences:

@@ -243,7 +243,9 @@ class Keeper:
         )
         if record.course is not None and has_happened:
             receipt = result.receipt.digest if result.receipt else "unrepeatable"
-            record = replace(record, course=record.course.advanced(result.usage.virtual_ns, receipt))
+            is_replay = result.receipt is not None and not result.receipt.seal
+            course = record.course.advanced(result.usage.virtual_ns, receipt, is_replay=is_replay)
+            record = replace(record, course=course)
         if record.options.durability is not Durability.STEP or not live.is_live:
             # In the store with what is written next: nothing there is wrong, only old.
             live.record = record
@@ -279,7 +281,7 @@ class Keeper:
         if deterministic is None or record.course is None:
             # By hand: `replace` takes ten times as long.
             return Job(job.runtime, job.code, job.inputs, limits, job.grants, job.translator, live.place)
-        world = record.course.world(deterministic, record.steps, job.world.transcript if job.world else None)
+        world = record.course.world(deterministic, record.steps, job.world)
         return replace(
             job, limits=limits, session=live.place, deterministic=deterministic, world=world, cache=False
         )
@@ -289,7 +291,7 @@ class Keeper:
         course = live.record.course
         if course is None or self._notary is None:
             return result
-        chain = Chain(live.record.steps + 1, course.receipt, course.is_forked)
+        chain = Chain(live.record.steps + 1, course.receipt, course.is_forked, course.is_replay)
         return self._notary.attest(job, result, chain)
 
     def check_step(self, live: Live) -> int:
@@ -396,8 +398,6 @@ class Keeper:
         mine, course = live.record.course, None
         if mine is not None:
             mine, course = mine.forked(live.record.steps)
-            # Before there is another one: no two of them are alike.
-            yield from self._write(live, replace(live.record, course=mine))
         record = replace(
             live.record,
             course=course,
@@ -413,6 +413,9 @@ class Keeper:
         )
         place = yield Fork(live.place)
         try:
+            if mine is not None:
+                # Before there is another one: no two of them are alike.
+                yield from self._write(live, replace(live.record, course=mine))
             if record.options.durability is Durability.STEP and record.steps:
                 record, name = _next_blob(record)
                 yield State(place, live.most_state_bytes, self._putting(record, name, record.steps))

@@ -31,6 +31,8 @@ class Course:
     """After which step it was made of another; -1 when it was not."""
     is_forked: bool = False
     """Whether its history began elsewhere."""
+    is_replay: bool = False
+    """Whether a step of it was a repetition."""
     moments: tuple[tuple[str, int, str], ...] = ()
     """(id, elapsed_ns, receipt) of its checkpoints."""
 
@@ -39,15 +41,21 @@ class Course:
         """Of a new session."""
         return cls(hashlib.sha256(b"wasmeval session 1" + seed.to_bytes(8, "little")).hexdigest())
 
-    def world(self, deterministic: Deterministic, steps: int, transcript: bytes | None) -> World:
-        """What the step after `steps` others sees of time and chance."""
+    def world(self, deterministic: Deterministic, steps: int, given: World | None) -> World:
+        """What the step after `steps` others sees of time and chance; `given` says what it repeats."""
         entropy = hashlib.sha256(b"wasmeval step 1" + bytes.fromhex(self.key) + steps.to_bytes(8, "little"))
         start_ns = int(deterministic.start_time * 1e9)
-        return World(entropy.digest(), start_ns, self.elapsed_ns, self.forked_at == steps, transcript)
+        world = World(entropy.digest(), start_ns, self.elapsed_ns, self.forked_at == steps)
+        return world._replace(transcript=given.transcript, seal=given.seal) if given else world
 
-    def advanced(self, virtual_ns: int, receipt: str) -> Course:
+    def advanced(self, virtual_ns: int, receipt: str, *, is_replay: bool = False) -> Course:
         """After one more step."""
-        return replace(self, elapsed_ns=self.elapsed_ns + virtual_ns, receipt=receipt)
+        return replace(
+            self,
+            elapsed_ns=self.elapsed_ns + virtual_ns,
+            receipt=receipt,
+            is_replay=self.is_replay or is_replay,
+        )
 
     def forked(self, steps: int) -> tuple[Course, Course]:
         """(this one, the other one's) when another session is made of it."""

@@ -184,14 +184,16 @@ class EvaluateRequest(_message.Message):
     def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ..., cache: _Optional[bool] = ...) -> None: ...
 
 class Deterministic(_message.Message):
-    __slots__ = ("seed", "start_time", "transcript")
+    __slots__ = ("seed", "start_time", "transcript", "seal")
     SEED_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
     seed: int
     start_time: float
     transcript: bytes
-    def __init__(self, seed: _Optional[int] = ..., start_time: _Optional[float] = ..., transcript: _Optional[bytes] = ...) -> None: ...
+    seal: str
+    def __init__(self, seed: _Optional[int] = ..., start_time: _Optional[float] = ..., transcript: _Optional[bytes] = ..., seal: _Optional[str] = ...) -> None: ...
 
 class HttpPolicy(_message.Message):
     __slots__ = ("rules", "requests", "request_bytes", "response_bytes", "seconds", "redirects")
@@ -426,7 +428,7 @@ class Limits(_message.Message):
     def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., workspace_files: _Optional[int] = ..., tool_calls: _Optional[int] = ..., tool_calls_in_flight: _Optional[int] = ..., tool_call_bytes: _Optional[int] = ..., tool_bytes: _Optional[int] = ..., tool_seconds: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back", "receipt", "unrepeatable", "transcript", "cached")
+    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back", "receipt", "unrepeatable", "transcript", "cached", "seal_holds")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALUE_IS_REPR_FIELD_NUMBER: _ClassVar[int]
@@ -446,6 +448,7 @@ class Result(_message.Message):
     UNREPEATABLE_FIELD_NUMBER: _ClassVar[int]
     TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    SEAL_HOLDS_FIELD_NUMBER: _ClassVar[int]
     status: Status
     value: bytes
     value_is_repr: bool
@@ -465,7 +468,8 @@ class Result(_message.Message):
     unrepeatable: str
     transcript: bytes
     cached: bool
-    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., unrepeatable: _Optional[str] = ..., transcript: _Optional[bytes] = ..., cached: _Optional[bool] = ...) -> None: ...
+    seal_holds: bool
+    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., unrepeatable: _Optional[str] = ..., transcript: _Optional[bytes] = ..., cached: _Optional[bool] = ..., seal_holds: _Optional[bool] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("version", "runtime", "image", "translator", "engine", "code", "inputs", "grants", "limits", "seed", "start_time", "step", "previous", "forked", "transcript", "status", "output", "fuel", "virtual_ns", "seal")

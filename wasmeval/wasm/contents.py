@@ -84,8 +84,9 @@ class Contents:
         if length < self.length:
             index, left = divmod(length, CHUNK_BYTES)
             if index < len(self._chunks):
-                del self._chunks[index + 1 :]
-                if self._chunks[index] is not None:
+                # A chunk of nothing would be told apart from a hole.
+                del self._chunks[index + (left > 0) :]
+                if left and self._chunks[index] is not None:
                     del self._own(index)[left:]
             self._cut_given(min(self._given_end, length))
         self.length = length

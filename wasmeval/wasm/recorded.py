@@ -25,6 +25,10 @@ from wasmeval.wasm.calls import (
 from wasmeval.wasm.stdin import Stdin
 from wasmeval.wasm.world import FixedWorld
 
+ANSWER_NS = 1_000_000
+"""How far an answer sets the guest's clock forward, however long it took: who asks again and again until it is late
+comes to an end, and each time at the same place."""
+
 _BEGINNINGS = (Operation.CALL, Operation.HTTP, Operation.READ)
 
 
@@ -121,6 +125,7 @@ class RecordedCalls(Calls):
         outcome, payload = self._arrived[call]
         self._forget(call)
         self._recorder.add(Kind.ANSWERED, payload, call, outcome)
+        self._world.pass_time(ANSWER_NS)
         self._see(call, outcome, payload)
         return self._take(wanted)
 
@@ -175,7 +180,8 @@ class ReplayedCalls(RecordedCalls):
         event = taken(self._player, None, doing)
         if event.kind is Kind.PASSED and timeout >= 0:
             self._recorder.passed()
-            self._world.pass_time(timeout)
+            if timeout:
+                self._world.pass_time(timeout)
             return b""
         if event.kind is not Kind.ANSWERED or event.call not in self._open or call not in (0, event.call):
             raise Diverged(self._player.last, f"{doing}, and did not then")

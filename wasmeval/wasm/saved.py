@@ -50,7 +50,12 @@ class Link:
             return None
         _close_host_files(guest)
         table, last = guest.table, self._saved
-        if last is not None and last.workspace.quota.changes == guest.workspace.quota.changes:
+        # A number that was given to nothing counts too: the next one is another.
+        if (
+            last is not None
+            and last.workspace.quota.changes == guest.workspace.quota.changes
+            and last.workspace.last_number == guest.workspace.last_number
+        ):
             workspace = last.workspace
         else:
             workspace, self._twins = guest.workspace.twin(_open_nodes(table))

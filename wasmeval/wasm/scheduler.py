@@ -109,7 +109,7 @@ class Scheduler:
         task = Task(order, self._images[order.translator or order.runtime], self._outlet, session)
         self._tasks[order.number] = task
         self._first.append(task)
-        if order.grants is not None:
+        if order.grants is not None or order.world is not None:
             self._account(task)
 
     def cancel(self, number: int) -> None:

@@ -124,6 +124,6 @@ class FixedWorld:
 
     def pass_time(self, pause: int) -> None:
         """Set its clock forward. Raises PastDeadline."""
-        self._slept_ns += pause
+        self._slept_ns += min(pause, self._deadline_ns + 1)
         if self.elapsed_ns() > self._deadline_ns:
             raise PastDeadline

@@ -32,10 +32,12 @@ NOTHING_RAN = "; nothing ran"
 """How the message of such a refusal says so."""
 
 MAX_REQUEST_BYTES = 16 << 20
-"""One request message: the largest legal evaluation without files is 9 MiB."""
+"""One request message: the largest legal evaluation without files is 13 MiB: 8 of inputs, one of code, 4 of
+transcript."""
 
 MAX_REPLY_BYTES = 80 << 20
-"""One reply message. The largest is 72 MiB: 8 of value, twice 8 of output, threefold, and 16 of files."""
+"""One reply message. The largest is 76 MiB: 8 of value, twice 8 of output, threefold, 16 of files and 4 of
+transcript."""
 
 MAX_UNARY_FILES_BYTES = 16 << 20
 """Files in one unary reply; more of them come in pieces."""

@@ -86,6 +86,7 @@ def decode_result(message: pb.Result) -> Result:
         receipt=_decode_receipt(message.receipt) if message.HasField("receipt") else None,
         unrepeatable=message.unrepeatable,
         transcript=message.transcript,
+        seal_holds=message.seal_holds,
         cached=message.cached,
     )
 
@@ -173,6 +174,8 @@ def write_result(message: pb.Result, result: Result, *, with_files: bool = True)
         message.unrepeatable = result.unrepeatable
     if result.transcript:
         message.transcript = result.transcript
+    if result.seal_holds:
+        message.seal_holds = True
     if result.cached:
         message.cached = True
     for use in result.http:

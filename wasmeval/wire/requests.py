@@ -168,6 +168,7 @@ def decode_deterministic(message: pb.Deterministic) -> Deterministic:
         message.seed,
         message.start_time if message.HasField("start_time") else DEFAULT_START_TIME,
         message.transcript if message.HasField("transcript") else None,
+        message.seal,
     )
 
 
@@ -177,6 +178,8 @@ def write_deterministic(message: pb.Deterministic, deterministic: Deterministic)
     message.start_time = deterministic.start_time
     if deterministic.transcript is not None:
         message.transcript = deterministic.transcript
+    if deterministic.seal:
+        message.seal = deterministic.seal
 
 
 _LIMITS = tuple(field.name for field in fields(Limits))

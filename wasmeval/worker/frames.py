@@ -197,10 +197,16 @@ def decode_result(body: bytes, job: Job) -> Result:
         "wasm",
         job.runtime,
         rolled_back=bool(flags & _ROLLED_BACK),
-        unrepeatable=(
-            TOO_LONG if flags & _TOO_LONG else why_unrepeatable(status) if flags & _UNREPEATABLE else ""
-        ),
+        unrepeatable=_unrepeatable(status, flags) if job.world else "",
     )
+
+
+def _unrepeatable(status: Status, flags: int) -> str:
+    if flags & _TOO_LONG:
+        return TOO_LONG
+    # Whatever the worker says of it.
+    is_ours = status in (Status.CANCELLED, Status.CRASHED)
+    return why_unrepeatable(status) if is_ours or flags & _UNREPEATABLE else ""
 
 
 def _text(data: bytes) -> str:
