@@ -109,8 +109,9 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     [
         # A number that was given to no file.
         [
-            "try: open('/no', 'w')\nexcept OSError: pass\nimport os",
-            "open('a', 'w').close(); os.stat('a').st_ino",
+            "import os; open('a', 'w').close()",
+            "try: open('/no', 'w')\nexcept OSError: pass",
+            "open('b', 'w').close(); os.stat('b').st_ino",
         ],
         # A file that is cut where a chunk ends, and grows again.
         [
