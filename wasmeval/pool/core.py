@@ -418,7 +418,7 @@ class Pool:
             asked.heard = worker.heard = monotonic()
         if is_last:
             del self._asked[number]
-            asked.settle(bytes(asked.pieces))
+            asked.settle(b"".join(asked.pieces))
 
     def _keep_file(self, ticket: Ticket, path: str, data: bytes) -> None:
         ticket.keep_file(path, data)
@@ -488,7 +488,7 @@ class Pool:
         for data, ended in waiting:
             self.feed(ticket, data, ended)
 
-    def _tell(self, worker: WorkerProcess, frame: bytes) -> None:
+    def _tell(self, worker: WorkerProcess, frame: bytes | memoryview) -> None:
         if worker.state is State.GONE:
             return
         worker.send(frame)

@@ -87,20 +87,22 @@ class Mirror:
         """Its pages, ascending."""
         return self._runs
 
-    def pages(self) -> Iterator[bytes]:
-        """The bytes of its runs, one after the other, in pieces of at most 1 MiB."""
+    def pages(self) -> Iterator[memoryview]:
+        """The bytes of its runs, one after the other, in pieces of at most 1 MiB; good until it changes."""
         for first, count in self._runs:
-            for at in range(first * PAGE_BYTES, (first + count) * PAGE_BYTES, _PIECE_BYTES):
-                yield capi.read(self._base + at, min(_PIECE_BYTES, (first + count) * PAGE_BYTES - at))
+            end = (first + count) * PAGE_BYTES
+            for at in range(first * PAGE_BYTES, end, _PIECE_BYTES):
+                yield memoryview(self._memory)[at : min(at + _PIECE_BYTES, end)]
 
-    def put(self, rest: Rest, files: Saved | None) -> None:
-        """Be empty pages, this rest and these files: `put_pages` then gives the pages."""
-        self._runs, self._rest, self._files = [], rest, files
-
-    def put_pages(self, address: int, data: bytes) -> None:
-        """Of a mirror that is made from a snapshot. Addresses are of pages, within the memory, and go up."""
-        capi.write(self._base + address, data, len(data))
-        self._runs.append((address // PAGE_BYTES, len(data) // PAGE_BYTES))
+    def put(self, rest: Rest, files: Saved | None, runs: list[Run], pages: memoryview) -> None:
+        """Be this rest, these files and these runs, whose bytes `pages` are. Runs are within the memory, and go up."""
+        with memoryview(self._memory) as memory:
+            at = 0
+            for first, count in runs:
+                size = count * PAGE_BYTES
+                memory[first * PAGE_BYTES : first * PAGE_BYTES + size] = pages[at : at + size]
+                at += size
+        self._runs, self._rest, self._files = runs, rest, files
 
     def close(self) -> None:
         """Give its memory back."""

@@ -164,10 +164,7 @@ class Scheduler:
     def tell_state(self, number: int, asked: int) -> None:
         """Send the bytes of what a session was after its last good step, none before its first; see Outlet."""
         mirror = self._sessions[number].mirror()
-        if mirror is not None:
-            for piece in encode_state(mirror):
-                self._outlet.state(asked, piece, False)
-        self._outlet.state(asked, b"", True)
+        self._outlet.state(asked, encode_state(mirror) if mirror is not None else ())
 
     def close_session(self, number: int) -> None:
         """Drop a session; a step of it that still runs is cancelled."""

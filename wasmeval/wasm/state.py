@@ -48,8 +48,8 @@ class MalformedState(Exception):
 # --- out -------------------------------------------------------------------------------------------------------------
 
 
-def encode(mirror: Mirror) -> Iterator[bytes]:
-    """The bytes of `mirror`, in pieces of at most 1 MiB."""
+def encode(mirror: Mirror) -> Iterator[bytes | memoryview]:
+    """The bytes of `mirror`, in pieces of at most 1 MiB; they are its own, and good until it changes."""
     rest = mirror.rest
     description, contents = _describe(mirror.files)
     runs = b"".join(_RUN.pack(first, count) for first, count in mirror.runs)
@@ -154,11 +154,7 @@ def decode(data: bytes | bytearray, image: Image, most_memory_bytes: int) -> Mir
     ) as error:
         raise MalformedState(f"not a session's state: {type(error).__name__}") from None
     mirror = Mirror()
-    mirror.put(rest, files)
-    with memoryview(data) as view:
-        for first, count in runs:
-            mirror.put_pages(first * PAGE_BYTES, bytes(view[pages_at : pages_at + count * PAGE_BYTES]))
-            pages_at += count * PAGE_BYTES
+    mirror.put(rest, files, runs, memoryview(data)[pages_at:])
     return mirror
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from wasmeval.worker.frames import Kind, MalformedFrame, decode_number, encode, encode_number
+from wasmeval.worker.frames import Kind, MalformedFrame, decode_number, encode, encode_head, encode_number
 
 _OPEN = struct.Struct("<QB")
 _PAIR = struct.Struct("<QQ")
@@ -13,14 +13,18 @@ _NUMBER = struct.Struct("<Q")
 # asked, whether this is the end
 _STATE = struct.Struct("<QB")
 _PIECE_BYTES = 1 << 20
+_MOST_PARTS = 512
+"""Of one frame: below what sendmsg(2) takes at once."""
 
 
-def encode_open(number: int, runtime: int, state: bytes) -> Iterator[bytes]:
+def encode_open(number: int, runtime: int, state: bytes) -> Iterator[bytes | memoryview]:
     """The frames that begin session `number` of the runtime with this index, with `state`, or anew when that is
-    empty."""
+    empty. They come in parts, and `state` is not copied."""
     view = memoryview(state)
     for start in range(0, len(view), _PIECE_BYTES):
-        yield encode(Kind.STATE, _NUMBER.pack(number) + view[start : start + _PIECE_BYTES])
+        piece = view[start : start + _PIECE_BYTES]
+        yield encode_head(Kind.STATE, _NUMBER.size + len(piece)) + _NUMBER.pack(number)
+        yield piece
     yield encode(Kind.OPEN_SESSION, _OPEN.pack(number, runtime))
 
 
@@ -56,9 +60,22 @@ def encode_close(number: int) -> bytes:
     return encode_number(Kind.CLOSE_SESSION, number)
 
 
-def encode_state(asked: int, data: bytes, is_last: bool) -> bytes:
-    """The SESSION_STATE frame of a piece, or of the end."""
-    return encode(Kind.SESSION_STATE, _STATE.pack(asked, is_last) + data)
+def encode_state(asked: int, pieces: Iterable[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
+    """The SESSION_STATE frames of the state that is `pieces`, none of more than 1 MiB: the parts of one frame after the
+    other. No piece is copied."""
+    parts: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        if size + len(piece) > _PIECE_BYTES or len(parts) == _MOST_PARTS:
+            yield [_head_of_state(asked, size, is_last=False), *parts]
+            parts, size = [], 0
+        parts.append(piece)
+        size += len(piece)
+    yield [_head_of_state(asked, size, is_last=True), *parts]
+
+
+def _head_of_state(asked: int, size: int, *, is_last: bool) -> bytes:
+    return encode_head(Kind.SESSION_STATE, _STATE.size + size) + _STATE.pack(asked, is_last)
 
 
 def decode_state(body: bytes) -> tuple[int, bytes, bool]:
