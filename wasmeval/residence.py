@@ -25,7 +25,7 @@ from wasmeval.errors import (
     WasmevalError,
 )
 from wasmeval.model import Job, Result, Status
-from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
+from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions, StatePieces
 from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
 
 logger = logging.getLogger(__name__)
@@ -44,13 +44,13 @@ _LARGE_BYTES = 64 << 20
 class Places(Protocol):
     """The part of `pool.AsyncPool` that sessions need."""
 
-    def open_session(self, runtime: str, state: bytes = b"") -> Any:
+    def open_session(self, runtime: str, state: StatePieces = ()) -> Any:
         """See AsyncPool."""
 
     def fork_session(self, place: Any) -> Any:
         """See AsyncPool."""
 
-    async def session_state(self, place: Any) -> bytes:
+    async def session_state(self, place: Any) -> StatePieces:
         """See AsyncPool."""
 
     def close_session(self, place: Any) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
 from wasmeval.errors import InvalidArgument
 from wasmeval.limits import Limits
+
+StatePieces = Sequence[bytes | bytearray | memoryview]
+"""A session's state as bytes, in pieces that follow each other; none before its first step."""
 
 
 class Durability(StrEnum):

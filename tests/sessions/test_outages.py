@@ -14,7 +14,7 @@ from wasmeval.errors import Conflict, ResourceExhausted, StoreUnavailable
 from wasmeval.limits import DEFAULTS
 from wasmeval.model import Job, Result, Status
 from wasmeval.residence import Residence, Resident, with_session
-from wasmeval.session import SessionOptions
+from wasmeval.session import SessionOptions, StatePieces
 from wasmeval.sessions import Keeper, Sealer, SessionSettings
 from wasmeval.stores import Store, open_store
 
@@ -35,16 +35,16 @@ class Places:
     def __init__(self) -> None:
         self.open: list[Place] = []
 
-    def open_session(self, runtime: str, state: bytes = b"") -> Place:
-        self.open.append(Place(json.loads(state or b"[]")))
+    def open_session(self, runtime: str, state: StatePieces = ()) -> Place:
+        self.open.append(Place(json.loads(b"".join(state) or b"[]")))
         return self.open[-1]
 
     def fork_session(self, place: Place) -> Place:
         self.open.append(Place(place.steps.copy()))
         return self.open[-1]
 
-    async def session_state(self, place: Place) -> bytes:
-        return json.dumps(place.steps).encode()
+    async def session_state(self, place: Place) -> StatePieces:
+        return [json.dumps(place.steps).encode()]
 
     def close_session(self, place: Place) -> None:
         place.is_lost = True

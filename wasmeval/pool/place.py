@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wasmeval.pool.process import WorkerProcess
+from wasmeval.session import StatePieces
 from wasmeval.worker.frames import MalformedFrame
 
 _SMALL_BYTES = 1 << 16
@@ -31,7 +32,7 @@ class Asked:
     """Somebody wants a session's state; it comes in pieces. `settle` is called once."""
 
     place: Place
-    settle: Callable[[bytes | Exception], None]
+    settle: Callable[[StatePieces | Exception], None]
     most_bytes: int
     heard: float
     """When it was asked, or the last piece came, by the monotonic clock."""

@@ -31,7 +31,7 @@ from wasmeval.errors import (
 )
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
-from wasmeval.session import Checkpoint, Durability, SessionOptions
+from wasmeval.session import Checkpoint, Durability, SessionOptions, StatePieces
 from wasmeval.sessions.record import SessionRecord, decode, record_key
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
@@ -57,7 +57,7 @@ class Open:
     """A place for a session of `runtime`, with `state` or anew. The answer is the place."""
 
     runtime: str
-    state: bytes
+    state: StatePieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the session at `place` was after its last good step: bytes, none before its first."""
+    """What the session at `place` was after its last good step: StatePieces."""
 
     place: Any
 
@@ -174,7 +174,7 @@ class Keeper:
             yield from self._write(live, replace(record, token=record.token + 1, is_out=is_out))
             live.is_opening = True
         try:
-            state = b""
+            state: StatePieces = ()
             if record.snapshot:
                 state = yield from self._load(record, record.snapshot, record.stored)
             live.place = yield Open(record.runtime, state)
@@ -442,12 +442,12 @@ class Keeper:
         state = yield State(live.place)
         yield from self._put(record, name, step, state)
 
-    def _put(self, record: SessionRecord, name: str, step: int, state: bytes) -> Plan[None]:
+    def _put(self, record: SessionRecord, name: str, step: int, state: StatePieces) -> Plan[None]:
         bound = _bound(record, name, step)
         key = record.blob_key(name)
         yield Do(lambda: self._store.put_blob(key, self._sealer.seal(state, bound)))
 
-    def _load(self, record: SessionRecord, name: str, step: int) -> Plan[bytes]:
+    def _load(self, record: SessionRecord, name: str, step: int) -> Plan[StatePieces]:
         bound = _bound(record, name, step)
         if record.image != self._images.get(record.runtime):
             raise FailedPrecondition(
@@ -455,7 +455,7 @@ class Keeper:
                 "with it"
             )
         key = record.blob_key(name)
-        state: bytes = yield Do(
+        state: StatePieces = yield Do(
             lambda: self._sealer.open(self._store.get_blob(key), bound, _MOST_STATE_BYTES)
         )
         return state

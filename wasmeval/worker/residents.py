@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
+from wasmeval.session import StatePieces
 from wasmeval.worker.frames import Kind, MalformedFrame, decode_number, encode, encode_head, encode_number
 
 _OPEN = struct.Struct("<QB")
@@ -17,14 +18,14 @@ _MOST_PARTS = 512
 """Of one frame: below what sendmsg(2) takes at once."""
 
 
-def encode_open(number: int, runtime: int, state: bytes) -> Iterator[bytes | memoryview]:
+def encode_open(number: int, runtime: int, state: StatePieces) -> Iterator[bytes | memoryview]:
     """The frames that begin session `number` of the runtime with this index, with `state`, or anew when that is
     empty. They come in parts, and `state` is not copied."""
-    view = memoryview(state)
-    for start in range(0, len(view), _PIECE_BYTES):
-        piece = view[start : start + _PIECE_BYTES]
-        yield encode_head(Kind.STATE, _NUMBER.size + len(piece)) + _NUMBER.pack(number)
-        yield piece
+    for each in state:
+        for start in range(0, len(each), _PIECE_BYTES):
+            piece = memoryview(each)[start : start + _PIECE_BYTES]
+            yield encode_head(Kind.STATE, _NUMBER.size + len(piece)) + _NUMBER.pack(number)
+            yield piece
     yield encode(Kind.OPEN_SESSION, _OPEN.pack(number, runtime))
 
 
