@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.wasm import capi, saved
 from wasmeval.wasm.instance import Image, Instance, Rest
-from wasmeval.wasm.pages import PAGE_BYTES, Pagemap, Run
+from wasmeval.wasm.pages import PAGE_BYTES, Pagemap, Run, populate
 from wasmeval.wasm.saved import Saved
 
 _PIECE_BYTES = 1 << 20
@@ -22,11 +22,14 @@ _MAP_NORESERVE = 0x4000
 """Of mman.h; Python's module has no name for it."""
 
 
-class Mirror:
-    """Pages stand at the same place as in the guest's memory; what the guest never wrote takes no memory here
-    either."""
+class Space:
+    """Pages at the same place as in the guest's memory; what the guest never wrote takes no memory here either.
+
+    `holders` counts the mirrors that have it; one that has it with others does not write to it.
+    """
 
     def __init__(self) -> None:
+        self.holders = 1
         # Address space, not memory: as much as a guest can ever have, whatever the operator's ceiling is.
         self._memory = mmap.mmap(
             -1, MOST_MEMORY_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
@@ -35,6 +38,51 @@ class Mirror:
         with contextlib.suppress(OSError):  # A kernel without huge pages.
             self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+
+    def address(self, first: int) -> int:
+        """Of a page."""
+        return self._base + first * PAGE_BYTES
+
+    def view(self, first: int, count: int) -> memoryview:
+        """Some pages."""
+        return memoryview(self._memory)[first * PAGE_BYTES : (first + count) * PAGE_BYTES]
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._memory.close()
+
+
+class Packed:
+    """The pages of some runs, one after the other, as they came in a state. Nobody writes to it."""
+
+    def __init__(self, data: bytearray, at: int, runs: list[Run]) -> None:
+        self.holders = 1
+        self._data = data
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0
+        self._places: dict[int, int] = {}
+        for first, count in runs:
+            self._places[first] = at
+            at += count * PAGE_BYTES
+
+    def address(self, first: int) -> int:
+        """Of the first page of a run."""
+        return self._start + self._places[first]
+
+    def view(self, first: int, count: int) -> memoryview:
+        """A run."""
+        at = self._places[first]
+        return memoryview(self._data)[at : at + count * PAGE_BYTES]
+
+    def close(self) -> None:
+        """Let go of the state."""
+        self._data = bytearray()
+
+
+class Mirror:
+    """What an instance was. Twins have their pages in common until one of them is brought up to date."""
+
+    def __init__(self) -> None:
+        self._memory: Space | Packed | None = None
         self._runs: list[Run] = []
         self._rest: Rest | None = None
         self._files: Saved | None = None
@@ -55,20 +103,25 @@ class Mirror:
         """Be what `instance`, which rests, is now."""
         rest = instance.rest()
         runs = pagemap.own(instance.base, rest.memory_bytes)
+        memory = self._memory
+        if not isinstance(memory, Space) or memory.holders > 1:
+            memory = Space()
+            self._let_go()
+            self._memory = memory
+            populate((memory.address(first), count * PAGE_BYTES) for first, count in runs)
         for first, count in runs:
-            capi.write(
-                self._base + first * PAGE_BYTES, instance.base + first * PAGE_BYTES, count * PAGE_BYTES
-            )
+            capi.write(memory.address(first), instance.base + first * PAGE_BYTES, count * PAGE_BYTES)
         self._files = self._link.save(instance.wasi)
         self._runs, self._rest = runs, rest
 
     def instance(self, image: Image) -> Instance:
         """A new instance that is what was taken. Raises Trapped."""
         instance = Instance(image, self.rest)
+        base, memory = instance.base, self._memory
+        assert memory is not None
+        populate((base + first * PAGE_BYTES, count * PAGE_BYTES) for first, count in self._runs)
         for first, count in self._runs:
-            capi.write(
-                instance.base + first * PAGE_BYTES, self._base + first * PAGE_BYTES, count * PAGE_BYTES
-            )
+            capi.write(base + first * PAGE_BYTES, memory.address(first), count * PAGE_BYTES)
         self._link = saved.Link()
         if self._files is not None:
             self._link.give(self._files, instance.wasi)
@@ -77,8 +130,9 @@ class Mirror:
     def twin(self) -> Mirror:
         """Another one of the same."""
         twin = Mirror()
-        for first, count in self._runs:
-            capi.write(twin._base + first * PAGE_BYTES, self._base + first * PAGE_BYTES, count * PAGE_BYTES)
+        assert self._memory is not None
+        self._memory.holders += 1
+        twin._memory = self._memory
         twin._runs, twin._rest, twin._files = self._runs, self._rest, self._files
         return twin
 
@@ -90,20 +144,27 @@ class Mirror:
     def pages(self) -> Iterator[memoryview]:
         """The bytes of its runs, one after the other, in pieces of at most 1 MiB; good until it changes."""
         for first, count in self._runs:
-            end = (first + count) * PAGE_BYTES
-            for at in range(first * PAGE_BYTES, end, _PIECE_BYTES):
-                yield memoryview(self._memory)[at : min(at + _PIECE_BYTES, end)]
+            assert self._memory is not None
+            run = self._memory.view(first, count)
+            for at in range(0, len(run), _PIECE_BYTES):
+                yield run[at : at + _PIECE_BYTES]
 
-    def put(self, rest: Rest, files: Saved | None, runs: list[Run], pages: memoryview) -> None:
-        """Be this rest, these files and these runs, whose bytes `pages` are. Runs are within the memory, and go up."""
-        with memoryview(self._memory) as memory:
-            at = 0
-            for first, count in runs:
-                size = count * PAGE_BYTES
-                memory[first * PAGE_BYTES : first * PAGE_BYTES + size] = pages[at : at + size]
-                at += size
+    def put(self, rest: Rest, files: Saved | None, runs: list[Run], state: bytearray, at: int) -> None:
+        """Be this rest, these files and these runs, whose bytes are in `state` from `at` on; it is kept.
+
+        Runs are within the memory, and go up.
+        """
+        self._let_go()
+        self._memory = Packed(state, at, runs)
         self._runs, self._rest, self._files = runs, rest, files
 
     def close(self) -> None:
-        """Give its memory back."""
-        self._memory.close()
+        """Give its memory back, unless a twin has it as well."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.holders -= 1
+            if not memory.holders:
+                memory.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Iterable
 
 PAGE_BYTES = 4096
 _ENTRY_BYTES = 8
@@ -28,7 +29,19 @@ _MOST_RUNS = 4096
 _OWN = bytes(bool(byte & 0xC0) and not byte & 0x20 for byte in range(256))
 _RUN = re.compile(b"\x01+")
 
+_LARGE_BYTES = 1 << 16
+_MADV_POPULATE_WRITE = 23
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def populate(runs: Iterable[tuple[int, int]]) -> None:
+    """Have pages of their own for the (address, size) of `runs`, which are about to be written. For a large one that
+    takes half as long as a fault for each page; where the kernel cannot do it (Linux before 5.14) they are faulted in.
+    """
+    for address, size in runs:
+        if size >= _LARGE_BYTES:
+            _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), _MADV_POPULATE_WRITE)
 
 
 class _ScanArgument(ctypes.Structure):

@@ -145,7 +145,7 @@ class Scheduler:
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
-    def open_session(self, number: int, runtime: str, state: bytes | bytearray = b"") -> None:
+    def open_session(self, number: int, runtime: str, state: bytearray | None = None) -> None:
         """Begin a session, or go on with one that `state` is the bytes of. A state that is none leaves a session whose
         steps crash."""
         assert self._pagemap is not None

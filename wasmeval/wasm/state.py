@@ -136,8 +136,8 @@ def _name(entry: Any) -> str:
 # --- in --------------------------------------------------------------------------------------------------------------
 
 
-def decode(data: bytes | bytearray, image: Image, most_memory_bytes: int) -> Mirror:
-    """The mirror that `data` is the bytes of. Raises MalformedState; nothing is kept then."""
+def decode(data: bytearray, image: Image, most_memory_bytes: int) -> Mirror:
+    """The mirror that `data` is the bytes of, and which keeps it. Raises MalformedState; nothing is kept then."""
     try:
         rest, runs, files, pages_at = _read(data, image, most_memory_bytes)
     except (
@@ -154,12 +154,12 @@ def decode(data: bytes | bytearray, image: Image, most_memory_bytes: int) -> Mir
     ) as error:
         raise MalformedState(f"not a session's state: {type(error).__name__}") from None
     mirror = Mirror()
-    mirror.put(rest, files, runs, memoryview(data)[pages_at:])
+    mirror.put(rest, files, runs, data, pages_at)
     return mirror
 
 
 def _read(
-    data: bytes | bytearray, image: Image, most_memory_bytes: int
+    data: bytearray, image: Image, most_memory_bytes: int
 ) -> tuple[Rest, list[tuple[int, int]], Saved | None, int]:
     version, memory, request, request_bytes, count, described, held = _HEADER.unpack_from(data)
     _require(version == VERSION, f"version {version}, not {VERSION}")
