@@ -26,7 +26,7 @@ from wasmeval.errors import (
 )
 from wasmeval.model import Job, Result, Status
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions, StatePieces
-from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,12 @@ class Places(Protocol):
         """See AsyncPool."""
 
     def fork_session(self, place: Any) -> Any:
+        """See AsyncPool."""
+
+    def mark_session(self, place: Any) -> None:
+        """See AsyncPool."""
+
+    def revert_session(self, place: Any) -> Any:
         """See AsyncPool."""
 
     async def session_state(self, place: Any) -> StatePieces:
@@ -175,6 +181,11 @@ class Residence:
             case Fork():
                 await self._make_room()
                 return self._places.fork_session(effect.place)
+            case Mark():
+                return self._places.mark_session(effect.place)
+            case Revert():
+                await self._make_room()
+                return self._places.revert_session(effect.place)
             case State():
                 return await self._places.session_state(effect.place)
             case Closing():

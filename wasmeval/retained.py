@@ -22,7 +22,7 @@ from wasmeval.errors import (
 from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
-from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
 
 T = TypeVar("T")
 
@@ -128,6 +128,11 @@ class Retained:
             case Fork():
                 self._make_room()
                 return self._pool.fork_session(effect.place)
+            case Mark():
+                return self._pool.mark_session(effect.place)
+            case Revert():
+                self._make_room()
+                return self._pool.revert_session(effect.place)
             case State():
                 return self._pool.session_state(effect.place)
             case Closing():

@@ -26,6 +26,7 @@ class Place:
 
     def __init__(self, steps: list[int]) -> None:
         self.steps = steps
+        self.marked: list[int] = []
         self.is_lost = False
 
 
@@ -41,6 +42,14 @@ class Places:
 
     def fork_session(self, place: Place) -> Place:
         self.open.append(Place(place.steps.copy()))
+        return self.open[-1]
+
+    def mark_session(self, place: Place) -> None:
+        place.marked = place.steps.copy()
+
+    def revert_session(self, place: Place) -> Place:
+        self.open.append(Place(place.marked.copy()))
+        self.open[-1].marked = place.marked
         return self.open[-1]
 
     async def session_state(self, place: Place) -> StatePieces:
@@ -144,9 +153,9 @@ def test_no_answered_step_is_lost_whichever_call_fails(durability: str) -> None:
 
 
 @pytest.mark.parametrize("durability", ["none", "step"])
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(("is_marked", "number"), [(True, 1), (False, 1), (False, 2)])
 def test_a_restoration_that_cannot_be_stored_leaves_the_session_as_it_is(
-    durability: str, number: int
+    durability: str, is_marked: bool, number: int
 ) -> None:
     async def run() -> None:
         home = Home()
@@ -154,6 +163,8 @@ def test_a_restoration_that_cannot_be_stored_leaves_the_session_as_it_is(
         await home.step(session)
         checkpoint = await home.use(session, Resident.checkpoint)
         await home.step(session)
+        if not is_marked:
+            (await home.residence.find(session)).live.marked = (None, "")
         home.store.calls, home.store.fails = 0, {number: "before"}
         with pytest.raises(StoreUnavailable):
             await home.use(session, lambda resident: resident.restore(checkpoint.id))

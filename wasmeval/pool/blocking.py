@@ -182,6 +182,18 @@ class BlockingPool:
         with self._lock:
             return pool.fork_session(place)
 
+    def mark_session(self, place: Place) -> None:
+        """See Pool.mark_session."""
+        pool = self._checked()
+        with self._lock:
+            pool.mark_session(place)
+
+    def revert_session(self, place: Place) -> Place:
+        """See Pool.revert_session."""
+        pool = self._checked()
+        with self._lock:
+            return pool.revert_session(place)
+
     def session_state(self, place: Place, timeout: float | None = None) -> StatePieces:
         """What the session was after its last good step; see Pool.ask_state. Raises DeadlineExceeded after `timeout`
         seconds."""

@@ -258,6 +258,20 @@ class Pool:
         self._tell(worker, residents.encode_fork(place.number, other.number))
         return other
 
+    def mark_session(self, place: Place) -> None:
+        """Have its worker remember what that session was after its last good step, for `revert_session`. Nothing when
+        it is lost."""
+        if place.worker is not None:
+            self._tell(place.worker, residents.encode_mark(place.number))
+
+    def revert_session(self, place: Place) -> Place:
+        """A place for a session that goes on from what that one was when it was last marked, after a step; it is marked
+        so itself. Raises SessionLost, ResourceExhausted."""
+        worker = _worker_of(place)
+        other = self._settle_in(place.runtime, worker)
+        self._tell(worker, residents.encode_revert(place.number, other.number))
+        return other
+
     def ask_state(self, place: Place, settle: Callable[[StatePieces | Exception], None]) -> None:
         """`settle` is called with what that session was after its last good step. Raises SessionLost."""
         worker = _worker_of(place)

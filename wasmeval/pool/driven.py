@@ -105,6 +105,16 @@ class AsyncPool:
         assert self._pool
         return self._pool.fork_session(place)
 
+    def mark_session(self, place: Place) -> None:
+        """See Pool.mark_session."""
+        assert self._pool
+        self._pool.mark_session(place)
+
+    def revert_session(self, place: Place) -> Place:
+        """See Pool.revert_session."""
+        assert self._pool
+        return self._pool.revert_session(place)
+
     async def session_state(self, place: Place) -> StatePieces:
         """What the session was after its last good step; see Pool.ask_state."""
         assert self._pool

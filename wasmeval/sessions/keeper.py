@@ -23,6 +23,7 @@ from wasmeval.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     SessionLost,
     StoreDamaged,
     StoreUnavailable,
@@ -68,6 +69,20 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What the session at `place` is now may be wanted again; of one session only what was marked last."""
+
+    place: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """A place for what the session at `place` was when it was marked; it is marked so, too."""
+
+    place: Any
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What the session at `place` was after its last good step: StatePieces."""
 
@@ -81,7 +96,7 @@ class Closing:
     place: Any
 
 
-Effect = Do | Open | Fork | State | Closing
+Effect = Do | Open | Fork | Mark | Revert | State | Closing
 Plan = Generator[Effect, Any, T]
 
 
@@ -99,6 +114,12 @@ class Live:
     """Whether this process has said in the record that it has the session, and no worker has got it yet."""
     memory_bytes: int = 0
     """What it took in its worker after its last step, nearly."""
+    marked: tuple[Any, str] = (None, "")
+    """The place that was marked last, and the checkpoint that it then was at."""
+
+    def is_marked(self, checkpoint_id: str) -> bool:
+        """Whether its worker still knows what it was at that checkpoint."""
+        return self.is_live and self.marked == (self.place, checkpoint_id)
 
     @property
     def is_live(self) -> bool:
@@ -193,8 +214,9 @@ class Keeper:
         """
         record = live.record
         has_happened = live.is_live and not result.rolled_back
-        # Its memory, and the mirror of it; an image's own pages take none.
-        live.memory_bytes = 2 * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
+        # Its memory, the mirror of it, and what is marked; an image's own pages take none.
+        copies = 3 if live.marked[0] is live.place else 2
+        live.memory_bytes = copies * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
         record = replace(
             record,
             steps=record.steps + has_happened,
@@ -279,22 +301,28 @@ class Keeper:
         yield from self._save(live, record, name, record.steps)
         made = Checkpoint(name, record.id, record.steps, self._clock())
         yield from self._write(live, replace(record, checkpoints=(*record.checkpoints, made)))
+        if record.steps:
+            yield from self._mark(live, made.id)
         return made
 
     def restore(self, live: Live, checkpoint_id: str) -> Plan[None]:
         """Go back to a checkpoint; what came after it is lost, but for its checkpoints."""
-        checkpoint = _checkpoint_of(live.record, checkpoint_id)
-        state = yield from self._load(live.record, checkpoint.id, checkpoint.step)
-        record, name = _next_blob(live.record)
-        if state:
-            yield from self._put(record, name, checkpoint.step, state)
-        place = yield Open(record.runtime, state)
+        record = live.record
+        checkpoint = _checkpoint_of(record, checkpoint_id)
+        place = None
+        if live.is_marked(checkpoint.id):
+            with contextlib.suppress(SessionLost, ResourceExhausted):
+                place = yield Revert(live.place)
+        if place is None:
+            state = yield from self._load(record, checkpoint.id, checkpoint.step)
+            place = yield Open(record.runtime, state)
         stale = record.snapshot
         record = replace(
             record,
             steps=checkpoint.step,
             stored=checkpoint.step,
-            snapshot=name if state else "",
+            # One blob is both, and stays as long as the checkpoint does.
+            snapshot=checkpoint.id if checkpoint.step else "",
             used=self._clock(),
             is_out=record.options.durability is not Durability.STEP,
         )
@@ -305,6 +333,8 @@ class Keeper:
             yield Closing(place)
             raise
         old, live.place = live.place, place
+        if checkpoint.step:
+            yield from self._mark(live, checkpoint.id)
         if old is not None:
             yield Closing(old)
         yield from self._forget(record, stale)
@@ -346,8 +376,9 @@ class Keeper:
             yield Closing(place)
         record = live.record
         yield Do(lambda: self._store.remove(record.key, live.version))
-        for name in (record.snapshot, *(each.id for each in record.checkpoints)):
-            yield from self._forget(record, name)
+        names = {record.snapshot, *(each.id for each in record.checkpoints)}
+        for name in sorted(names):
+            yield from self._forget(replace(record, checkpoints=()), name)
 
     def now(self) -> float:
         """Seconds since 1970."""
@@ -438,6 +469,11 @@ class Keeper:
         yield from self._write(live, record, lease=lease)
         yield from self._forget(record, stale)
 
+    def _mark(self, live: Live, checkpoint_id: str) -> Plan[None]:
+        """Have its worker remember what the session is, which is what it was at that checkpoint."""
+        yield Mark(live.place)
+        live.marked = live.place, checkpoint_id
+
     def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:
         state = yield State(live.place)
         yield from self._put(record, name, step, state)
@@ -461,9 +497,9 @@ class Keeper:
         return state
 
     def _forget(self, record: SessionRecord, name: str) -> Plan[None]:
-        """Remove a blob that no record names any more. One that cannot be removed now lies there: what was done is no
-        less done."""
-        if name:
+        """Remove a blob that no record names any more, unless it is a checkpoint's. One that cannot be removed now lies
+        there: what was done is no less done."""
+        if name and all(each.id != name for each in record.checkpoints):
             with contextlib.suppress(StoreUnavailable):
                 yield Do(lambda: self._store.remove_blob(record.blob_key(name)))
 

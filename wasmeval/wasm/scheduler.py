@@ -44,6 +44,9 @@ REST_SECONDS = 0.002
 FIRST_IN_A_ROW = 8
 """How many new evaluations go before one that is already running, so that a flood of small ones cannot starve it."""
 
+_MOST_SPENT = 16
+"""So much that is done with waits for a rest."""
+
 _LARGE_BYTES = 16 * MIB
 """What grew by more is dropped at once, and not when there is time."""
 
@@ -87,7 +90,7 @@ class Scheduler:
         self._timers: list[tuple[float, int, Task]] = []
         self._ready: dict[str, list[Instance]] = {name: [] for name in images}
         self._wanted = list(images)
-        self._spent: list[Instance] = []
+        self._spent: list[Instance | Session] = []
         self._deliveries: dict[int, Delivery] = {}
         self._pagemap = pagemap
         self._sessions: dict[int, Session] = {}
@@ -161,6 +164,14 @@ class Scheduler:
         """Begin session `other` with what session `number` was after its last good step."""
         self._sessions[other] = self._sessions[number].fork()
 
+    def mark_session(self, number: int) -> None:
+        """Remember what a session was after its last good step, in place of what was remembered of it."""
+        self._sessions[number].mark()
+
+    def revert_session(self, number: int, other: int) -> None:
+        """Begin session `other` with what session `number` was when it was marked. It is marked itself."""
+        self._sessions[other] = self._sessions[number].revert()
+
     def tell_state(self, number: int, asked: int) -> None:
         """Send the bytes of what a session was after its last good step, none before its first; see Outlet."""
         mirror = self._sessions[number].mirror()
@@ -172,7 +183,9 @@ class Scheduler:
         running = [task.number for task in self._tasks.values() if task.session is session]
         for number in running + [number for number, each in self._delivering.items() if each is session]:
             self.cancel(number)
-        session.close()
+        if session in self._unkept:
+            self._unkept.remove(session)
+        self._spent.append(session)
 
     @property
     def pressing(self) -> bool:
@@ -245,7 +258,9 @@ class Scheduler:
         At once while instances are short; otherwise when nothing ended for a while. Whoever waits for the answer, and
         what comes next, then has the CPU for itself, and chores done together find the caches warm.
         """
-        if self._tidying or any(len(self._ready[name]) <= LOW_STOCK for name in self._wanted):
+        if self._tidying or len(self._spent) >= _MOST_SPENT:
+            return 0.0
+        if any(len(self._ready[name]) <= LOW_STOCK for name in self._wanted):
             return 0.0
         return max(0.0, self._ended + REST_SECONDS - monotonic())
 
@@ -523,6 +538,6 @@ class Scheduler:
         self._tidying = bool(self._spent or self._wanted)
 
     def _drop_spent(self) -> None:
-        for instance in self._spent:
-            instance.close()
+        for each in self._spent:
+            each.close()
         self._spent.clear()

@@ -40,6 +40,10 @@ class Kind(IntEnum):
     FORK_SESSION = 9
     TELL_STATE = 10
     CLOSE_SESSION = 11
+    MARK_SESSION = 12
+    """To the worker: what the session is now may be wanted again."""
+    REVERT_SESSION = 13
+    """To the worker: a session begins with what another one was when it was last marked."""
     READY = 16
     """From the worker, once."""
     FAILED = 17

@@ -116,6 +116,10 @@ class Worker:
             scheduler.open_session(number, runtime, bytearray().join(self._states.pop(number, ())))
         elif kind == Kind.FORK_SESSION and scheduler:
             scheduler.fork_session(*residents.decode_pair(body))
+        elif kind == Kind.MARK_SESSION and scheduler:
+            scheduler.mark_session(frames.decode_number(body))
+        elif kind == Kind.REVERT_SESSION and scheduler:
+            scheduler.revert_session(*residents.decode_pair(body))
         elif kind == Kind.TELL_STATE and scheduler:
             scheduler.tell_state(*residents.decode_pair(body))
         elif kind == Kind.CLOSE_SESSION and scheduler:

@@ -50,8 +50,18 @@ def encode_tell(number: int, asked: int) -> bytes:
     return encode(Kind.TELL_STATE, _PAIR.pack(number, asked))
 
 
+def encode_mark(number: int) -> bytes:
+    """The frame that marks what session `number` is."""
+    return encode_number(Kind.MARK_SESSION, number)
+
+
+def encode_revert(number: int, other: int) -> bytes:
+    """The frame that begins session `other` with what session `number` was when it was last marked."""
+    return encode(Kind.REVERT_SESSION, _PAIR.pack(number, other))
+
+
 def decode_pair(body: bytes) -> tuple[int, int]:
-    """The two numbers of a FORK_SESSION or TELL_STATE frame's body."""
+    """The two numbers of a FORK_SESSION, REVERT_SESSION or TELL_STATE frame's body."""
     first, second = _unpack(_PAIR, body)
     return first, second
 
