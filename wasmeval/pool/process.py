@@ -21,7 +21,7 @@ import wasmeval
 from wasmeval.wasm.progress import Progress
 from wasmeval.worker import frames
 
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16
 _SEND_BUFFER_BYTES = 1 << 20
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 _BOOT = """

@@ -37,7 +37,7 @@ from wasmeval.wasm.scheduler import Scheduler, SchedulerSettings
 from wasmeval.worker import exchanges, frames, jail, orders, residents
 from wasmeval.worker.frames import Kind
 
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16
 _FLUSH_SECONDS = 0.0005
 _NICENESS = 5
 """Guests yield the CPU to the front process, which answers everybody."""
