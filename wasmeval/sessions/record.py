@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from wasmeval.errors import StoreDamaged
@@ -67,10 +67,19 @@ class SessionRecord:
 
     def encode(self) -> bytes:
         """As JSON."""
-        told = asdict(self)
+        # By hand: `asdict` copies every value, which takes five times as long as all the rest.
+        told = {name: getattr(self, name) for name in _NAMES}
+        options = self.options
+        told["options"] = {name: getattr(options, name) for name in _OPTIONS}
+        told["options"]["limits"] = {name: getattr(options.limits, name) for name in _LIMITS}
         told["version"] = VERSION
         told["checkpoints"] = [[each.id, each.step, each.created] for each in self.checkpoints]
         return json.dumps(told, separators=(",", ":")).encode()
+
+
+_NAMES, _OPTIONS, _LIMITS = (
+    tuple(each.name for each in fields(kind)) for kind in (SessionRecord, SessionOptions, Limits)
+)
 
 
 def record_key(session_id: str) -> str:
