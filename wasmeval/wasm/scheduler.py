@@ -98,6 +98,8 @@ class Scheduler:
         """Whose steps have ended well and whose files are still to be sent, by the number of the step."""
         self._unkept: deque[Session] = deque()
         """Sessions whose last step is still to be kept."""
+        self._stepped: Session | None = None
+        """The session whose step ended last, if that was the last end: its next step may be about to come."""
         self._first_in_a_row = 0
         self._sequence = 0
         self._grown_bytes = 0
@@ -185,6 +187,8 @@ class Scheduler:
             self.cancel(number)
         if session in self._unkept:
             self._unkept.remove(session)
+        if self._stepped is session:
+            self._stepped = None
         self._spent.append(session)
 
     @property
@@ -256,11 +260,13 @@ class Scheduler:
         """Seconds until dropping and preparing instances should begin, or go on.
 
         At once while instances are short; otherwise when nothing ended for a while. Whoever waits for the answer, and
-        what comes next, then has the CPU for itself, and chores done together find the caches warm.
+        what comes next, then has the CPU for itself, and chores done together find the caches warm. Between the steps
+        of a session, which need none, instances are short when there is none.
         """
-        if self._tidying or len(self._spent) >= _MOST_SPENT:
+        if (self._tidying and self._stepped is None) or len(self._spent) >= _MOST_SPENT:
             return 0.0
-        if any(len(self._ready[name]) <= LOW_STOCK for name in self._wanted):
+        enough = LOW_STOCK if self._stepped is None else 0
+        if any(len(self._ready[name]) <= enough for name in self._wanted):
             return 0.0
         return max(0.0, self._ended + REST_SECONDS - monotonic())
 
@@ -478,6 +484,7 @@ class Scheduler:
             result = replace(result, rolled_back=True)
         task.over = True
         self._ended = monotonic()
+        self._stepped = session
         del self._tasks[task.number]
         self._grown_bytes -= task.grown_bytes
         task.flush()
