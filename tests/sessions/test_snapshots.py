@@ -39,6 +39,12 @@ def test_what_was_sealed_opens() -> None:
     assert len(SNAPSHOT) < len(STATE) // 4
 
 
+def test_a_brief_one_is_a_snapshot_like_any_other() -> None:
+    snapshot = b"".join(SEALER.seal([STATE], BOUND, is_brief=True))
+    assert SEALER.open(snapshot, BOUND, len(STATE)) == [STATE]
+    assert len(snapshot) < len(STATE) // 4
+
+
 def test_a_snapshot_of_the_first_version_opens() -> None:
     assert SNAPSHOT_1[8] == 1
     assert SEALER.open(SNAPSHOT_1, BOUND, len(STATE)) == [STATE]

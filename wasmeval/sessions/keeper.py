@@ -464,7 +464,8 @@ class Keeper:
         """Store the session as it is now, in place of what was stored of it."""
         stale = record.snapshot
         record, name = _next_blob(record)
-        yield from self._save(live, record, name, record.steps)
+        is_brief = record.options.durability is Durability.STEP and lease != 0
+        yield from self._save(live, record, name, record.steps, is_brief=is_brief)
         record = replace(record, snapshot=name, stored=record.steps)
         yield from self._write(live, record, lease=lease)
         yield from self._forget(record, stale)
@@ -474,14 +475,18 @@ class Keeper:
         yield Mark(live.place)
         live.marked = live.place, checkpoint_id
 
-    def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[None]:
+    def _save(
+        self, live: Live, record: SessionRecord, name: str, step: int, *, is_brief: bool = False
+    ) -> Plan[None]:
         state = yield State(live.place)
-        yield from self._put(record, name, step, state)
+        yield from self._put(record, name, step, state, is_brief=is_brief)
 
-    def _put(self, record: SessionRecord, name: str, step: int, state: StatePieces) -> Plan[None]:
+    def _put(
+        self, record: SessionRecord, name: str, step: int, state: StatePieces, *, is_brief: bool = False
+    ) -> Plan[None]:
         bound = _bound(record, name, step)
         key = record.blob_key(name)
-        yield Do(lambda: self._store.put_blob(key, self._sealer.seal(state, bound)))
+        yield Do(lambda: self._store.put_blob(key, self._sealer.seal(state, bound, is_brief=is_brief)))
 
     def _load(self, record: SessionRecord, name: str, step: int) -> Plan[StatePieces]:
         bound = _bound(record, name, step)
