@@ -101,16 +101,18 @@ class Mirror:
 
     def take(self, instance: Instance, pagemap: Pagemap) -> None:
         """Be what `instance`, which rests, is now."""
-        rest = instance.rest()
-        runs = pagemap.own(instance.base, rest.memory_bytes)
+        rest, base = instance.rest(), instance.base
+        runs = pagemap.own(base, rest.memory_bytes)
         memory = self._memory
         if not isinstance(memory, Space) or memory.holders > 1:
             memory = Space()
             self._let_go()
             self._memory = memory
             populate((memory.address(first), count * PAGE_BYTES) for first, count in runs)
+        shift = memory.address(0)
         for first, count in runs:
-            capi.write(memory.address(first), instance.base + first * PAGE_BYTES, count * PAGE_BYTES)
+            at = first * PAGE_BYTES
+            capi.write(shift + at, base + at, count * PAGE_BYTES)
         self._files = self._link.save(instance.wasi)
         self._runs, self._rest = runs, rest
 

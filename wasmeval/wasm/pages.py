@@ -62,6 +62,7 @@ class Pagemap:
     def __init__(self) -> None:
         self._file = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         self._regions = (ctypes.c_uint64 * (3 * _MOST_RUNS))()
+        self._told = memoryview(self._regions).cast("B").cast("Q")
         self._argument = _ScanArgument(
             size=ctypes.sizeof(_ScanArgument),
             vec=ctypes.addressof(self._regions),
@@ -88,7 +89,7 @@ class Pagemap:
 
     def _scan(self, address: int, size: int) -> list[Run]:
         runs: list[Run] = []
-        argument, regions = self._argument, self._regions
+        argument = self._argument
         argument.start, argument.end = address, address + size
         count = _MOST_RUNS
         # An answer that is not full is the last one; where the walk then ended is not told reliably (Linux 6.18).
@@ -97,15 +98,17 @@ class Pagemap:
             if count < 0:
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code))
-            for at in range(0, 3 * count, 3):
-                first = (regions[at] - address) // PAGE_BYTES
-                pages = (regions[at + 1] - regions[at]) // PAGE_BYTES
-                if runs and sum(runs[-1]) == first:
-                    runs[-1] = runs[-1][0], runs[-1][1] + pages
-                else:
-                    runs.append((first, pages))
+            # Start, end and categories each; the kernel puts adjacent ones together, but not over the end of an answer.
+            told = self._told[: 3 * count].tolist()
+            found = [
+                ((start - address) // PAGE_BYTES, (end - start) // PAGE_BYTES)
+                for start, end in zip(told[::3], told[1::3], strict=True)
+            ]
+            if runs and found and sum(runs[-1]) == found[0][0]:
+                found[0] = runs[-1][0], runs.pop()[1] + found[0][1]
+            runs += found
             if count:
-                argument.start = max(argument.walk_end, regions[3 * count - 2])
+                argument.start = max(argument.walk_end, told[-2])
         return runs
 
     def _read(self, address: int, size: int) -> list[Run]:
