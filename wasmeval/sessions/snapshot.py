@@ -44,9 +44,9 @@ _MOST_HEAD_BYTES = 4096
 # Higher levels take longer than the disk does. The quick one takes two thirds of the time, and a quarter more bytes.
 _LEVEL, _QUICK_LEVEL = 1, -3
 _THREADS = 2
-_SAMPLE_BYTES = 1 << 15
+_SAMPLED_BYTES, _SAMPLE_BYTES = 1 << 19, 1 << 15
 _WORTH_PACKING = 0.9
-"""A whole part of whose middle less than a tenth would be saved stays as it is: packing takes longer than the disk."""
+"""A large part of whose middle less than a tenth would be saved stays as it is: packing takes longer than the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Sealer:
         except IndexError:
             packer = zstandard.ZstdCompressor(level=level)
         packed: bytes | memoryview = part
-        if len(part) < _PART_BYTES or _is_worth_packing(packer, part):
+        if len(part) < _SAMPLED_BYTES or _is_worth_packing(packer, part):
             packed = packer.compress(part)
             if len(packed) >= len(part):
                 packed = part
@@ -169,4 +169,6 @@ def _unpacked(body: memoryview) -> Iterator[bytes | memoryview]:
         at += _PART.size
         part = body[at : at + packed]
         at += packed
+        if size > _PART_BYTES:
+            raise SnapshotRefused(f"a part of the snapshot has {size} bytes, more than {_PART_BYTES}")
         yield part if packed == size else unpacker.decompress(part, max_output_size=size)
