@@ -278,6 +278,18 @@ def test_between_steps_instances_are_not_prepared_as_long_as_there_are_some(
     assert step(sessions, 4).status is Status.OK
 
 
+def test_a_session_that_was_not_marked_cannot_go_back_and_harms_nobody(sessions: Bench) -> None:
+    scheduler = sessions.scheduler
+    scheduler.open_session(1, "echo", bytearray(b"no state"))
+    scheduler.mark_session(1)
+    scheduler.revert_session(1, 2)
+    scheduler.open_session(3, "echo")
+    scheduler.mark_session(3)
+    scheduler.revert_session(3, 4)
+    assert [step(sessions, number).status for number in (1, 2, 4)] == [Status.CRASHED] * 3
+    assert step(sessions, 3).status is Status.OK
+
+
 def test_a_session_goes_back_to_where_it_was_marked_as_often_as_it_likes(sessions: Bench) -> None:
     scheduler = sessions.scheduler
     scheduler.open_session(1, "echo")

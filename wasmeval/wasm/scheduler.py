@@ -189,7 +189,10 @@ class Scheduler:
             self._unkept.remove(session)
         if self._stepped is session:
             self._stepped = None
-        self._spent.append(session)
+        if session.grown_bytes > _LARGE_BYTES or len(self._spent) >= _MOST_SPENT:
+            session.close()
+        else:
+            self._spent.append(session)
 
     @property
     def pressing(self) -> bool:

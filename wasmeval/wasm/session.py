@@ -48,6 +48,11 @@ class Session:
         """Whether its last good step is not in its mirror yet."""
         return not self._is_kept
 
+    @property
+    def grown_bytes(self) -> int:
+        """Beyond its image, what a guest's memory has been after a good step."""
+        return self._mirror.rest.memory_bytes - self.image.runtime.initial_memory_bytes if self._mirror else 0
+
     def take_renewal(self) -> bool:
         """Whether the step that begins is the first in a copy of a memory: what is random is to be drawn anew."""
         renews, self._renews = self._renews, False
@@ -104,9 +109,11 @@ class Session:
         self._mark = mirror.twin() if mirror else None
 
     def revert(self) -> Session:
-        """Another session that goes on from what was marked, and is marked so itself."""
+        """Another session that goes on from what was marked, and is marked so itself. Where nothing was, its steps end
+        badly."""
         mark = self._mark
-        assert mark is not None
+        if mark is None:
+            return Session(self.image, self._pagemap, None, self._broken or "nothing of it was marked")
         other = Session(self.image, self._pagemap, mark.twin())
         other._mark = mark.twin()
         return other
