@@ -27,6 +27,8 @@ from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Ope
 T = TypeVar("T")
 
 _TIDY_SECONDS = 1.0
+_LARGE_BYTES = 64 << 20
+"""A session of this size is reason to look at once whether all together take too much."""
 
 
 class Turn:
@@ -138,11 +140,13 @@ class Retained:
             case Closing():
                 return self._pool.close_session(effect.place)
 
-    def tidy(self) -> None:
-        """End sessions whose life is over, put those to sleep that nobody uses, or that take too much together."""
+    def tidy(self, grown_bytes: int) -> None:
+        """End sessions whose life is over, put those to sleep that nobody uses, or that take too much together; after a
+        step of one that takes `grown_bytes`."""
         now = monotonic()
         with self._lock:
-            if now - self._tidied < _TIDY_SECONDS and not self._is_heavy():
+            may_be_heavy = grown_bytes > _LARGE_BYTES and self._is_heavy()
+            if now - self._tidied < _TIDY_SECONDS and not may_be_heavy:
                 return
             self._tidied = now
             idle = sorted(
@@ -249,7 +253,7 @@ class Held:
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             self._sessions.run(self._keeper.stepped(self.live, result))
-        self._sessions.tidy()
+        self._sessions.tidy(self.live.memory_bytes)
         return result
 
     def fork(self) -> Held:
