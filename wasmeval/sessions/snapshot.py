@@ -22,14 +22,13 @@ import json
 import struct
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import repeat
 
 import zstandard
 
 from wasmeval.errors import SnapshotRefused
 from wasmeval.session import StatePieces
+from wasmeval.stores.ahead import Ahead
 
 MAGIC = b"wasmsnap"
 VERSION = 2
@@ -93,9 +92,9 @@ class Sealer:
             for part in parts:
                 yield from self._packed_part(part, level)
             return
-        with ThreadPoolExecutor(_THREADS) as ahead:
-            for packed in ahead.map(self._packed_part, parts, repeat(level)):
-                yield from packed
+        with Ahead(_THREADS) as ahead:
+            for packed in [ahead.submit(self._packed_part, part, level) for part in parts]:
+                yield from packed.result()
 
     def _packed_part(self, part: memoryview, level: int) -> tuple[bytes, bytes | memoryview]:
         try:

@@ -13,8 +13,8 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
+from wasmeval.stores.ahead import Ahead
 from wasmeval.stores.frames import HEADER_BYTES, Header, Piece
 
 _LARGE_BYTES = 1 << 19
@@ -92,7 +92,7 @@ def write_frame(fd: int, version: str, data: Iterable[Piece]) -> None:
         writer, writing = None, []
         for piece in data:
             if writer is None and len(piece) >= _LARGE_BYTES:
-                writer = stack.enter_context(ThreadPoolExecutor(1))
+                writer = stack.enter_context(Ahead(1))
             if writer is None:
                 take(piece)
             else:
