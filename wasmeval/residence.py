@@ -330,7 +330,9 @@ class Resident:
             await self.hibernate()
         else:
             try:
-                await self._follow(self._keeper.renew(self.live, is_busy=self.is_busy))
+                async with self._plans:
+                    # Asked for when nothing else is under way: a step that ended meanwhile leaves a short lease.
+                    await self._residence.settled(self._keeper.renew(self.live, is_busy=self.is_busy))
             except Conflict:
                 self._residence.forget(self)
                 raise

@@ -176,6 +176,25 @@ def test_a_restoration_that_cannot_be_stored_leaves_the_session_as_it_is(
     asyncio.run(run())
 
 
+def test_a_lease_is_not_renewed_for_a_step_that_ended_meanwhile() -> None:
+    async def run() -> None:
+        home = Home()
+        session = await home.create("step")
+        await home.step(session)
+        resident = await home.residence.find(session)
+        lease = resident.live.record.lease
+        await resident._turn.acquire()
+        await resident._plans.acquire()
+        looking = asyncio.ensure_future(resident.look_after())
+        await asyncio.sleep(0.01)
+        resident._turn.release()
+        resident._plans.release()
+        await looking
+        assert resident.live.record.lease == lease
+
+    asyncio.run(run())
+
+
 def test_a_blob_that_cannot_be_removed_undoes_nothing() -> None:
     async def run() -> None:
         home = Home()
