@@ -66,7 +66,7 @@ class Answers:
                 except (StoreUnavailable, StoreDamaged, SnapshotRefused) as error:
                     logger.warning("an answer cannot be looked up: %s", type(error).__name__)
                     return None
-                return replace(decode_reply(answer), cached=True)
+                return replace(decode_reply(b"".join(answer)), cached=True)
         return None
 
     def keep(self, job: Job, result: Result) -> None:
@@ -77,7 +77,7 @@ class Answers:
         if len(reply) > MAX_REPLY_BYTES:
             return
         question = self._notary.question(job)
-        data = self._sealer.seal(reply, _bound(question))
+        data = b"".join(self._sealer.seal([reply], _bound(question)))
         period, size = self._now(), max(len(data), _LEAST_BYTES)
         try:
             with self._lock:

@@ -19,6 +19,7 @@ from wasmeval.offer import NOTHING, Offer
 from wasmeval.runtimes import Catalogue, Runtime
 
 MAX_CODE_BYTES = 1 << 20
+_UNSET = Limits()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +55,9 @@ class Policy:
 
     def apply(self, limits: Limits | None) -> Limits:
         """The limits without gaps that an evaluation gets when its caller asks for `limits`."""
-        return self._unasked if limits is None else limits.within(self.defaults, self.ceilings)
+        if limits is None or limits == _UNSET:
+            return self._unasked
+        return limits.within(self.defaults, self.ceilings)
 
     def check(self, catalogue: Catalogue) -> None:
         """Raises SetupError when an installed runtime could not run under this policy's defaults."""

@@ -25,8 +25,8 @@ from wasmeval.errors import (
     WasmevalError,
 )
 from wasmeval.model import Job, Result, Status
-from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
-from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions, StatePieces
+from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,19 @@ _LARGE_BYTES = 64 << 20
 class Places(Protocol):
     """The part of `pool.AsyncPool` that sessions need."""
 
-    def open_session(self, runtime: str, state: bytes = b"") -> Any:
+    def open_session(self, runtime: str, state: StatePieces = ()) -> Any:
         """See AsyncPool."""
 
     def fork_session(self, place: Any) -> Any:
         """See AsyncPool."""
 
-    async def session_state(self, place: Any) -> bytes:
+    def mark_session(self, place: Any) -> None:
+        """See AsyncPool."""
+
+    def revert_session(self, place: Any) -> Any:
+        """See AsyncPool."""
+
+    async def session_state(self, place: Any) -> StatePieces:
         """See AsyncPool."""
 
     def close_session(self, place: Any) -> None:
@@ -193,6 +199,11 @@ class Residence:
             case Fork():
                 await self._make_room()
                 return self._places.fork_session(effect.place)
+            case Mark():
+                return self._places.mark_session(effect.place)
+            case Revert():
+                await self._make_room()
+                return self._places.revert_session(effect.place)
             case State():
                 async with self._keeper.room.take_async(effect.size):
                     state = await self._places.session_state(effect.place)
@@ -341,7 +352,9 @@ class Resident:
         elif not self._plans.locked():
             # A plan that is under way writes the record itself, and other sessions' leases do not wait for it.
             try:
-                await self._follow(self._keeper.renew(self.live, is_busy=self.is_busy))
+                async with self._plans:
+                    # Asked for when nothing else is under way: a step that ended meanwhile leaves a short lease.
+                    await self._residence.settled(self._keeper.renew(self.live, is_busy=self.is_busy))
             except Conflict:
                 self._residence.forget(self)
                 raise

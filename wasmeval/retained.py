@@ -23,11 +23,13 @@ from wasmeval.errors import (
 from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
-from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
 
 T = TypeVar("T")
 
 _TIDY_SECONDS = 1.0
+_LARGE_BYTES = 64 << 20
+"""A session of this size is reason to look at once whether all together take too much."""
 
 
 class Turn:
@@ -134,17 +136,24 @@ class Retained:
             case Fork():
                 self._make_room()
                 return self._pool.fork_session(effect.place)
+            case Mark():
+                return self._pool.mark_session(effect.place)
+            case Revert():
+                self._make_room()
+                return self._pool.revert_session(effect.place)
             case State():
                 with self._keeper.room.take(effect.size):
                     return effect.use(self._pool.session_state(effect.place))
             case Closing():
                 return self._pool.close_session(effect.place)
 
-    def tidy(self) -> None:
-        """End sessions whose life is over, put those to sleep that nobody uses, or that take too much together."""
+    def tidy(self, grown_bytes: int) -> None:
+        """End sessions whose life is over, put those to sleep that nobody uses, or that take too much together; after a
+        step of one that takes `grown_bytes`."""
         now = monotonic()
         with self._lock:
-            if now - self._tidied < _TIDY_SECONDS and not self._is_heavy():
+            may_be_heavy = grown_bytes > _LARGE_BYTES and self._is_heavy()
+            if now - self._tidied < _TIDY_SECONDS and not may_be_heavy:
                 return
             self._tidied = now
             idle = sorted(
@@ -254,7 +263,7 @@ class Held:
                 result = replace(result, rolled_back=True)
             result = self._keeper.attest(self.live, job, result)
             self._sessions.run(self._keeper.stepped(self.live, result))
-        self._sessions.tidy()
+        self._sessions.tidy(self.live.memory_bytes)
         return result
 
     def fork(self) -> Held:

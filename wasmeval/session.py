@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from wasmeval.determinism import Deterministic, deterministic_of
 from wasmeval.errors import InvalidArgument
 from wasmeval.limits import Limits
+
+StatePieces = Sequence[bytes | bytearray | memoryview]
+"""A session's state as bytes, in pieces that follow each other; none before its first step."""
 
 
 class Durability(StrEnum):

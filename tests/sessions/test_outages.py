@@ -14,7 +14,7 @@ from wasmeval.errors import Conflict, ResourceExhausted, StoreUnavailable
 from wasmeval.limits import DEFAULTS
 from wasmeval.model import Job, Result, Status
 from wasmeval.residence import Residence, Resident, with_session
-from wasmeval.session import SessionOptions
+from wasmeval.session import SessionOptions, StatePieces
 from wasmeval.sessions import Keeper, Sealer, SessionSettings
 from wasmeval.stores import Store, open_store
 
@@ -28,6 +28,7 @@ class Place:
 
     def __init__(self, steps: list[int]) -> None:
         self.steps = steps
+        self.marked: list[int] = []
         self.is_lost = False
 
 
@@ -37,16 +38,24 @@ class Places:
     def __init__(self) -> None:
         self.open: list[Place] = []
 
-    def open_session(self, runtime: str, state: bytes = b"") -> Place:
-        self.open.append(Place(json.loads(state or b"[]")))
+    def open_session(self, runtime: str, state: StatePieces = ()) -> Place:
+        self.open.append(Place(json.loads(b"".join(state) or b"[]")))
         return self.open[-1]
 
     def fork_session(self, place: Place) -> Place:
         self.open.append(Place(place.steps.copy()))
         return self.open[-1]
 
-    async def session_state(self, place: Place) -> bytes:
-        return json.dumps(place.steps).encode()
+    def mark_session(self, place: Place) -> None:
+        place.marked = place.steps.copy()
+
+    def revert_session(self, place: Place) -> Place:
+        self.open.append(Place(place.marked.copy()))
+        self.open[-1].marked = place.marked
+        return self.open[-1]
+
+    async def session_state(self, place: Place) -> StatePieces:
+        return [json.dumps(place.steps).encode()]
 
     def close_session(self, place: Place) -> None:
         place.is_lost = True
@@ -146,9 +155,9 @@ def test_no_answered_step_is_lost_whichever_call_fails(durability: str) -> None:
 
 
 @pytest.mark.parametrize("durability", ["none", "step"])
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(("is_marked", "number"), [(True, 1), (False, 1), (False, 2)])
 def test_a_restoration_that_cannot_be_stored_leaves_the_session_as_it_is(
-    durability: str, number: int
+    durability: str, is_marked: bool, number: int
 ) -> None:
     async def run() -> None:
         home = Home()
@@ -156,6 +165,8 @@ def test_a_restoration_that_cannot_be_stored_leaves_the_session_as_it_is(
         await home.step(session)
         checkpoint = await home.use(session, Resident.checkpoint)
         await home.step(session)
+        if not is_marked:
+            (await home.residence.find(session)).live.marked = (None, "")
         home.store.calls, home.store.fails = 0, {number: "before"}
         with pytest.raises(StoreUnavailable):
             await home.use(session, lambda resident: resident.restore(checkpoint.id))
@@ -163,6 +174,25 @@ def test_a_restoration_that_cannot_be_stored_leaves_the_session_as_it_is(
         await home.use(session, lambda resident: resident.restore(checkpoint.id))
         assert await home.step(session) == [1, 4]
         assert len(home.places.open) == 1
+
+    asyncio.run(run())
+
+
+def test_a_lease_is_not_renewed_for_a_step_that_ended_meanwhile() -> None:
+    async def run() -> None:
+        home = Home()
+        session = await home.create("step")
+        await home.step(session)
+        resident = await home.residence.find(session)
+        lease = resident.live.record.lease
+        await resident._turn.acquire()
+        await resident._plans.acquire()
+        looking = asyncio.ensure_future(resident.look_after())
+        await asyncio.sleep(0.01)
+        resident._turn.release()
+        resident._plans.release()
+        await looking
+        assert resident.live.record.lease == lease
 
     asyncio.run(run())
 

@@ -215,7 +215,8 @@ def test_a_session_that_cannot_go_on_is_stored_over_by_nothing(evaluator: Evalua
     session.hibernate()
     live = session._held.live
     # As if its own worker had lied, or another version had written it.
-    live.place = evaluator._pool.open_session("python", b"no state at all, and long enough to have a header")
+    nonsense = b"no state at all, and long enough to have a header"
+    live.place = evaluator._pool.open_session("python", [nonsense])
     broken = session.evaluate("x")
     assert (broken.status, broken.rolled_back) == (Status.CRASHED, True)
     session.hibernate()

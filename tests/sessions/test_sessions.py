@@ -149,6 +149,51 @@ def test_going_back_and_forth(begin: MakeSession) -> None:
     assert session.evaluate("x").value == 1
 
 
+def test_a_checkpoint_outlives_what_is_stored_after_it(store: Store) -> None:
+    with Evaluator(workers=1, store=store, snapshot_key=KEY) as evaluator:
+        session = evaluator.session("python", durability="step")
+        session.evaluate("x = 1")
+        mark = session.checkpoint()
+        blobs = len(list(store.blobs()))
+        for number in range(3):
+            session.restore(mark)
+            if number:
+                kill_workers(evaluator)
+            assert session.evaluate("x += 1; x").value == 2
+            assert session.evaluate("x += 1; x").value == 3
+            assert len(list(store.blobs())) == blobs
+        session.restore(mark)
+        session.close()
+    assert list(store.blobs()) == []
+
+
+def test_the_last_checkpoint_is_gone_back_to_without_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    get_blob = store.get_blob
+    monkeypatch.setattr(store, "get_blob", lambda key: (asked.append(key), get_blob(key))[1])
+    with Evaluator(workers=1, store=store, snapshot_key=KEY) as evaluator:
+        session = evaluator.session("python")
+        session.evaluate("x = [0]; f = open('f', 'w'); import random")
+        first = session.checkpoint()
+        session.evaluate("x.append(1); f.write('one'); f.flush()")
+        last = session.checkpoint()
+        drawn = []
+        for number in range(3):
+            session.evaluate("x.append(2); f.write('two'); f.flush()")
+            ended = session.evaluate("x.append(3); 0 / 0" if number else "import os; os._exit(1)")
+            assert ended.rolled_back is not bool(number)
+            session.restore(last)
+            assert session.evaluate("[x, open('f').read()]").value == [[0, 1], "one"]
+            drawn.append(session.evaluate("random.random()").value)
+        assert asked == []
+        assert len({*drawn}) == 3
+        session.restore(first)
+        assert session.evaluate("[x, open('f').read()]").value == [[0], ""]
+        assert len(asked) == 1
+
+
 def test_a_checkpoint_before_the_first_step_is_a_new_session(begin: MakeSession) -> None:
     session = begin("python")
     mark = session.checkpoint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -101,6 +102,27 @@ def test_a_large_blob_comes_back(store: Store) -> None:
     data = b"0123456789abcdef" * (1 << 21)
     store.put_blob("snapshots/large", data)
     assert store.get_blob("snapshots/large") == data
+
+
+def test_a_blob_may_be_put_in_pieces(store: Store) -> None:
+    store.put_blob("a", [b"one", bytearray(b" "), memoryview(b"x piece x")[2:7]])
+    assert store.get_blob("a") == b"one piece"
+    store.put_blob("none", [])
+    assert store.get_blob("none") == b""
+    store.put_blob("large", (bytes([number]) * (1 << number) for number in (3, 20, 1, 21, 20)))
+    assert store.get_blob("large") == b"".join(
+        bytes([number]) * (1 << number) for number in (3, 20, 1, 21, 20)
+    )
+
+
+def test_a_blob_whose_pieces_fail_is_not_there(store: Store) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield bytes(1 << 20)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        store.put_blob("a", pieces())
+    assert list(store.blobs()) == []
 
 
 def test_a_blob_may_be_put_again_and_removed_again(store: Store) -> None:

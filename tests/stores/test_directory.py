@@ -131,7 +131,7 @@ def test_leftovers_of_dead_writers_are_cleared_and_those_of_live_ones_kept(
     (folder / "new" / "0123").write_bytes(b"half of a")
     descriptor = os.open(folder / "new", os.O_RDONLY)
     try:
-        with drafts.draft(descriptor, b"whole") as name:
+        with drafts.draft(descriptor, lambda fd: drafts.write(fd, b"whole")) as name:
             DirectoryStore(folder).close()
             assert [path.name for path in (folder / "new").iterdir()] == [name]
             assert (folder / "new" / name).read_bytes() == b"whole"

@@ -15,8 +15,9 @@ from wasmeval import Limits, Status
 from wasmeval.grants import Grants, HttpPolicy, Mount, Tool
 from wasmeval.limits import DEFAULTS, Usage
 from wasmeval.model import ErrorInfo, Job, Result
+from wasmeval.pool.place import Asked, Place
 from wasmeval.wasm.calls import Operation, Outcome
-from wasmeval.worker import exchanges, frames, orders
+from wasmeval.worker import exchanges, frames, orders, residents
 from wasmeval.worker.frames import Kind, MalformedFrame
 
 JOB = Job("python", b"1", b"", Limits(1000, 1.0, 1 << 20, 100))
@@ -122,6 +123,44 @@ def test_a_stream_is_cut_into_frames_wherever_it_breaks(
         position += size
     assert found == parts
     assert list(decoder.feed(b"")) == []
+
+
+_LARGE = [
+    (Kind.SESSION_STATE, bytes(range(256)) * 1000),
+    (Kind.RESULT, b"r" * 5),
+    (Kind.RESULT, b"result" * 100_000),
+    (Kind.STATE, b"s" * 65536),
+    (Kind.OUTPUT_FILE, b"f" * (3 << 20)),
+    (Kind.STATE, b"x"),
+]
+
+
+@pytest.mark.parametrize("size", [1000, 65535, 65541, 262_144, 8 << 20])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_large_frames_arrive_whole(size: int, in_place: bool) -> None:
+    stream = b"".join(struct.pack("<IB", len(body), kind) + body for kind, body in _LARGE)
+    decoder, found, position = frames.Decoder(), [], 0
+    while position < len(stream):
+        piece = stream[position : position + size]
+        if in_place and decoder.room:
+            piece = piece[: len(decoder.room)]
+            decoder.room[: len(piece)] = piece
+            found += decoder.filled(len(piece))
+        else:
+            found += decoder.feed(piece)
+        position += len(piece)
+    assert found == _LARGE
+    assert [type(body) for kind, body in found if kind == Kind.RESULT] == [bytes, bytes]
+
+
+def test_a_frame_under_way_survives_whoever_is_interrupted() -> None:
+    stream = b"".join(struct.pack("<IB", len(body), kind) + body for kind, body in _LARGE)
+    decoder = frames.Decoder()
+    assert list(decoder.feed(stream[:100_000])) == []
+    arrived = decoder.feed(stream[100_000:])
+    assert next(arrived) == _LARGE[0]
+    arrived.close()
+    assert list(decoder.feed(b"")) == _LARGE[1:]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))
@@ -279,3 +318,37 @@ def test_nasty_jails(body: bytes) -> None:
     except MalformedFrame:
         return
     assert layers == [["a", True, "c"]]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [b"small"],
+        [b"x" * 3, memoryview(b"y" * (1 << 20)), b"z"],
+        [b"%d" % number for number in range(2000)],
+        [bytes(1 << 20)] * 3,
+    ],
+)
+def test_a_state_survives_the_way(pieces: list[bytes | memoryview]) -> None:
+    decoder, told = frames.Decoder(), []
+    for parts in residents.encode_state(7, pieces):
+        ((kind, body),) = decoder.feed(b"".join(parts))
+        assert kind == Kind.SESSION_STATE
+        assert len(body) <= (1 << 20) + 9
+        told.append(residents.decode_state(body))
+    assert b"".join(piece for _, piece, _ in told) == b"".join(pieces)
+    assert [number for number, _, _ in told] == [7] * len(told)
+    assert [is_last for _, _, is_last in told] == [False] * (len(told) - 1) + [True]
+
+
+def test_a_state_that_comes_in_crumbs_takes_little_more_than_its_bytes() -> None:
+    asked = Asked(Place(1, "python", None), lambda state: None, 1 << 20, 0.0)
+    for number in range(100_000):
+        asked.add(b"%d" % (number % 10))
+    asked.add(b"x" * 100_000)
+    asked.add(b"y")
+    assert len(asked.pieces) == 4
+    assert b"".join(asked.pieces) == b"0123456789" * 10_000 + b"x" * 100_000 + b"y"
+    with pytest.raises(MalformedFrame, match="larger than it can be"):
+        asked.add(bytes(1 << 20))

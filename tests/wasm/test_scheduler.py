@@ -13,6 +13,7 @@ from wasmeval import Limits, Status
 from wasmeval.limits import MIB
 from wasmeval.model import Result
 from wasmeval.wasm.order import Order
+from wasmeval.wasm.pages import Pagemap
 from wasmeval.wasm.progress import Progress
 from wasmeval.wasm.scheduler import ROTATION, Scheduler, SchedulerSettings
 
@@ -22,7 +23,7 @@ FOREVER = Limits(fuel=10**15, deadline_seconds=100.0).within(LIMITS, Limits())
 class Bench:
     """A scheduler, what it delivered, and a loop as a worker has it."""
 
-    def __init__(self, make_image: MakeImage, **settings: object) -> None:
+    def __init__(self, make_image: MakeImage, pagemap: Pagemap | None = None, **settings: object) -> None:
         modules = {"echo": ECHO, "sleeper": SLEEPER, "loop": LOOP, "hoarder": HOARDER, "restless": RESTLESS}
         self.images = {name: make_image(name, module) for name, module in modules.items()}
         self.results: dict[int, Result] = {}
@@ -33,6 +34,7 @@ class Bench:
             self,
             SchedulerSettings(**settings),
             self.progress,  # type: ignore[arg-type]
+            pagemap,
         )
         self._number = 0
 
@@ -237,3 +239,68 @@ def test_closing_in_the_middle(bench: Bench) -> None:
         bench.submit("echo")
     for _ in range(9):
         bench.scheduler.step()
+
+
+def step(bench: Bench, session: int, code: bytes = b"1") -> Result:
+    """What a step of that session gives, once it is kept."""
+    bench._number += 1
+    number = bench._number
+    bench.scheduler.submit(Order(number, "echo", code, b"", LIMITS, session=session))
+    while number not in bench.results or bench.scheduler._unkept:
+        bench.scheduler.step()
+    return bench.results[number]
+
+
+@pytest.fixture
+def sessions(make_image: MakeImage) -> Iterator[Bench]:
+    """A bench whose scheduler takes sessions, with all instances prepared."""
+    pagemap = Pagemap()
+    bench = Bench(make_image, ready=4, pagemap=pagemap)
+    bench.run(lambda: bench.scheduler.timeout() is None)
+    yield bench
+    bench.scheduler.close()
+    pagemap.close()
+
+
+def test_between_steps_instances_are_not_prepared_as_long_as_there_are_some(
+    sessions: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wasmeval.wasm.scheduler.REST_SECONDS", 60.0)
+    scheduler = sessions.scheduler
+    for session in (1, 2, 3, 4):
+        scheduler.open_session(session, "echo")
+        assert step(sessions, session).status is Status.OK
+        assert (scheduler.timeout() == 0.0) is (session == 4)
+    assert step(sessions, 3).status is Status.OK
+    scheduler.close_session(3)
+    assert scheduler.timeout() == 0.0
+    sessions.run(lambda: scheduler.timeout() is None)
+    assert step(sessions, 4).status is Status.OK
+
+
+def test_a_session_that_was_not_marked_cannot_go_back_and_harms_nobody(sessions: Bench) -> None:
+    scheduler = sessions.scheduler
+    scheduler.open_session(1, "echo", bytearray(b"no state"))
+    scheduler.mark_session(1)
+    scheduler.revert_session(1, 2)
+    scheduler.open_session(3, "echo")
+    scheduler.mark_session(3)
+    scheduler.revert_session(3, 4)
+    assert [step(sessions, number).status for number in (1, 2, 4)] == [Status.CRASHED] * 3
+    assert step(sessions, 3).status is Status.OK
+
+
+def test_a_session_goes_back_to_where_it_was_marked_as_often_as_it_likes(sessions: Bench) -> None:
+    scheduler = sessions.scheduler
+    scheduler.open_session(1, "echo")
+    assert step(sessions, 1, b"one").status is Status.OK
+    scheduler.mark_session(1)
+    for number in range(2, 6):
+        assert step(sessions, number - 1, b"two").status is Status.OK
+        scheduler.revert_session(number - 1, number)
+        scheduler.close_session(number - 1)
+        assert step(sessions, number, b"three").status is Status.OK
+        sessions.run(lambda: scheduler.timeout() is None)
+    scheduler.close_session(5)
+    sessions.run(lambda: scheduler.timeout() is None)
+    assert scheduler._sessions == {}

@@ -63,9 +63,9 @@ def mirrored(image: Image, pagemap: Pagemap) -> Mirror:
 def test_a_state_goes_on_where_it_was(make_image: MakeImage, pagemap: Pagemap) -> None:
     image = make_image("counter", COUNTER)
     mirror = mirrored(image, pagemap)
-    state = b"".join(encode(mirror))
-    again = decode(state, image, 64 * MIB)
-    assert b"".join(encode(again)) == state
+    state = b"".join(encode(mirror, image.runtime.initial_memory_bytes))
+    again = decode(bytearray(state), image, 64 * MIB)
+    assert b"".join(encode(again, image.runtime.initial_memory_bytes)) == state
     for _ in range(3):
         instance = again.instance(image)
         assert step(instance, 1) == b"4"
@@ -87,7 +87,7 @@ def test_a_state_goes_on_where_it_was(make_image: MakeImage, pagemap: Pagemap) -
 def state(make_image: MakeImage, pagemap: Pagemap) -> tuple[bytes, Image]:
     image = make_image("counter", COUNTER)
     mirror = mirrored(image, pagemap)
-    state = b"".join(encode(mirror))
+    state = b"".join(encode(mirror, image.runtime.initial_memory_bytes))
     mirror.close()
     return state, image
 
@@ -101,18 +101,18 @@ def test_a_header_that_does_not_fit_is_refused(state: tuple[bytes, Image], field
         return  # It fits.
     header[field] = value
     with pytest.raises(MalformedState):
-        decode(struct.pack("<IQIIIII", *header) + data[32:], image, 64 * MIB).close()
+        decode(bytearray(struct.pack("<IQIIIII", *header) + data[32:]), image, 64 * MIB).close()
 
 
 def test_a_cut_is_refused(state: tuple[bytes, Image]) -> None:
     data, image = state
     for length in (*range(0, 400, 7), len(data) - 4096, len(data) - 1):
         with pytest.raises(MalformedState):
-            decode(data[:length], image, 64 * MIB)
+            decode(bytearray(data[:length]), image, 64 * MIB)
     with pytest.raises(MalformedState):
-        decode(data + b"x", image, 64 * MIB)
+        decode(bytearray(data + b"x"), image, 64 * MIB)
     with pytest.raises(MalformedState):
-        decode(data, image, 1 * MIB)
+        decode(bytearray(data), image, 1 * MIB)
 
 
 WRONG_TREES = [
@@ -162,7 +162,7 @@ def test_a_tree_that_cannot_be_is_refused(state: tuple[bytes, Image], change: in
     header[5] = len(described)
     changed = struct.pack("<IQIIIII", *header) + data[32:start] + described + data[end:]
     with pytest.raises(MalformedState):
-        decode(changed, image, 64 * MIB)
+        decode(bytearray(changed), image, 64 * MIB)
 
 
 @settings(max_examples=60)
@@ -206,5 +206,5 @@ def _shared(engine: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     image = Image.load(Runtime.load(folder), engine, host, module.address, Library(), 1.0)
     pagemap = Pagemap()
     mirror = mirrored(image, pagemap)
-    _SHARED = b"".join(encode(mirror)), image
+    _SHARED = b"".join(encode(mirror, image.runtime.initial_memory_bytes)), image
     pagemap.close()

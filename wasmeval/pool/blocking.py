@@ -25,6 +25,7 @@ from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Partner, Ticket
 from wasmeval.runtimes import Catalogue
+from wasmeval.session import StatePieces
 from wasmeval.wasm.cache import Cache, ProgressCallback
 from wasmeval.wasm.calls import Outcome
 
@@ -164,7 +165,7 @@ class BlockingPool:
                 raise
         return running
 
-    def open_session(self, runtime: str, state: bytes = b"") -> Place:
+    def open_session(self, runtime: str, state: StatePieces = ()) -> Place:
         """See Pool.open_session; waits for a worker that is about to be ready."""
         pool = self._checked()
         if pool.failure:
@@ -181,11 +182,23 @@ class BlockingPool:
         with self._lock:
             return pool.fork_session(place)
 
-    def session_state(self, place: Place, timeout: float | None = None) -> bytes:
+    def mark_session(self, place: Place) -> None:
+        """See Pool.mark_session."""
+        pool = self._checked()
+        with self._lock:
+            pool.mark_session(place)
+
+    def revert_session(self, place: Place) -> Place:
+        """See Pool.revert_session."""
+        pool = self._checked()
+        with self._lock:
+            return pool.revert_session(place)
+
+    def session_state(self, place: Place, timeout: float | None = None) -> StatePieces:
         """What the session was after its last good step; see Pool.ask_state. Raises DeadlineExceeded after `timeout`
         seconds."""
         pool = self._checked()
-        outcomes: list[bytes | Exception] = []
+        outcomes: list[StatePieces | Exception] = []
         with self._lock:
             pool.ask_state(place, outcomes.append)
         self._wait(lambda: bool(outcomes), timeout)

@@ -23,6 +23,7 @@ from wasmeval.pool.place import Asked, Place
 from wasmeval.pool.process import State, WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Ticket
+from wasmeval.session import StatePieces
 from wasmeval.wasm.cache import CompiledRuntime
 from wasmeval.wasm.calls import Outcome
 from wasmeval.worker import exchanges, frames, orders, residents
@@ -238,7 +239,7 @@ class Pool:
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
-    def open_session(self, runtime: str, state: bytes = b"") -> Place:
+    def open_session(self, runtime: str, state: StatePieces = ()) -> Place:
         """A place for a session of `runtime`, with `state` or anew. Raises ResourceExhausted when all workers have as
         many as they may, Unavailable when none is ready."""
         if not self._accepting:
@@ -259,9 +260,22 @@ class Pool:
         self._tell(worker, residents.encode_fork(place.number, other.number))
         return other
 
-    def ask_state(self, place: Place, settle: Callable[[bytes | Exception], None]) -> None:
-        """`settle` is called with what that session was after its last good step; no bytes before its first. Raises
-        SessionLost."""
+    def mark_session(self, place: Place) -> None:
+        """Have its worker remember what that session was after its last good step, for `revert_session`. Nothing when
+        it is lost."""
+        if place.worker is not None:
+            self._tell(place.worker, residents.encode_mark(place.number))
+
+    def revert_session(self, place: Place) -> Place:
+        """A place for a session that goes on from what that one was when it was last marked, after a step; it is marked
+        so itself. Raises SessionLost, ResourceExhausted."""
+        worker = _worker_of(place)
+        other = self._settle_in(place.runtime, worker)
+        self._tell(worker, residents.encode_revert(place.number, other.number))
+        return other
+
+    def ask_state(self, place: Place, settle: Callable[[StatePieces | Exception], None]) -> None:
+        """`settle` is called with what that session was after its last good step. Raises SessionLost."""
         worker = _worker_of(place)
         number = self._next()
         most = self._settings.max_memory_bytes + MOST_STATE_BYTES_BEYOND_MEMORY
@@ -435,7 +449,7 @@ class Pool:
             asked.heard = worker.heard = monotonic()
         if is_last:
             del self._asked[number]
-            asked.settle(bytes(asked.pieces))
+            asked.settle([piece for piece in asked.pieces if piece])
 
     def _keep_file(self, ticket: Ticket, path: str, data: bytes) -> None:
         ticket.keep_file(path, data)
@@ -505,7 +519,7 @@ class Pool:
         for data, ended in waiting:
             self.feed(ticket, data, ended)
 
-    def _tell(self, worker: WorkerProcess, frame: bytes) -> None:
+    def _tell(self, worker: WorkerProcess, frame: bytes | memoryview) -> None:
         if worker.state is State.GONE:
             return
         worker.send(frame)

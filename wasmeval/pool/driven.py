@@ -18,6 +18,7 @@ from wasmeval.pool.process import WorkerProcess
 from wasmeval.pool.settings import PoolSettings
 from wasmeval.pool.ticket import Partner, Ticket
 from wasmeval.runtimes import Catalogue
+from wasmeval.session import StatePieces
 from wasmeval.wasm.cache import Cache
 from wasmeval.wasm.calls import Outcome
 
@@ -94,7 +95,7 @@ class AsyncPool:
                 self._pool.cancel(ticket)
             raise
 
-    def open_session(self, runtime: str, state: bytes = b"") -> Place:
+    def open_session(self, runtime: str, state: StatePieces = ()) -> Place:
         """See Pool.open_session."""
         assert self._pool
         return self._pool.open_session(runtime, state)
@@ -104,11 +105,21 @@ class AsyncPool:
         assert self._pool
         return self._pool.fork_session(place)
 
-    async def session_state(self, place: Place) -> bytes:
+    def mark_session(self, place: Place) -> None:
+        """See Pool.mark_session."""
+        assert self._pool
+        self._pool.mark_session(place)
+
+    def revert_session(self, place: Place) -> Place:
+        """See Pool.revert_session."""
+        assert self._pool
+        return self._pool.revert_session(place)
+
+    async def session_state(self, place: Place) -> StatePieces:
         """What the session was after its last good step; see Pool.ask_state."""
         assert self._pool
         assert self._loop
-        future: Future[bytes] = self._loop.create_future()
+        future: Future[StatePieces] = self._loop.create_future()
         self._pool.ask_state(place, partial(_settle, future))
         return await future
 

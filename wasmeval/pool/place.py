@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from wasmeval.pool.process import WorkerProcess
+from wasmeval.session import StatePieces
 from wasmeval.worker.frames import MalformedFrame
+
+_SMALL_BYTES = 1 << 16
 
 
 @dataclass(slots=True, eq=False)
@@ -34,14 +38,24 @@ class Asked:
     """Somebody wants a session's state; it comes in pieces. `settle` is called once."""
 
     place: Place
-    settle: Callable[[bytes | Exception], None]
+    settle: Callable[[StatePieces | Exception], None]
     most_bytes: int
     heard: float
     """When it was asked, or the last piece came, by the monotonic clock."""
-    pieces: bytearray = field(default_factory=bytearray)
+    pieces: list[Any] = field(default_factory=list)
+    size: int = 0
+    """Of all pieces, in bytes."""
+    _gathers: bool = False
 
     def add(self, piece: bytes) -> None:
         """Another piece. Raises MalformedFrame when they are more than any state can be."""
-        self.pieces += piece
-        if len(self.pieces) > self.most_bytes:
+        self.size += len(piece)
+        if self.size > self.most_bytes:
             raise MalformedFrame("a session's state that is larger than it can be")
+        is_small = len(piece) < _SMALL_BYTES
+        if is_small and self._gathers and len(self.pieces[-1]) < _SMALL_BYTES:
+            # Put together, for each takes memory beside its bytes.
+            self.pieces[-1] += piece
+        else:
+            self._gathers = is_small
+            self.pieces.append(bytearray(piece) if is_small else piece)

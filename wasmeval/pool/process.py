@@ -21,7 +21,8 @@ import wasmeval
 from wasmeval.wasm.progress import Progress
 from wasmeval.worker import frames
 
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16
+_SEND_BUFFER_BYTES = 1 << 20
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 1, 2, 4
 _BOOT = """
 import gc, sys
@@ -70,6 +71,9 @@ class WorkerProcess:
         """A new worker, told what to load. It inherits nothing but its socket and one shared page; its environment is
         empty."""
         ours, theirs = socket.socketpair()
+        # A session's state goes over in few turns; where the system allows less, it is more of them.
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         page_fd = os.memfd_create("wasmeval-progress", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(page_fd, mmap.PAGESIZE)
@@ -127,7 +131,7 @@ class WorkerProcess:
         """For how long the evaluation that runs should have been over; negative when it has time. A hint, too."""
         return now - self._progress.deadline_ns / 1e9 if self._progress.number else -1.0
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send what the socket takes of `data` now, and queue the rest. A worker that is gone is noticed by
         `receive`."""
         self._outbox.append(memoryview(data))
@@ -153,15 +157,22 @@ class WorkerProcess:
     def receive(self) -> Iterator[tuple[int, bytes]]:
         """The frames that have arrived. Raises EOFError when the worker is gone, MalformedFrame when it cannot be
         trusted."""
+        decoder = self._decoder
         try:
-            data = self.channel.recv(_RECEIVE_BYTES)
+            if room := decoder.room:
+                size = self.channel.recv_into(room)
+                arrived = decoder.filled(size)
+            else:
+                data = self.channel.recv(_RECEIVE_BYTES)
+                size = len(data)
+                arrived = decoder.feed(data)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             raise EOFError from error
-        if not data:
+        if not size:
             raise EOFError
-        yield from self._decoder.feed(data)
+        yield from arrived
 
     def kill(self) -> None:
         """End the process for good and close the socket; `reaped` says when it is buried."""

@@ -4,7 +4,7 @@ The plans in keeper.py say what is to be done, in which order; whoever has the w
 event loop. Nothing here touches a worker, a socket or a clock of its own.
 """
 
-from wasmeval.sessions.keeper import Closing, Do, Effect, Fork, Keeper, Live, Open, Plan, State
+from wasmeval.sessions.keeper import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
 
@@ -16,8 +16,10 @@ __all__ = [
     "Fork",
     "Keeper",
     "Live",
+    "Mark",
     "Open",
     "Plan",
+    "Revert",
     "Sealer",
     "SessionSettings",
     "State",

@@ -23,6 +23,7 @@ from wasmeval.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     SessionLost,
     StoreDamaged,
     StoreUnavailable,
@@ -32,7 +33,7 @@ from wasmeval.errors import (
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
 from wasmeval.receipts import Chain, Notary
-from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
+from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions, StatePieces
 from wasmeval.sessions.orphans import Orphans
 from wasmeval.sessions.record import Course, SessionRecord, decode, record_key
 from wasmeval.sessions.room import Room
@@ -60,7 +61,7 @@ class Open:
     """A place for a session of `runtime`, with `state` or anew. The answer is the place."""
 
     runtime: str
-    state: bytes
+    state: StatePieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,28 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What the session at `place` is now may be wanted again; of one session only what was marked last."""
+
+    place: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """A place for what the session at `place` was when it was marked; it is marked so, too."""
+
+    place: Any
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """What the session at `place` was after its last good step: bytes, none before its first. `use` is called with it
-    where it may take its time, and what that gives is the answer. It is asked for when `Keeper.room` has `size` bytes
-    left, which are taken until `use` has returned."""
+    """What the session at `place` was after its last good step: StatePieces. `use` is called with them where it may
+    take its time, and what that gives is the answer. They are asked for when `Keeper.room` has `size` bytes left,
+    which are taken until `use` has returned."""
 
     place: Any
     size: int = 0
-    use: Callable[[bytes], Any] = len
+    use: Callable[[StatePieces], Any] = len
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +103,7 @@ class Closing:
     place: Any
 
 
-Effect = Do | Open | Fork | State | Closing
+Effect = Do | Open | Fork | Mark | Revert | State | Closing
 Plan = Generator[Effect, Any, T]
 
 
@@ -108,6 +123,12 @@ class Live:
     """What it took in its worker after its last step, nearly."""
     most_file_bytes: int = 0
     """What its files may take: as much as any of its steps was allowed, or what it was when it woke."""
+    marked: tuple[Any, str] = (None, "")
+    """The place that was marked last, and the checkpoint that it then was at."""
+
+    def is_marked(self, checkpoint_id: str) -> bool:
+        """Whether its worker still knows what it was at that checkpoint."""
+        return self.is_live and self.marked == (self.place, checkpoint_id)
 
     @property
     def is_live(self) -> bool:
@@ -211,11 +232,11 @@ class Keeper:
             yield from self._write(live, replace(record, token=record.token + 1, is_out=is_out))
             live.is_opening = True
         try:
-            state = b""
+            state: StatePieces = ()
             if record.snapshot:
                 state = yield from self._load(record, record.snapshot, record.stored)
             live.place = yield Open(record.runtime, state)
-            live.most_file_bytes = max(live.most_file_bytes, len(state))
+            live.most_file_bytes = max(live.most_file_bytes, sum(map(len, state)))
         except WasmevalError:
             if live.is_opening:
                 # Nothing was out: whoever wakes it next, here or elsewhere, finds it as it was stored.
@@ -233,8 +254,10 @@ class Keeper:
         record = live.record
         has_happened = live.is_live and not result.rolled_back
         if result.usage.peak_memory_bytes:
-            # Its memory, and the mirror of it; an image's own pages take none. One that no worker told of took no more.
-            live.memory_bytes = 2 * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
+            # Its memory, the mirror of it, and what is marked; an image's own pages take none. One that no worker told
+            # of took no more.
+            copies = 3 if live.marked[0] is live.place else 2
+            live.memory_bytes = copies * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
         record = replace(
             record,
             steps=record.steps + has_happened,
@@ -356,24 +379,31 @@ class Keeper:
             made = replace(made, digest=digest)
             record = replace(record, course=record.course.marked(name))
         yield from self._write(live, replace(record, checkpoints=(*record.checkpoints, made)))
+        if record.steps:
+            yield from self._mark(live, made.id)
         return made
 
     def restore(self, live: Live, checkpoint_id: str) -> Plan[None]:
         """Go back to a checkpoint; what came after it is lost, but for its checkpoints."""
-        checkpoint = _checkpoint_of(live.record, checkpoint_id)
+        record = live.record
+        checkpoint = _checkpoint_of(record, checkpoint_id)
         live.count_fuel()
-        state = yield from self._load(live.record, checkpoint.id, checkpoint.step)
-        record, name = _next_blob(live.record)
-        if state:
-            put = self._putting(record, name, checkpoint.step)
-            yield Do(lambda: put(state))
-        place = yield Open(record.runtime, state)
+        record = live.record
+        place = None
+        if live.is_marked(checkpoint.id):
+            with contextlib.suppress(SessionLost, ResourceExhausted):
+                place = yield Revert(live.place)
+        if place is None:
+            state = yield from self._load(record, checkpoint.id, checkpoint.step)
+            live.most_file_bytes = max(live.most_file_bytes, sum(map(len, state)))
+            place = yield Open(record.runtime, state)
         stale = record.snapshot
         record = replace(
             record,
             steps=checkpoint.step,
             stored=checkpoint.step,
-            snapshot=name if state else "",
+            # One blob is both, and stays as long as the checkpoint does.
+            snapshot=checkpoint.id if checkpoint.step else "",
             used=self._clock(),
             is_out=record.options.durability is not Durability.STEP,
             course=record.course.back(checkpoint.id) if record.course else None,
@@ -385,7 +415,8 @@ class Keeper:
             yield Closing(place)
             raise
         old, live.place = live.place, place
-        live.most_file_bytes = max(live.most_file_bytes, len(state))
+        if checkpoint.step:
+            yield from self._mark(live, checkpoint.id)
         if old is not None:
             yield Closing(old)
         yield from self._forget(record, stale)
@@ -435,8 +466,8 @@ class Keeper:
             yield Closing(place)
         record = live.record
         yield Do(lambda: self._store.remove(record.key, live.version))
-        for name in record.blobs_named:
-            yield from self._forget(record, name)
+        for name in sorted(set(record.blobs_named)):
+            yield from self._forget(replace(record, checkpoints=()), name)
 
     def now(self) -> float:
         """Seconds since 1970."""
@@ -526,28 +557,39 @@ class Keeper:
         """Store the session as it is now, in place of what was stored of it."""
         stale = record.snapshot
         record, name = _next_blob(record)
-        yield from self._save(live, record, name, record.steps)
+        is_brief = record.options.durability is Durability.STEP and lease != 0
+        yield from self._save(live, record, name, record.steps, is_brief=is_brief)
         record = replace(record, snapshot=name, stored=record.steps)
         yield from self._write(live, record, lease=lease)
         yield from self._forget(record, stale)
 
-    def _save(self, live: Live, record: SessionRecord, name: str, step: int) -> Plan[str]:
+    def _mark(self, live: Live, checkpoint_id: str) -> Plan[None]:
+        """Have its worker remember what the session is, which is what it was at that checkpoint."""
+        yield Mark(live.place)
+        live.marked = live.place, checkpoint_id
+
+    def _save(
+        self, live: Live, record: SessionRecord, name: str, step: int, *, is_brief: bool = False
+    ) -> Plan[str]:
         """The digest of what was saved, when the session is deterministic."""
-        digest: str = yield State(live.place, live.most_state_bytes, self._putting(record, name, step))
+        put = self._putting(record, name, step, is_brief=is_brief)
+        digest: str = yield State(live.place, live.most_state_bytes, put)
         return digest
 
-    def _putting(self, record: SessionRecord, name: str, step: int) -> Callable[[bytes], str]:
+    def _putting(
+        self, record: SessionRecord, name: str, step: int, *, is_brief: bool = False
+    ) -> Callable[[StatePieces], str]:
         """What puts a state under that name, and gives its digest when the session is deterministic."""
         bound = _bound(record, name, step)
         key = record.blob_key(name)
 
-        def put(state: bytes) -> str:
-            self._store.put_blob(key, self._sealer.seal(state, bound))
-            return hashlib.sha256(state).hexdigest() if record.course else ""
+        def put(state: StatePieces) -> str:
+            self._store.put_blob(key, self._sealer.seal(state, bound, is_brief=is_brief))
+            return _state_digest(state) if record.course else ""
 
         return put
 
-    def _load(self, record: SessionRecord, name: str, step: int) -> Plan[bytes]:
+    def _load(self, record: SessionRecord, name: str, step: int) -> Plan[StatePieces]:
         bound = _bound(record, name, step)
         if record.image != self._images.get(record.runtime):
             raise FailedPrecondition(
@@ -555,15 +597,15 @@ class Keeper:
                 "with it"
             )
         key = record.blob_key(name)
-        state: bytes = yield Do(
+        state: StatePieces = yield Do(
             lambda: self._sealer.open(self._store.get_blob(key), bound, _MOST_STATE_BYTES)
         )
         return state
 
     def _forget(self, record: SessionRecord, name: str) -> Plan[None]:
-        """Remove a blob that no record names any more. One that cannot be removed now lies there: what was done is no
-        less done."""
-        if name:
+        """Remove a blob that no record names any more, unless it is a checkpoint's. One that cannot be removed now lies
+        there: what was done is no less done."""
+        if name and all(each.id != name for each in record.checkpoints):
             with contextlib.suppress(StoreUnavailable):
                 yield Do(lambda: self._store.remove_blob(record.blob_key(name)))
 
@@ -571,6 +613,13 @@ class Keeper:
 def new_id() -> str:
     """160 bits that nobody can guess, in letters and digits."""
     return b32encode(secrets.token_bytes(20)).decode().lower()
+
+
+def _state_digest(state: StatePieces) -> str:
+    digest = hashlib.sha256()
+    for piece in state:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _digest(data: bytes) -> bytes:

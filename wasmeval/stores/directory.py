@@ -19,13 +19,13 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from wasmeval.errors import StoreUnavailable
-from wasmeval.stores.drafts import clear, draft
+from wasmeval.stores.drafts import clear, draft, write_frame
 from wasmeval.stores.folders import PrivateFolder
-from wasmeval.stores.frames import HEADER_BYTES, MalformedFrame, header_of, version_in
+from wasmeval.stores.frames import HEADER_BYTES, MalformedFrame, Piece, version_in
 from wasmeval.stores.store import Record, Store, is_key, new_version
 
 LOCK_SECONDS = 10.0
@@ -80,7 +80,7 @@ class DirectoryStore(Store):
             if self._is_there(key):
                 raise self._exists(key)
             # Synced before the lock is taken, so that nobody waits for this disk but for a rename.
-            with draft(self._folder.new, header_of(version, data), data) as name, self._locked(key):
+            with self._draft(version, [data]) as name, self._locked(key):
                 if self._is_there(key):
                     raise self._exists(key)
                 self._place(name, self._folder.records, key)
@@ -90,7 +90,7 @@ class DirectoryStore(Store):
         new = new_version()
         with self._explained():
             self._check(key, version)
-            with draft(self._folder.new, header_of(new, data), data) as name, self._locked(key):
+            with self._draft(new, [data]) as name, self._locked(key):
                 self._check(key, version)
                 self._place(name, self._folder.records, key)
         return new
@@ -98,7 +98,8 @@ class DirectoryStore(Store):
     def _remove(self, key: str, version: str) -> None:
         with self._explained(), self._locked(key):
             self._check(key, version)
-            self._unlink(self._folder.records, key)
+            os.unlink(_file_of(key), dir_fd=self._folder.records)
+            os.fsync(self._folder.records)
 
     def _keys(self, prefix: str) -> Iterator[str]:
         return self._listed(lambda: self._folder.records, prefix)
@@ -119,8 +120,8 @@ class DirectoryStore(Store):
 
     # --- blobs ---------------------------------------------------------------------------------------------------
 
-    def _put_blob(self, key: str, data: bytes) -> None:
-        with self._explained(), draft(self._folder.new, header_of(new_version(), data), data) as name:
+    def _put_blob(self, key: str, data: Iterable[Piece]) -> None:
+        with self._explained(), self._draft(new_version(), data) as name:
             self._place(name, self._folder.blobs, key)
 
     def _get_blob(self, key: str) -> bytes | None:
@@ -129,8 +130,9 @@ class DirectoryStore(Store):
         return found and found[1]
 
     def _remove_blob(self, key: str) -> None:
+        # Not synced: what a power failure brings back no record names.
         with self._explained(), contextlib.suppress(FileNotFoundError):
-            self._unlink(self._folder.blobs, key)
+            os.unlink(_file_of(key), dir_fd=self._folder.blobs)
 
     def _blobs(self, prefix: str) -> Iterator[str]:
         return self._listed(lambda: self._folder.blobs, prefix)
@@ -161,13 +163,12 @@ class DirectoryStore(Store):
         except MalformedFrame as error:
             raise self._damaged(key, error) from error
 
+    def _draft(self, version: str, data: Iterable[Piece]) -> contextlib.AbstractContextManager[str]:
+        return draft(self._folder.new, lambda fd: write_frame(fd, version, data))
+
     def _place(self, name: str, folder: int, key: str) -> None:
         """Make the draft `name` what `key` means, for good."""
         os.rename(name, _file_of(key), src_dir_fd=self._folder.new, dst_dir_fd=folder)
-        os.fsync(folder)
-
-    def _unlink(self, folder: int, key: str) -> None:
-        os.unlink(_file_of(key), dir_fd=folder)
         os.fsync(folder)
 
     def _listed(self, folder: Callable[[], int], prefix: str) -> Iterator[str]:

@@ -7,21 +7,30 @@ that died, and may be cleared. The kernel drops a dead process' locks, however i
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+from wasmeval.stores.ahead import Ahead
+from wasmeval.stores.frames import HEADER_BYTES, Header, Piece
+
+_LARGE_BYTES = 1 << 19
+_SYNC_FILE_RANGE_WRITE = 2
+
+_sync_file_range = ctypes.CDLL(None).sync_file_range
+_sync_file_range.argtypes = ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
 
 
 @contextlib.contextmanager
-def draft(folder: int, *parts: bytes) -> Iterator[str]:
-    """The name of a synced file in the open `folder` with `parts` in it. Who wants to keep it renames it before this
-    ends; else it is removed. Raises OSError."""
+def draft(folder: int, fill: Callable[[int], None]) -> Iterator[str]:
+    """The name of a synced file in the open `folder` with what `fill` writes to its descriptor. Who wants to keep it
+    renames it before this ends; else it is removed. Raises OSError, and what `fill` raises."""
     fd, name = _made(folder)
     try:
-        for part in parts:
-            _write(fd, part)
+        fill(fd)
         os.fsync(fd)
         yield name
     finally:
@@ -69,7 +78,35 @@ def _made(folder: int) -> tuple[int, str]:
         os.close(fd)
 
 
-def _write(fd: int, data: bytes) -> None:
+def write_frame(fd: int, version: str, data: Iterable[Piece]) -> None:
+    """Write the frame of `data`. From the first large piece on a thread does it, while the next pieces are made. Raises
+    OSError, and what asking for `data` raises."""
+    header = Header(version)
+    os.lseek(fd, HEADER_BYTES, os.SEEK_SET)
+
+    def take(piece: Piece) -> None:
+        header.add(piece)
+        write(fd, piece)
+
+    with contextlib.ExitStack() as stack:
+        writer, writing = None, []
+        for piece in data:
+            if writer is None and len(piece) >= _LARGE_BYTES:
+                writer = stack.enter_context(Ahead(1))
+            if writer is None:
+                take(piece)
+            else:
+                writing.append(writer.submit(take, piece))
+        for each in writing:
+            each.result()
+    os.pwrite(fd, header.encode(), 0)
+
+
+def write(fd: int, data: Piece) -> None:
+    """Write all of `data`. Raises OSError."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+    if len(data) >= _LARGE_BYTES:
+        # The disk begins now, and not with fsync, which alone says whether it has written: a refusal here is no matter.
+        _sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wasmeval.errors import SetupError
-from wasmeval.stores.drafts import draft
+from wasmeval.stores.drafts import draft, write
 
 MARKER = "format"
 FORMAT = b"wasmeval store 1\n"
@@ -68,7 +68,7 @@ class PrivateFolder:
         try:
             fd = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.root)
         except FileNotFoundError:
-            with draft(self.new, FORMAT) as name:
+            with draft(self.new, lambda fd: write(fd, FORMAT)) as name:
                 os.rename(name, MARKER, src_dir_fd=self.new, dst_dir_fd=self.root)
             os.fsync(self.root)
             return

@@ -14,6 +14,9 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterable
+
+Piece = bytes | bytearray | memoryview
 
 _HEADER = struct.Struct(">4sIQ32s")
 _MAGIC = b"WES1"
@@ -30,8 +33,35 @@ class MalformedFrame(Exception):
 
 def header_of(version: str, data: bytes) -> bytes:
     """What precedes `data`."""
-    encoded = version.encode()
-    return _HEADER.pack(_MAGIC, zlib.crc32(data, zlib.crc32(encoded)), len(data), encoded)
+    header = Header(version)
+    header.add(data)
+    return header.encode()
+
+
+def framed(version: str, data: Iterable[Piece]) -> bytes:
+    """The frame of `data`, which may come in pieces."""
+    header, pieces = Header(version), list(data)
+    for piece in pieces:
+        header.add(piece)
+    return b"".join((header.encode(), *pieces))
+
+
+class Header:
+    """What precedes data that comes in pieces, and is known when all of them were added."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version.encode()
+        self._checksum = zlib.crc32(self._version)
+        self._size = 0
+
+    def add(self, piece: Piece) -> None:
+        """The next piece."""
+        self._checksum = zlib.crc32(piece, self._checksum)
+        self._size += len(piece)
+
+    def encode(self) -> bytes:
+        """HEADER_BYTES of them."""
+        return _HEADER.pack(_MAGIC, self._checksum, self._size, self._version)
 
 
 def version_in(header: bytes, data: bytes) -> str:

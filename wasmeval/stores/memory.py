@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import Lock
 
+from wasmeval.stores.frames import Piece
 from wasmeval.stores.store import Record, Store, new_version
 
 
@@ -55,9 +56,10 @@ class MemoryStore(Store):
             found = sorted(key for key in self._records if key.startswith(prefix))
         return iter(found)
 
-    def _put_blob(self, key: str, data: bytes) -> None:
+    def _put_blob(self, key: str, data: Iterable[Piece]) -> None:
+        content = b"".join(data)
         with self._lock:
-            self._contents[key] = bytes(data)
+            self._contents[key] = content
 
     def _get_blob(self, key: str) -> bytes | None:
         return self._contents.get(key)

@@ -12,7 +12,7 @@ sets make a sorted listing possible in pages, without a walk over everything els
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -22,7 +22,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from wasmeval.errors import InvalidArgument, SetupError, StoreUnavailable
-from wasmeval.stores.frames import HEADER_BYTES, VERSION_SPAN, MalformedFrame, header_of, parted
+from wasmeval.stores.frames import (
+    HEADER_BYTES,
+    VERSION_SPAN,
+    MalformedFrame,
+    Piece,
+    framed,
+    header_of,
+    parted,
+)
 from wasmeval.stores.locations import number_in, options_of
 from wasmeval.stores.repeats import repeated
 from wasmeval.stores.store import Record, Store, new_version
@@ -190,8 +198,8 @@ class RedisStore(Store):
 
     # --- blobs ---------------------------------------------------------------------------------------------------
 
-    def _put_blob(self, key: str, data: bytes) -> None:
-        frame = header_of(new_version(), data) + data
+    def _put_blob(self, key: str, data: Iterable[Piece]) -> None:
+        frame = framed(new_version(), data)
 
         def send(pipe: Any) -> None:
             # Listed first, and below for longest: what an interruption leaves is still found, and can be removed.

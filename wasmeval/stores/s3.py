@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,7 +32,7 @@ from botocore.exceptions import (
 from botocore.session import Session
 
 from wasmeval.errors import InvalidArgument, SetupError, StoreUnavailable
-from wasmeval.stores.frames import MalformedFrame, header_of, parted
+from wasmeval.stores.frames import MalformedFrame, Piece, framed, parted
 from wasmeval.stores.locations import number_in, options_of
 from wasmeval.stores.repeats import repeated
 from wasmeval.stores.store import Record, Store, is_key, new_version
@@ -149,7 +149,7 @@ class S3Store(Store):
 
     # --- blobs ---------------------------------------------------------------------------------------------------
 
-    def _put_blob(self, key: str, data: bytes) -> None:
+    def _put_blob(self, key: str, data: Iterable[Piece]) -> None:
         content = _content(data)
         self._repeat(lambda: self._client.put_object(**self._object("blobs", key), **content))
 
@@ -201,7 +201,7 @@ class S3Store(Store):
 
     def _put_if(self, kind: str, key: str, data: bytes, **condition: str) -> str | None:
         """The new ETag; None when the condition does not hold."""
-        content = _content(data)
+        content = _content([data])
         answer = self._conditional(
             lambda: self._client.put_object(**self._object(kind, key), **content, **condition)
         )
@@ -294,10 +294,10 @@ class S3Store(Store):
             ) from error
 
 
-def _content(data: bytes) -> dict[str, bytes | str]:
+def _content(data: Iterable[Piece]) -> dict[str, bytes | str]:
     """What PutObject is given of a body. With a digest, so that the half of one is refused, which not every server
     does by its length."""
-    body = header_of(new_version(), data) + data
+    body = framed(new_version(), data)
     digest = hashlib.md5(body, usedforsecurity=False).digest()
     return {"Body": body, "ContentMD5": base64.b64encode(digest).decode()}
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Self
 
 from wasmeval.errors import Conflict, InvalidArgument, NotFound, StoreDamaged, StoreUnavailable
+from wasmeval.stores.frames import Piece
 
 MOST_KEY_CHARACTERS = 200
 MOST_RECORD_BYTES = 1 << 20
@@ -87,15 +88,15 @@ class Store(ABC):
         """
         return self._keys(self._checked_prefix(prefix))
 
-    def put_blob(self, key: str, data: bytes) -> None:
-        """Keep `data`; a reader finds the whole of it, or nothing.
+    def put_blob(self, key: str, data: Piece | Iterable[Piece]) -> None:
+        """Keep `data`, whole or in pieces that follow each other; a reader finds the whole of it, or nothing. Pieces
+        are asked for once.
 
         A key is for one content. Putting the same again is safe, and the way on after StoreUnavailable; another
         content would replace the first, whole.
         """
-        if len(data) > self.most_blob_bytes:
-            raise InvalidArgument("data", f"a blob of {len(data)} bytes, more than {self.most_blob_bytes}")
-        self._put_blob(self._checked(key), data)
+        pieces = (data,) if isinstance(data, bytes | bytearray | memoryview) else data
+        self._put_blob(self._checked(key), self._bounded(pieces))
 
     def get_blob(self, key: str) -> bytes:
         """What was put. Raises NotFound when there is none, StoreDamaged, StoreUnavailable."""
@@ -146,7 +147,7 @@ class Store(ABC):
     def _keys(self, prefix: str) -> Iterator[str]: ...
 
     @abstractmethod
-    def _put_blob(self, key: str, data: bytes) -> None: ...
+    def _put_blob(self, key: str, data: Iterable[Piece]) -> None: ...
 
     @abstractmethod
     def _get_blob(self, key: str) -> bytes | None: ...
@@ -156,6 +157,14 @@ class Store(ABC):
 
     @abstractmethod
     def _blobs(self, prefix: str) -> Iterator[str]: ...
+
+    def _bounded(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            if size > self.most_blob_bytes:
+                raise InvalidArgument("data", f"a blob of more than {self.most_blob_bytes} bytes")
+            yield piece
 
     def _checked(self, key: str) -> str:
         check_key(key)

@@ -243,6 +243,8 @@ def check(address: int | None) -> None:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 read = ctypes.string_at
-write = ctypes.memmove
+# ctypes' own memmove makes an object of its result, which takes as long as a page.
+write: Callable[[int, int | bytes, int], None] = _libc.memmove
+_libc.memmove.restype, _libc.memmove.argtypes = None, (c_void_p, c_void_p, c_size_t)
 u8, u32, u64 = c_uint8.from_address, c_uint32.from_address, c_uint64.from_address
 i32, i64 = c_int32.from_address, c_int64.from_address

@@ -44,6 +44,9 @@ REST_SECONDS = 0.002
 FIRST_IN_A_ROW = 8
 """How many new evaluations go before one that is already running, so that a flood of small ones cannot starve it."""
 
+_MOST_SPENT = 16
+"""So much that is done with waits for a rest."""
+
 _LARGE_BYTES = 16 * MIB
 """What grew by more is dropped at once, and not when there is time."""
 
@@ -87,7 +90,7 @@ class Scheduler:
         self._timers: list[tuple[float, int, Task]] = []
         self._ready: dict[str, list[Instance]] = {name: [] for name in images}
         self._wanted = list(images)
-        self._spent: list[Instance] = []
+        self._spent: list[Instance | Session] = []
         self._deliveries: dict[int, Delivery] = {}
         self._pagemap = pagemap
         self._sessions: dict[int, Session] = {}
@@ -95,6 +98,8 @@ class Scheduler:
         """Whose steps have ended well and whose files are still to be sent, by the number of the step."""
         self._unkept: deque[Session] = deque()
         """Sessions whose last step is still to be kept."""
+        self._stepped: Session | None = None
+        """The session whose step ended last, if that was the last end: its next step may be about to come."""
         self._first_in_a_row = 0
         self._sequence = 0
         self._grown_bytes = 0
@@ -145,7 +150,7 @@ class Scheduler:
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
-    def open_session(self, number: int, runtime: str, state: bytes | bytearray = b"") -> None:
+    def open_session(self, number: int, runtime: str, state: bytearray | None = None) -> None:
         """Begin a session, or go on with one that `state` is the bytes of. A state that is none leaves a session whose
         steps crash."""
         assert self._pagemap is not None
@@ -161,13 +166,20 @@ class Scheduler:
         """Begin session `other` with what session `number` was after its last good step."""
         self._sessions[other] = self._sessions[number].fork()
 
+    def mark_session(self, number: int) -> None:
+        """Remember what a session was after its last good step, in place of what was remembered of it."""
+        self._sessions[number].mark()
+
+    def revert_session(self, number: int, other: int) -> None:
+        """Begin session `other` with what session `number` was when it was marked. It is marked itself."""
+        self._sessions[other] = self._sessions[number].revert()
+
     def tell_state(self, number: int, asked: int) -> None:
         """Send the bytes of what a session was after its last good step, none before its first; see Outlet."""
-        mirror = self._sessions[number].mirror()
-        if mirror is not None:
-            for piece in encode_state(mirror):
-                self._outlet.state(asked, piece, False)
-        self._outlet.state(asked, b"", True)
+        session = self._sessions[number]
+        mirror, image = session.mirror(), session.image.runtime
+        pieces = encode_state(mirror, image.initial_memory_bytes) if mirror is not None else ()
+        self._outlet.state(asked, pieces)
 
     def close_session(self, number: int) -> None:
         """Drop a session; a step of it that still runs is cancelled."""
@@ -175,7 +187,14 @@ class Scheduler:
         running = [task.number for task in self._tasks.values() if task.session is session]
         for number in running + [number for number, each in self._delivering.items() if each is session]:
             self.cancel(number)
-        session.close()
+        if session in self._unkept:
+            self._unkept.remove(session)
+        if self._stepped is session:
+            self._stepped = None
+        if session.grown_bytes > _LARGE_BYTES or len(self._spent) >= _MOST_SPENT:
+            session.close()
+        else:
+            self._spent.append(session)
 
     @property
     def pressing(self) -> bool:
@@ -246,9 +265,13 @@ class Scheduler:
         """Seconds until dropping and preparing instances should begin, or go on.
 
         At once while instances are short; otherwise when nothing ended for a while. Whoever waits for the answer, and
-        what comes next, then has the CPU for itself, and chores done together find the caches warm.
+        what comes next, then has the CPU for itself, and chores done together find the caches warm. Between the steps
+        of a session, which need none, instances are short when there is none.
         """
-        if self._tidying or any(len(self._ready[name]) <= LOW_STOCK for name in self._wanted):
+        if (self._tidying and self._stepped is None) or len(self._spent) >= _MOST_SPENT:
+            return 0.0
+        enough = LOW_STOCK if self._stepped is None else 0
+        if any(len(self._ready[name]) <= enough for name in self._wanted):
             return 0.0
         return max(0.0, self._ended + REST_SECONDS - monotonic())
 
@@ -468,6 +491,7 @@ class Scheduler:
             result = replace(result, rolled_back=True)
         task.over = True
         self._ended = monotonic()
+        self._stepped = session
         del self._tasks[task.number]
         self._grown_bytes -= task.grown_bytes
         task.flush()
@@ -541,6 +565,6 @@ class Scheduler:
         self._tidying = bool(self._spent or self._wanted)
 
     def _drop_spent(self) -> None:
-        for instance in self._spent:
-            instance.close()
+        for each in self._spent:
+            each.close()
         self._spent.clear()

@@ -17,7 +17,17 @@ from wasmeval.wasm.pages import Pagemap
 class Session:
     """One session. `runs` while a step of it does; its steps follow one another, which is its owner's business."""
 
-    __slots__ = ("_broken", "_instance", "_is_kept", "_mirror", "_pagemap", "_renews", "image", "runs")
+    __slots__ = (
+        "_broken",
+        "_instance",
+        "_is_kept",
+        "_mark",
+        "_mirror",
+        "_pagemap",
+        "_renews",
+        "image",
+        "runs",
+    )
 
     def __init__(
         self, image: Image, pagemap: Pagemap, mirror: Mirror | None = None, broken: str = ""
@@ -28,6 +38,7 @@ class Session:
         self.runs = False
         self._pagemap = pagemap
         self._mirror = mirror
+        self._mark: Mirror | None = None
         self._instance: Instance | None = None
         self._is_kept = True
         self._renews = mirror is not None
@@ -36,6 +47,11 @@ class Session:
     def needs_keeping(self) -> bool:
         """Whether its last good step is not in its mirror yet."""
         return not self._is_kept
+
+    @property
+    def grown_bytes(self) -> int:
+        """Beyond its image, what a guest's memory has been after a good step."""
+        return self._mirror.rest.memory_bytes - self.image.runtime.initial_memory_bytes if self._mirror else 0
 
     def take_renewal(self) -> bool:
         """Whether the step that begins is the first in a copy of a memory: what is random is to be drawn anew."""
@@ -86,6 +102,22 @@ class Session:
         mirror = self.mirror()
         return Session(self.image, self._pagemap, mirror.twin() if mirror else None, self._broken)
 
+    def mark(self) -> None:
+        """Remember what it was after its last good step; what was remembered before is let go."""
+        mirror = self.mirror()
+        self._forget_mark()
+        self._mark = mirror.twin() if mirror else None
+
+    def revert(self) -> Session:
+        """Another session that goes on from what was marked, and is marked so itself. Where nothing was, its steps end
+        badly."""
+        mark = self._mark
+        if mark is None:
+            return Session(self.image, self._pagemap, None, self._broken or "nothing of it was marked")
+        other = Session(self.image, self._pagemap, mark.twin())
+        other._mark = mark.twin()
+        return other
+
     def close(self) -> None:
         """Drop it; not while a step runs."""
         self._is_kept = True
@@ -95,3 +127,9 @@ class Session:
         if self._mirror is not None:
             self._mirror.close()
             self._mirror = None
+        self._forget_mark()
+
+    def _forget_mark(self) -> None:
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None

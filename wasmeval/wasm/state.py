@@ -48,11 +48,13 @@ class MalformedState(Exception):
 # --- out -------------------------------------------------------------------------------------------------------------
 
 
-def encode(mirror: Mirror) -> Iterator[bytes]:
-    """The bytes of `mirror`, in pieces of at most 1 MiB."""
+def encode(mirror: Mirror, image_bytes: int) -> Iterator[bytes | memoryview]:
+    """The bytes of `mirror`, in pieces of at most 1 MiB; they are its own, and good until it changes. `image_bytes`:
+    of the image's memory."""
     rest = mirror.rest
     description, contents = _describe(mirror.files)
-    runs = b"".join(_RUN.pack(first, count) for first, count in mirror.runs)
+    written = mirror.written(image_bytes)
+    runs = b"".join(_RUN.pack(first, count) for first, count in written)
     held = sum(map(len, contents))
     yield _HEADER.pack(
         VERSION, rest.memory_bytes, rest.request, rest.request_bytes, len(runs) // _RUN.size, len(description), held
@@ -60,7 +62,7 @@ def encode(mirror: Mirror) -> Iterator[bytes]:
     for start in range(0, len(description), _PIECE_BYTES):
         yield description[start : start + _PIECE_BYTES]
     yield from contents
-    yield from mirror.pages()
+    yield from mirror.pages(written)
 
 
 def _describe(files: Saved | None) -> tuple[bytes, list[bytes]]:
@@ -136,8 +138,8 @@ def _name(entry: Any) -> str:
 # --- in --------------------------------------------------------------------------------------------------------------
 
 
-def decode(data: bytes | bytearray, image: Image, most_memory_bytes: int) -> Mirror:
-    """The mirror that `data` is the bytes of. Raises MalformedState; nothing is kept then."""
+def decode(data: bytearray, image: Image, most_memory_bytes: int) -> Mirror:
+    """The mirror that `data` is the bytes of, and which keeps it. Raises MalformedState; nothing is kept then."""
     try:
         rest, runs, files, pages_at = _read(data, image, most_memory_bytes)
     except (
@@ -154,16 +156,12 @@ def decode(data: bytes | bytearray, image: Image, most_memory_bytes: int) -> Mir
     ) as error:
         raise MalformedState(f"not a session's state: {type(error).__name__}") from None
     mirror = Mirror()
-    mirror.put(rest, files)
-    with memoryview(data) as view:
-        for first, count in runs:
-            mirror.put_pages(first * PAGE_BYTES, bytes(view[pages_at : pages_at + count * PAGE_BYTES]))
-            pages_at += count * PAGE_BYTES
+    mirror.put(rest, files, runs, data, pages_at)
     return mirror
 
 
 def _read(
-    data: bytes | bytearray, image: Image, most_memory_bytes: int
+    data: bytearray, image: Image, most_memory_bytes: int
 ) -> tuple[Rest, list[tuple[int, int]], Saved | None, int]:
     version, memory, request, request_bytes, count, described, held = _HEADER.unpack_from(data)
     _require(version == VERSION, f"version {version}, not {VERSION}")

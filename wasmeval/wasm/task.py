@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -43,8 +43,9 @@ class Outlet(Protocol):
     def transcript(self, number: int, data: bytes) -> None:
         """A piece of the transcript of a deterministic evaluation; all of them come before its result."""
 
-    def state(self, number: int, data: bytes, is_last: bool) -> None:
-        """A piece of a session's state; `number` is the one of whoever asked for it."""
+    def state(self, number: int, pieces: Iterable[bytes | memoryview]) -> None:
+        """A session's state, none for no pieces; `number` is the one of whoever asked for it. The pieces are good until
+        this returns."""
 
 
 _NOTHING = Grants()

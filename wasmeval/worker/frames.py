@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 from wasmeval.limits import Usage
 from wasmeval.model import TOO_LONG, ErrorInfo, Job, Result, Status, why_unrepeatable
@@ -40,6 +40,10 @@ class Kind(IntEnum):
     FORK_SESSION = 9
     TELL_STATE = 10
     CLOSE_SESSION = 11
+    MARK_SESSION = 12
+    """To the worker: what the session is now may be wanted again."""
+    REVERT_SESSION = 13
+    """To the worker: a session begins with what another one was when it was last marked."""
     READY = 16
     """From the worker, once."""
     FAILED = 17
@@ -71,6 +75,9 @@ _VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR, _ROLLED_BACK =
 _UNREPEATABLE, _TOO_LONG = 32, 64
 _ALL_FLAGS = 127
 _MOST_ERROR_BYTES = 3 * 65536
+_PIECES = frozenset({Kind.STATE, Kind.SESSION_STATE})
+_RECEIVED_IN_PLACE = range(1 << 16, 1 << 21)
+"""Of so many bytes. For a larger one memory is taken as it comes, not as it is announced."""
 
 
 def encode(kind: Kind, body: bytes = b"") -> bytes:
@@ -78,31 +85,72 @@ def encode(kind: Kind, body: bytes = b"") -> bytes:
     return _HEADER.pack(len(body), kind) + body
 
 
+def encode_head(kind: Kind, size: int) -> bytes:
+    """What goes before the body of a frame, when that has `size` bytes and is sent by itself."""
+    return _HEADER.pack(size, kind)
+
+
 class Decoder:
     """Cuts a stream of bytes into frames. Holds at most one unfinished frame."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._kind = 0
+        self._body = bytearray()
+        self._rest = memoryview(b"")
+
+    @property
+    def room(self) -> memoryview:
+        """Where the rest of a large frame belongs: what is received right into it need not be fed, only `filled`. Empty
+        when no such frame is under way."""
+        return self._rest
+
+    def filled(self, size: int) -> Iterator[tuple[int, bytes]]:
+        """The (kind, body) of the frame under way, if the `size` bytes that were written into `room` complete it."""
+        self._rest = self._rest[size:]
+        if not self._rest and self._body:
+            body, self._body = self._body, bytearray()
+            # A piece of a state, which is large and only ever passed on, is not copied: it reads as bytes do.
+            yield self._kind, cast(bytes, memoryview(body)) if self._kind in _PIECES else bytes(body)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """The (kind, body) of every frame that `data` completes. Raises MalformedFrame for one that is too large."""
         buffer = self._buffer
-        buffer += data
+        if self._rest:
+            missing = data[: len(self._rest)]
+            self._rest[: len(missing)] = missing
+            buffer += data[len(missing) :]
+            data = b""
+            yield from self.filled(len(missing))
+        if buffer:
+            buffer += data
+        source = buffer or data
         position = 0
         try:
-            while len(buffer) - position >= _HEADER.size:
-                length, kind = _HEADER.unpack_from(buffer, position)
+            while len(source) - position >= _HEADER.size:
+                length, kind = _HEADER.unpack_from(source, position)
                 if length > LARGEST_FRAME:
                     raise MalformedFrame(f"a frame of {length} bytes")
-                end = position + _HEADER.size + length
-                if len(buffer) < end:
+                start = position + _HEADER.size
+                end = start + length
+                if len(source) < end:
+                    if length in _RECEIVED_IN_PLACE:
+                        position = len(source)
+                        self._begin(kind, length, source[start:])
                     break
-                body = bytes(buffer[position + _HEADER.size : end])
                 # Before whoever takes it may be interrupted: no frame comes twice.
                 position = end
-                yield kind, body
+                yield kind, source[start:end] if source is data else bytes(memoryview(source)[start:end])
         finally:
-            del buffer[:position]
+            if source is data:
+                buffer += data[position:]
+            else:
+                del buffer[:position]
+
+    def _begin(self, kind: int, length: int, data: bytes | bytearray) -> None:
+        self._kind, self._body = kind, bytearray(length)
+        self._body[: len(data)] = data
+        self._rest = memoryview(self._body)[len(data) :]
 
 
 def encode_number(kind: Kind, number: int) -> bytes:

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -36,7 +37,7 @@ from wasmeval.wasm.scheduler import Scheduler, SchedulerSettings
 from wasmeval.worker import exchanges, frames, jail, orders, residents
 from wasmeval.worker.frames import Kind
 
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16
 _FLUSH_SECONDS = 0.0005
 _NICENESS = 5
 """Guests yield the CPU to the front process, which answers everybody."""
@@ -60,7 +61,7 @@ class Worker:
         self._scheduler: Scheduler | None = None
         self._files: dict[int, dict[str, bytearray]] = {}
         """Of evaluations that are still to come."""
-        self._states: dict[int, bytearray] = {}
+        self._states: dict[int, list[memoryview]] = {}
         """Of sessions that are still to come."""
 
     def run(self) -> None:
@@ -73,10 +74,16 @@ class Worker:
             ):
                 self._flush()
             if self._poller.poll(None if timeout is None else 1000 * timeout + (0.999 if timeout else 0.0)):
-                data = self._channel.recv(_RECEIVE_BYTES)
-                if not data:
+                if room := self._decoder.room:
+                    size = self._channel.recv_into(room)
+                    arrived = self._decoder.filled(size)
+                else:
+                    data = self._channel.recv(_RECEIVE_BYTES)
+                    size = len(data)
+                    arrived = self._decoder.feed(data)
+                if not size:
                     return
-                for kind, body in self._decoder.feed(data):
+                for kind, body in arrived:
                     self._handle(kind, body)
             if self._scheduler:
                 self._scheduler.step()
@@ -95,20 +102,24 @@ class Worker:
         elif kind == Kind.INPUT and scheduler:
             scheduler.feed(*exchanges.decode_input(body))
         elif kind == Kind.FILE and scheduler:
-            number, path, piece = orders.decode_file(body)
-            self._files.setdefault(number, {}).setdefault(path, bytearray()).extend(piece)
+            number, path, content = orders.decode_file(body)
+            self._files.setdefault(number, {}).setdefault(path, bytearray()).extend(content)
         elif kind == Kind.CANCEL and scheduler:
             number = frames.decode_number(body)
             self._files.pop(number, None)
             scheduler.cancel(number)
         elif kind == Kind.STATE and scheduler:
-            number, state = residents.decode_piece(body)
-            self._states.setdefault(number, bytearray()).extend(state)
+            number, piece = residents.decode_piece(body)
+            self._states.setdefault(number, []).append(piece)
         elif kind == Kind.OPEN_SESSION and scheduler:
             number, runtime = residents.decode_open(body, self._names)
-            scheduler.open_session(number, runtime, self._states.pop(number, b""))
+            scheduler.open_session(number, runtime, bytearray().join(self._states.pop(number, ())))
         elif kind == Kind.FORK_SESSION and scheduler:
             scheduler.fork_session(*residents.decode_pair(body))
+        elif kind == Kind.MARK_SESSION and scheduler:
+            scheduler.mark_session(frames.decode_number(body))
+        elif kind == Kind.REVERT_SESSION and scheduler:
+            scheduler.revert_session(*residents.decode_pair(body))
         elif kind == Kind.TELL_STATE and scheduler:
             scheduler.tell_state(*residents.decode_pair(body))
         elif kind == Kind.CLOSE_SESSION and scheduler:
@@ -167,11 +178,11 @@ class Worker:
         if len(self._outbox) > _FULL_BYTES:
             self._flush()
 
-    def state(self, number: int, data: bytes, is_last: bool) -> None:
+    def state(self, number: int, pieces: Iterable[bytes | memoryview]) -> None:
         """See task.Outlet."""
-        self._put(residents.encode_state(number, data, is_last))
-        if len(self._outbox) > _FULL_BYTES:
-            self._flush()
+        self._flush()
+        for parts in residents.encode_state(number, pieces):
+            self._send_parts(parts)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -186,6 +197,13 @@ class Worker:
 
     def _send(self, data: bytes | bytearray) -> None:
         self._channel.sendall(data)
+
+    def _send_parts(self, parts: list[bytes | memoryview]) -> None:
+        sent = self._channel.sendmsg(parts)
+        for part in parts:
+            if sent < len(part):
+                self._channel.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
 
 def load(configuration: dict[str, Any]) -> dict[str, Image]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from wasmeval.worker.frames import Kind, MalformedFrame, decode_number, encode, encode_number
+from wasmeval.session import StatePieces
+from wasmeval.worker.frames import Kind, MalformedFrame, decode_number, encode, encode_head, encode_number
 
 _OPEN = struct.Struct("<QB")
 _PAIR = struct.Struct("<QQ")
@@ -13,14 +14,18 @@ _NUMBER = struct.Struct("<Q")
 # asked, whether this is the end
 _STATE = struct.Struct("<QB")
 _PIECE_BYTES = 1 << 20
+_MOST_PARTS = 512
+"""Of one frame: below what sendmsg(2) takes at once."""
 
 
-def encode_open(number: int, runtime: int, state: bytes) -> Iterator[bytes]:
+def encode_open(number: int, runtime: int, state: StatePieces) -> Iterator[bytes | memoryview]:
     """The frames that begin session `number` of the runtime with this index, with `state`, or anew when that is
-    empty."""
-    view = memoryview(state)
-    for start in range(0, len(view), _PIECE_BYTES):
-        yield encode(Kind.STATE, _NUMBER.pack(number) + view[start : start + _PIECE_BYTES])
+    empty. They come in parts, and `state` is not copied."""
+    for each in state:
+        for start in range(0, len(each), _PIECE_BYTES):
+            piece = memoryview(each)[start : start + _PIECE_BYTES]
+            yield encode_head(Kind.STATE, _NUMBER.size + len(piece)) + _NUMBER.pack(number)
+            yield piece
     yield encode(Kind.OPEN_SESSION, _OPEN.pack(number, runtime))
 
 
@@ -45,8 +50,18 @@ def encode_tell(number: int, asked: int) -> bytes:
     return encode(Kind.TELL_STATE, _PAIR.pack(number, asked))
 
 
+def encode_mark(number: int) -> bytes:
+    """The frame that marks what session `number` is."""
+    return encode_number(Kind.MARK_SESSION, number)
+
+
+def encode_revert(number: int, other: int) -> bytes:
+    """The frame that begins session `other` with what session `number` was when it was last marked."""
+    return encode(Kind.REVERT_SESSION, _PAIR.pack(number, other))
+
+
 def decode_pair(body: bytes) -> tuple[int, int]:
-    """The two numbers of a FORK_SESSION or TELL_STATE frame's body."""
+    """The two numbers of a FORK_SESSION, REVERT_SESSION or TELL_STATE frame's body."""
     first, second = _unpack(_PAIR, body)
     return first, second
 
@@ -56,9 +71,22 @@ def encode_close(number: int) -> bytes:
     return encode_number(Kind.CLOSE_SESSION, number)
 
 
-def encode_state(asked: int, data: bytes, is_last: bool) -> bytes:
-    """The SESSION_STATE frame of a piece, or of the end."""
-    return encode(Kind.SESSION_STATE, _STATE.pack(asked, is_last) + data)
+def encode_state(asked: int, pieces: Iterable[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
+    """The SESSION_STATE frames of the state that is `pieces`, none of more than 1 MiB: the parts of one frame after the
+    other. No piece is copied."""
+    parts: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        if size + len(piece) > _PIECE_BYTES or len(parts) == _MOST_PARTS:
+            yield [_head_of_state(asked, size, is_last=False), *parts]
+            parts, size = [], 0
+        parts.append(piece)
+        size += len(piece)
+    yield [_head_of_state(asked, size, is_last=True), *parts]
+
+
+def _head_of_state(asked: int, size: int, *, is_last: bool) -> bytes:
+    return encode_head(Kind.SESSION_STATE, _STATE.size + size) + _STATE.pack(asked, is_last)
 
 
 def decode_state(body: bytes) -> tuple[int, bytes, bool]:
