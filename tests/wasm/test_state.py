@@ -16,7 +16,7 @@ from wasmeval.limits import MIB
 from wasmeval.wasm.instance import Image, Instance
 from wasmeval.wasm.mirror import Mirror
 from wasmeval.wasm.nodes import File, Folder, Link
-from wasmeval.wasm.pages import Pagemap
+from wasmeval.wasm.pages import PAGE_BYTES, Pagemap
 from wasmeval.wasm.state import MalformedState, decode, encode
 
 # Adds the snippet's first byte to what it has kept, far out in its memory, and replies with the sum's digit.
@@ -81,6 +81,35 @@ def test_a_state_goes_on_where_it_was(make_image: MakeImage, pagemap: Pagemap) -
         instance.close()
     mirror.close()
     again.close()
+
+
+def test_pages_of_zeros_beyond_the_image_are_not_told(make_image: MakeImage, pagemap: Pagemap) -> None:
+    """A kernel with huge pages gives a guest more pages than it asked for; its state is the same."""
+    image = make_image("counter", COUNTER)
+    initial = image.runtime.initial_memory_bytes
+    few = Instance(image)
+    assert step(few, 1) == b"1"
+    rest = few.rest()._replace(memory_bytes=initial + 64 * PAGE_BYTES)
+    states = []
+    for zeros in ((), (0, 1, 2), (7,), (0, 3, 4, 6, 63)):
+        instance = Instance(image, rest)
+        for page, count in pagemap.own(few.base, initial):
+            at = page * PAGE_BYTES
+            instance.write(at, few.read(at, count * PAGE_BYTES))
+        instance.write(initial + 5 * PAGE_BYTES + 17, b"kept")
+        for page in zeros:
+            instance.write(initial + page * PAGE_BYTES, bytes(PAGE_BYTES))
+        mirror = Mirror()
+        mirror.take(instance, pagemap)
+        states.append(b"".join(encode(mirror, initial)))
+        again = decode(bytearray(states[-1]), image, 64 * MIB).instance(image)
+        assert again.read(initial, 64 * PAGE_BYTES) == instance.read(initial, 64 * PAGE_BYTES)
+        assert step(again, 2) == b"3"
+        again.close()
+        mirror.close()
+        instance.close()
+    few.close()
+    assert len(set(states)) == 1
 
 
 @pytest.fixture
