@@ -23,6 +23,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("client", "server", "embedded", "testing"),
+    ("service_session", "embedded_session"),
     ("retained", "repeated", "followed"),
     ("dialogue", "streams", "plans", "backstage", "offering", "residing"),
     ("answers",),
@@ -48,6 +49,7 @@ LAYERS = (
 # Tighter than the layer: a client works where none of the rest could.
 ONLY = {
     "client": {
+        "service_session",
         "plans",
         "streams",
         "conversation",
@@ -66,6 +68,19 @@ ONLY = {
         "paths",
         "errors",
         "v1",
+    },
+    "service_session": {
+        "plans",
+        "streams",
+        "conversation",
+        "wire",
+        "requests",
+        "tools",
+        "model",
+        "session",
+        "grants",
+        "limits",
+        "errors",
     },
     "streams": {
         "conversation",

@@ -16,11 +16,12 @@ from importlib import import_module
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from wasmeval.client import AsyncClient, AsyncServiceSession, Client, ServiceSession
+    from wasmeval.client import AsyncClient, Client
     from wasmeval.conversation import Conversation, InputWanted, Output, ToolCall, ToolCallCancelled
     from wasmeval.determinism import Deterministic, Receipt
     from wasmeval.egress import Credential, HttpCeiling
-    from wasmeval.embedded import EmbeddedSession, Evaluator, evaluate, replay
+    from wasmeval.embedded import Evaluator, evaluate, replay
+    from wasmeval.embedded_session import EmbeddedSession
     from wasmeval.errors import (
         Conflict,
         DeadlineExceeded,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from wasmeval.limits import Limits, Usage
     from wasmeval.model import ErrorInfo, Evaluation, OutputFile, Result, RuntimeInfo, Status
     from wasmeval.recording import Recording, Replay
+    from wasmeval.service_session import AsyncServiceSession, ServiceSession
     from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
     from wasmeval.stores import open_store
     from wasmeval.streams import AsyncConversation
@@ -108,11 +110,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "client": ("AsyncClient", "AsyncServiceSession", "Client", "ServiceSession"),
+    "client": ("AsyncClient", "Client"),
     "conversation": ("Conversation", "InputWanted", "Output", "ToolCall", "ToolCallCancelled"),
     "determinism": ("Deterministic", "Receipt"),
     "egress": ("Credential", "HttpCeiling"),
-    "embedded": ("EmbeddedSession", "Evaluator", "evaluate", "replay"),
+    "embedded": ("Evaluator", "evaluate", "replay"),
+    "embedded_session": ("EmbeddedSession",),
     "errors": (
         "Conflict",
         "DeadlineExceeded",
@@ -135,6 +138,7 @@ _HOMES = {
     "limits": ("Limits", "Usage"),
     "model": ("ErrorInfo", "Evaluation", "OutputFile", "Result", "RuntimeInfo", "Status"),
     "recording": ("Recording", "Replay"),
+    "service_session": ("AsyncServiceSession", "ServiceSession"),
     "session": ("Checkpoint", "Durability", "SessionInfo", "SessionOptions"),
     "stores": ("open_store",),
     "streams": ("AsyncConversation",),

@@ -12,8 +12,8 @@ import pytest
 
 from tests.grpc.conftest import WAIT_SECONDS, Serving
 from wasmeval import AsyncClient, Client, Internal, InvalidArgument, Unavailable, WasmevalError, wire
-from wasmeval.client import AsyncServiceSession, ServiceSession
 from wasmeval.model import Job
+from wasmeval.service_session import AsyncServiceSession, ServiceSession
 from wasmeval.session import SessionInfo
 from wasmeval.testing import Answer, succeed
 from wasmeval.v1 import wasmeval_pb2 as pb

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from wasmeval import Evaluator
-from wasmeval.embedded import EmbeddedSession
+from wasmeval.embedded_session import EmbeddedSession
 
 MakeSession = Callable[..., EmbeddedSession]
 

@@ -44,7 +44,7 @@ from wasmeval import (
     open_store,
 )
 from wasmeval.conversation import Conversation
-from wasmeval.embedded import EmbeddedSession
+from wasmeval.embedded_session import EmbeddedSession
 from wasmeval.errors import StoreUnavailable
 from wasmeval.stores import Store
 

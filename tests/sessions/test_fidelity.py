@@ -8,7 +8,7 @@ import pytest
 
 from tests.sessions.conftest import MakeSession
 from wasmeval import Evaluator, Limits
-from wasmeval.embedded import EmbeddedSession
+from wasmeval.embedded_session import EmbeddedSession
 from wasmeval.limits import MIB
 
 Move = Callable[[EmbeddedSession], EmbeddedSession]

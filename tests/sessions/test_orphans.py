@@ -17,7 +17,7 @@ import pytest
 from tests.grpc.conftest import WAIT_SECONDS
 from tests.grpc.test_sessions import KEY, serve
 from wasmeval import Client, Conflict, Evaluator, open_store
-from wasmeval.embedded import EmbeddedSession
+from wasmeval.embedded_session import EmbeddedSession
 from wasmeval.errors import StoreUnavailable
 from wasmeval.sessions.orphans import Orphans
 from wasmeval.sessions.record import decode, record_key

@@ -19,8 +19,8 @@ from wasmeval.limits import Limits
 from wasmeval.model import Result, Status
 
 if TYPE_CHECKING:
-    from wasmeval.client import ServiceSession
-    from wasmeval.embedded import EmbeddedSession
+    from wasmeval.embedded_session import EmbeddedSession
+    from wasmeval.service_session import ServiceSession
 
     Session = ServiceSession | EmbeddedSession
 
