@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from wasmeval.determinism import ANSWER_BYTES, ANSWER_SECONDS
 from wasmeval.errors import NotFound, SnapshotRefused, StoreDamaged, StoreUnavailable
 from wasmeval.model import Job, Result
 from wasmeval.receipts import Notary
@@ -23,8 +24,6 @@ from wasmeval.wire import MAX_REPLY_BYTES, decode_reply, encode_reply
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 86_400.0
-MOST_BYTES = 256 << 20
 _PREFIX = "answers/"
 _LEAST_BYTES = 4096
 """What an answer counts at least: a file takes a block, and a name."""
@@ -41,8 +40,8 @@ class Answers:
         sealer: Sealer,
         notary: Notary,
         *,
-        seconds: float = SECONDS,
-        most_bytes: int = MOST_BYTES,
+        seconds: float = ANSWER_SECONDS,
+        most_bytes: int = ANSWER_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -80,16 +79,36 @@ class Answers:
         data = b"".join(self._sealer.seal([reply], _bound(question)))
         period, size = self._now(), max(len(data), _LEAST_BYTES)
         try:
-            with self._lock:
-                if period != self._period:
-                    # Others may have stored some before this process began.
-                    self._period, self._kept_bytes = period, _LEAST_BYTES * self.sweep()
-                if self._kept_bytes + size > self._most_bytes:
-                    return
-                self._kept_bytes += size
-            self._store.put_blob(_key(period, question), data)
+            if self._begins(period):
+                # Others may have stored some before this process began. Whoever comes meanwhile does not wait for it.
+                found = self.sweep()
+                with self._lock:
+                    self._kept_bytes += _LEAST_BYTES * found
+            if not self._count(size):
+                return
+            try:
+                self._store.put_blob(_key(period, question), data)
+            except BaseException:
+                self._count(-size)
+                raise
         except StoreUnavailable as error:
             logger.warning("an answer cannot be stored: %s", type(error).__name__)
+
+    def _begins(self, period: int) -> bool:
+        """Whether this is the first answer of a period."""
+        with self._lock:
+            if period == self._period:
+                return False
+            self._period, self._kept_bytes = period, 0
+            return True
+
+    def _count(self, size: int) -> bool:
+        """Count `size` more bytes; False when there is no room for them."""
+        with self._lock:
+            if size > 0 and self._kept_bytes + size > self._most_bytes:
+                return False
+            self._kept_bytes += size
+            return True
 
     def sweep(self) -> int:
         """Remove the answers that are too old to be found; how many there are of this time. Raises StoreUnavailable."""

@@ -236,7 +236,9 @@ class EmbeddedConversation(Conversation):
                 raise
 
     def _complete(self, result: Result) -> Result:
-        uses = self._attendant.uses if self._attendant else ()
+        # Once: another thread may dismiss it meanwhile.
+        attendant = self._attendant
+        uses = attendant.uses if attendant else ()
         return replace(result, http=uses) if uses else result
 
     def _answer(self, answer: Answer) -> None:

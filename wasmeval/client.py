@@ -25,7 +25,7 @@ from wasmeval.grants import HttpPolicy, Tool
 from wasmeval.limits import Limits, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, evaluation_of
 from wasmeval.plans import Failed, Hold, Outcome, Plan, Send, Step
-from wasmeval.recording import Recording, Replay
+from wasmeval.recording import Recording, Replay, loaded, replay_of, session_limits
 from wasmeval.requests import request_of
 from wasmeval.service_session import AsyncServiceSession, ServiceSession
 from wasmeval.session import SessionInfo, options_of
@@ -148,7 +148,18 @@ class Client:
 
         `timeout` is of each. Raises InvalidArgument for what is no recording, and as `evaluate`.
         """
-        return self._run(plans.replay(recordings, timeout))
+        steps = loaded(recordings)
+        first = steps[0]
+        if not first.receipt.step:
+            return replay_of(steps, [self._run(plans.repeat(first.repetition, timeout))])
+        with self.session(
+            first.request.language,
+            limits=session_limits(steps),
+            deterministic=first.beginning,
+            timeout=timeout,
+        ) as session:
+            plan = [plans.repeat(step.repetition, timeout, session.id) for step in steps]
+            return replay_of(steps, list(map(self._run, plan)))
 
     def runtimes(self, *, timeout: float | None = None) -> tuple[RuntimeInfo, ...]:
         """What is installed at the service."""
@@ -347,7 +358,19 @@ class AsyncClient:
 
     async def replay(self, *recordings: Recording | str | Path, timeout: float | None = None) -> Replay:
         """As `Client.replay`."""
-        return await self._run(plans.replay(recordings, timeout))
+        steps = loaded(recordings)
+        first = steps[0]
+        if not first.receipt.step:
+            return replay_of(steps, [await self._run(plans.repeat(first.repetition, timeout))])
+        session = await self.session(
+            first.request.language,
+            limits=session_limits(steps),
+            deterministic=first.beginning,
+            timeout=timeout,
+        )
+        async with session:
+            plan = [plans.repeat(step.repetition, timeout, session.id) for step in steps]
+            return replay_of(steps, [await self._run(each) for each in plan])
 
     async def runtimes(self, *, timeout: float | None = None) -> tuple[RuntimeInfo, ...]:
         """As `Client.runtimes`."""

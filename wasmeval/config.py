@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from wasmeval.determinism import ANSWER_BYTES, ANSWER_SECONDS
 from wasmeval.errors import InvalidArgument
 from wasmeval.limits import (
     CEILINGS,
@@ -203,9 +204,9 @@ class SessionsConfig(_Model):
 class CacheConfig(_Model):
     """How answers of deterministic evaluations are kept; see docs/determinism.md."""
 
-    seconds: Annotated[float, Field(ge=1, le=365 * 86_400, allow_inf_nan=False)] = 86_400.0
+    seconds: Annotated[float, Field(ge=1, le=365 * 86_400, allow_inf_nan=False)] = ANSWER_SECONDS
     """For so long an answer is found, and for twice as long at most."""
-    bytes: _Count = 256 * MIB
+    bytes: _Count = ANSWER_BYTES
     """What one replica stores of them in so long a time."""
 
 

@@ -19,6 +19,11 @@ MOST_START_TIME = float(1 << 32)
 MOST_TRANSCRIPT_BYTES = 4 << 20
 """One that would be longer is not kept, and the evaluation has no receipt."""
 
+ANSWER_SECONDS = 86_400.0
+ANSWER_BYTES = 256 << 20
+"""How long answers are kept at least, and how much of them is stored in so long a time, unless somebody says
+otherwise."""
+
 RECEIPT_VERSION = 1
 
 
@@ -51,9 +56,11 @@ class Deterministic:
                 "deterministic.start_time", f"must be between 0 and 2**32 seconds since 1970, not {start!r}"
             )
         object.__setattr__(self, "start_time", float(start))
+        if not isinstance(self.seal, str):
+            raise InvalidArgument("deterministic.seal", f"must be a str, not {type(self.seal).__name__}")
+        if self.seal and self.transcript is None:
+            raise InvalidArgument("deterministic.seal", "is of a repetition; give its transcript, too")
         if self.transcript is not None:
-            if not isinstance(self.seal, str):
-                raise InvalidArgument("deterministic.seal", f"must be a str, not {type(self.seal).__name__}")
             if not isinstance(self.transcript, bytes):
                 raise InvalidArgument(
                     "deterministic.transcript", f"must be bytes, not {type(self.transcript).__name__}"

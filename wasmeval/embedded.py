@@ -237,7 +237,7 @@ class Evaluator:
         with self.session(
             first.request.language,
             limits=session_limits(steps),
-            deterministic=Deterministic(first.receipt.seed, first.receipt.start_time),
+            deterministic=first.beginning,
         ) as session:
             return replay_of(steps, [session._repeat(step.repetition, timeout) for step in steps])
 

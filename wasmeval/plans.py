@@ -8,18 +8,16 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from wasmeval import wire
 from wasmeval.conversation import OnOutput, Stdin
-from wasmeval.determinism import Deterministic
 from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, WasmevalError, at_index
 from wasmeval.limits import MAX_BATCH, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
-from wasmeval.recording import Recording, Replay, loaded, recorded, replay_of, session_limits
+from wasmeval.recording import recorded
 from wasmeval.requests import called_back, converses, needs_conversation, request_of
 from wasmeval.session import SessionInfo, SessionOptions
 from wasmeval.tools import Function, Toolbox
@@ -131,28 +129,10 @@ def _step(session_id: str, request: Request, waits: bool, timeout: float | None)
     )
 
 
-def replay(recordings: Sequence[Recording | str | Path], timeout: float | None) -> Plan[Replay]:
-    """A repetition of one evaluation, or of the steps of one session, from their recordings; `timeout` is of each."""
-    steps = loaded(recordings)
-    first = steps[0]
-    if not first.receipt.step:
-        result = yield from _repeat(first.repetition, timeout)
-        return replay_of(steps, [result])
-    options = SessionOptions(
-        session_limits(steps), deterministic=Deterministic(first.receipt.seed, first.receipt.start_time)
-    )
-    info = yield from create_session(first.request.language, options, timeout)
-    results: list[Result] = []
-    try:
-        for step in steps:
-            request = step.repetition._replace(language="")
-            results.append((yield from _repeat(request, timeout, info.id)))
-    finally:
-        yield from session_call(wire.CLOSE_SESSION, info.id, bytes, timeout)
-    return replay_of(steps, results)
-
-
-def _repeat(request: Request, timeout: float | None, session_id: str = "") -> Plan[Result]:
+def repeat(request: Request, timeout: float | None, session_id: str = "") -> Plan[Result]:
+    """An evaluation from its recording; with `session_id` it is that session's next step."""
+    if session_id:
+        request = request._replace(language="")
     if needs_conversation(request):
         return _converse(request, Toolbox({}), None, None, timeout, session_id)
     if session_id:

@@ -24,6 +24,8 @@ class Chain(NamedTuple):
     """Whether a step before was a repetition."""
 
 
+_LARGE_BYTES = 1 << 20
+"""What takes a millisecond."""
 _ALONE = Chain()
 
 
@@ -85,6 +87,14 @@ class Notary:
 
 def _is_same(given: str, seal: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), seal.encode())
+
+
+def takes_time(job: Job, result: Result) -> bool:
+    """Whether the digests of a deterministic job and its result are better made where nobody waits for them."""
+    if job.deterministic is None:
+        return False
+    given = sum(file.size for file in result.files.values()) + len(result.value_json) + len(result.transcript)
+    return job.size + given > _LARGE_BYTES
 
 
 def digest_of(parts: Iterable[bytes]) -> str:

@@ -34,6 +34,11 @@ class Recording:
     outcome: Mapping[str, Any] = field(repr=False)
 
     @property
+    def beginning(self) -> Deterministic:
+        """What its session began with."""
+        return Deterministic(self.receipt.seed, self.receipt.start_time)
+
+    @property
     def repetition(self) -> Request:
         """What to ask for, to have it again. Of a step `deterministic` holds the transcript alone."""
         receipt = self.receipt
@@ -183,11 +188,11 @@ def replay_of(recordings: Sequence[Recording], results: Sequence[Result]) -> Rep
 def _differences(recording: Recording, result: Result) -> Iterator[str]:
     """What of `result` is not as recorded, the causes before their consequences."""
     was, now = recording.receipt, result.receipt
-    if result.error is not None and result.error.type == "ReplayDiverged":
-        yield f"it went another way: {result.error.message}"
-        return
     if now is None:
-        yield f"it has no receipt: {result.unrepeatable or 'the service makes none'}"
+        if result.error is not None and result.error.type == "ReplayDiverged":
+            yield f"it went another way: {result.error.message}"
+        else:
+            yield f"it has no receipt: {result.unrepeatable or 'the service makes none'}"
         return
     for name, what in _CAUSES.items():
         before, after = getattr(was, name), getattr(now, name)

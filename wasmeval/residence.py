@@ -25,6 +25,7 @@ from wasmeval.errors import (
     WasmevalError,
 )
 from wasmeval.model import Job, Result, Status
+from wasmeval.receipts import takes_time
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions, StatePieces
 from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
 
@@ -309,8 +310,11 @@ class Resident:
                 raise self._keeper.lost(self.live, error) from None
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
-            result = self._keeper.attest(self.live, job, result)
-            await self._follow(self._keeper.stepped(self.live, result))
+            if takes_time(job, result):
+                result = await asyncio.to_thread(self._keeper.attest, self.live, job, result)
+            else:
+                result = self._keeper.attest(self.live, job, result)
+            await self._follow(self._keeper.stepped(self.live, job, result))
         if self.live.memory_bytes > _LARGE_BYTES:
             await self._residence.lighten()
         return result

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from wasmeval.answers import Answers
 from wasmeval.config import ServerConfig, SessionsConfig
-from wasmeval.errors import InvalidArgument, SetupError, WasmevalError
+from wasmeval.errors import InvalidArgument, SetupError
 from wasmeval.receipts import Notary
 from wasmeval.residence import Places, Residence
 from wasmeval.runtimes import Catalogue
@@ -65,7 +65,8 @@ class Home(NamedTuple):
         while True:
             try:
                 await asyncio.to_thread(self.answers.sweep)
-            except WasmevalError as error:
+            except Exception as error:
+                # Whatever it is: sessions are looked after beside this.
                 logger.warning("old answers could not be removed: %s", type(error).__name__)
             await asyncio.sleep(_SWEEP_SECONDS)
 

@@ -262,7 +262,7 @@ class Held:
             if result.status is Status.CRASHED and not self.live.is_live and self.live.record.is_stored:
                 result = replace(result, rolled_back=True)
             result = self._keeper.attest(self.live, job, result)
-            self._sessions.run(self._keeper.stepped(self.live, result))
+            self._sessions.run(self._keeper.stepped(self.live, job, result))
         self._sessions.tidy(self.live.memory_bytes)
         return result
 

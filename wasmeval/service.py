@@ -29,7 +29,7 @@ from wasmeval.model import (
 )
 from wasmeval.offer import NOTHING, Offer
 from wasmeval.policy import Policy, check_memory, prepare, runtime_infos
-from wasmeval.receipts import Notary
+from wasmeval.receipts import Notary, takes_time
 from wasmeval.residence import Residence, Resident, with_session
 from wasmeval.runtimes import Catalogue
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
@@ -50,9 +50,6 @@ _SLOW_SECONDS = 0.02
 
 # For so long the checks of one batch keep the event loop to themselves.
 _TURN_SECONDS = 0.01
-
-_LARGE_BYTES = 1 << 20
-"""What takes a millisecond to digest."""
 
 _DRAINING = "the service is shutting down; nothing ran, try again elsewhere or later"
 
@@ -414,10 +411,12 @@ class Service:
             return known
         result = await self._run(job, carrier, talk)
         if self._notary is not None:
-            # Digests of much take their time.
-            is_large = job.size + _reply_bytes(result) > _LARGE_BYTES
             attest = self._notary.attest
-            result = await asyncio.to_thread(attest, job, result) if is_large else attest(job, result)
+            result = (
+                await asyncio.to_thread(attest, job, result)
+                if takes_time(job, result)
+                else attest(job, result)
+            )
         if answers is not None:
             await asyncio.to_thread(answers.keep, job, result)
         return result

@@ -145,7 +145,7 @@ def test_json_is_the_whole_result_in_one_line(answer: Any, capfd: Captured) -> N
     assert decoded["limits"]["deadline_seconds"] == 2.0
     assert decoded["stdout"] == '"\\u0000value"'
     # Those are what --receipt writes.
-    shown = [f.name for f in fields(Result) if f.name not in ("transcript", "recording")]
+    shown = [f.name for f in fields(Result) if f.name not in ("transcript", "seal_holds", "recording")]
     assert list(decoded) == ["value" if name == "value_json" else name for name in shown]
 
 

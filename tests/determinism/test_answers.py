@@ -195,12 +195,15 @@ def test_a_cancelled_evaluation_is_no_answer(evaluator: Evaluator) -> None:
         assert notary.attest(job, decoded).receipt is None
         plain = frames.decode_result(body, replace(job, limits=limits, world=None, deterministic=None))
         assert plain.unrepeatable == ""
-    code = "for i in range(400): open(f'{i}.txt', 'w').write('x' * 100_000)"
-    with evaluator.converse(code, outputs=["*"], deterministic=True) as conversation:
-        while not evaluator._pool._pool._holding:
-            pass
-        time.sleep(0.25)
-        conversation.cancel()
-        *_, last = conversation
-    assert isinstance(last, Result)
-    assert (last.receipt is None) == (last.status is Status.CANCELLED)
+    # In the middle of sending its files, which take the longest part.
+    code = "for i in range(500): open(f'{i}.txt', 'w').write('x' * 100_000)"
+    for delay in range(1, 60):
+        with evaluator.converse(code, outputs=["*"], deterministic=True) as conversation:
+            time.sleep(0.01 * delay)
+            conversation.cancel()
+            *_, last = conversation
+        assert isinstance(last, Result)
+        assert (last.receipt is None) == (last.status is Status.CANCELLED)
+        if last.error and "while its files were sent" in last.error.message:
+            return
+    raise AssertionError("it was never cancelled while its files were sent")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -28,8 +28,12 @@ from wasmeval import (
     Result,
     Status,
 )
+from wasmeval.grants import Grants, Tool
 from wasmeval.model import Job
 from wasmeval.transcript import Event, Kind, MalformedTranscript, Player, Recorder
+from wasmeval.wasm.calls import Operation
+from wasmeval.wasm.recorded import ANSWER_NS, ReplayedCalls
+from wasmeval.wasm.world import FixedWorld
 
 GATHERING = """
 import asyncio, time
@@ -382,27 +386,65 @@ def test_an_answer_made_up_at_its_end_is_noticed(evaluator: Evaluator) -> None:
 
 
 def test_a_poll_past_the_deadline_is_the_same_again(evaluator: Evaluator) -> None:
-    """What its fuel takes sets the clock forward, beyond the deadline: only sleep ends it there."""
+    """What its fuel takes sets the clock forward, beyond the deadline by then: only sleep ends it there, and a poll
+    is none."""
     code = """
-import asyncio, time
-async def main():
-    call = asyncio.ensure_future(slow())
-    while not call.done():
-        for _ in range(20_000): pass
-        await asyncio.sleep(0)
-    return call.result()
-asyncio.run(main())
+const call = slow();
+let polls = 0;
+const pause = () => new Promise(done => setTimeout(done, 0));
+let over = false;
+call.then(() => { over = true; });
+let n = 0;
+for (let i = 0; i < 2_000_000; i++) n += i;
+while (!over) { await pause(); polls += 1; if (polls > 3) break; }
+await call
 """
 
     def slow() -> int:
-        time.sleep(0.3)
+        time.sleep(1.0)
         return 1
 
-    limits = Limits(deadline_seconds=0.05)
+    limits = Limits(deadline_seconds=30.0)
     result = evaluator.evaluate(
-        code, tools={"slow": slow}, limits=replace(limits, deadline_seconds=5.0), deterministic=True
+        code, language="javascript", tools={"slow": slow}, limits=limits, deterministic=True
     )
+    result.raise_for_status()
+    assert Kind.PASSED in {event.kind for event in events_of(result.transcript)}
+    # The same transcript where the clock has long passed the deadline when it polls.
+    recorder, world = Recorder(), PassedWorld()
+    calls = ReplayedCalls(
+        Grants(tools=(Tool("slow"),)),
+        result.limits,
+        cast(FixedWorld, world),
+        recorder,
+        Player(result.transcript),
+    )
+    for event in events_of(result.transcript):
+        if event.kind is Kind.BEGAN:
+            calls.operate(bytes((event.detail,)) + event.body)
+        elif event.kind is Kind.PASSED:
+            assert calls.operate(bytes((Operation.WAIT,)) + bytes(12)) == b""
+        else:
+            calls.operate(bytes((Operation.WAIT,)) + (-1).to_bytes(8, "little", signed=True) + bytes(4))
+    assert recorder.data == result.transcript
+    assert world.passed == [ANSWER_NS]
     check_same(evaluator, result)
+
+
+class PassedWorld:
+    """A clock that is told how time passes."""
+
+    def __init__(self) -> None:
+        self.passed: list[int] = []
+
+    def pass_time(self, pause: int) -> None:
+        self.passed.append(pause)
+
+
+def events_of(transcript: bytes) -> Iterator[Event]:
+    player = Player(transcript)
+    while (event := player.take()) is not None:
+        yield event
 
 
 def test_whoever_asks_until_it_is_late_comes_to_an_end(evaluator: Evaluator) -> None:

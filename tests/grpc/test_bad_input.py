@@ -128,7 +128,7 @@ def test_a_batch_is_neither_empty_nor_too_long(shared: Running, number: int, cou
 
 
 # On the wire: a field's number times 8, plus 2 for bytes that follow their length.
-CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in (1, 2, 3, 4, 9))
+CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in (1, 2, 3, 4, 11))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in
         (INPUTS + b"\x03\x0a\x01\xff", "inputs", "not valid UTF-8"),
         (b"not a message", "request", "not a wasmeval.v1.EvaluateRequest message"),
         (CODE + b"\x7f\x31", "request", "not a wasmeval.v1.EvaluateRequest message"),
-        (CODE + b"\x01\x31" + UNKNOWN + b"\x01x", "9", "EvaluateRequest has no field 9"),
+        (CODE + b"\x01\x31" + UNKNOWN + b"\x01x", "11", "EvaluateRequest has no field 11"),
         (CODE + b"\x01\x31" + LIMITS + b"\x02\x78\x01", "limits.15", "wasmeval.v1.Limits has no field 15"),
         (bytes([1 * 8]) + b"\x05", "1", "EvaluateRequest has no field 1 of this type"),
     ],
@@ -154,7 +154,7 @@ def test_bytes_that_are_no_request_are_named(shared: Running, data: bytes, field
     ("data", "field"),
     [
         (b"\x0a\x00\x0a\x03\x0a\x01\xff", "evaluations[1].code"),
-        (b"\x0a\x00\x0a\x03\x4a\x01x", "evaluations[1].9"),
+        (b"\x0a\x00\x0a\x03\x5a\x01x", "evaluations[1].11"),
         (b"\x4a\x01x", "9"),
     ],
 )

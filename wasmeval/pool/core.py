@@ -386,11 +386,10 @@ class Pool:
             result = frames.decode_result(body, ticket.job)
             del self._holding[worker][number]
             worker.answered = worker.heard = monotonic()
-            if ticket.settle is None and (place := ticket.job.session):
-                place.given_up -= 1
-                # No more than it was given, whatever is said.
-                place.unheard_fuel += min(result.usage.fuel, ticket.job.limits.fuel or 0)
-            self._settle(ticket, ticket.complete(result))
+            result = ticket.complete(result)
+            if place := ticket.job.session:
+                self._hear_step(ticket, place, result)
+            self._settle(ticket, result)
             if self._queue:
                 self._dispatch()
             elif not self._accepting and self.is_idle:
@@ -433,6 +432,16 @@ class Pool:
         """Nobody waits for it any more: if it is a session's step, what it has spent is left at its place."""
         if ticket.settle and ticket.job.session:
             ticket.job.session.given_up += 1
+
+    def _hear_step(self, ticket: Ticket, place: Place, result: Result) -> None:
+        """A session's step has ended, whether or not anybody still waits for it."""
+        if ticket.settle is None:
+            place.given_up -= 1
+        if ticket.settle is None and result.rolled_back:
+            # No more than it was given, whatever is said.
+            place.unheard_fuel += min(result.usage.fuel, ticket.job.limits.fuel or 0)
+        else:
+            place.ended = ticket.job, result
 
     def _hear_state(self, worker: WorkerProcess, body: bytes) -> None:
         number, piece, is_last = residents.decode_state(body)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from wasmeval.model import Job, Result
 from wasmeval.pool.process import WorkerProcess
 from wasmeval.session import StatePieces
 from wasmeval.worker.frames import MalformedFrame
@@ -23,7 +24,10 @@ class Place:
     given_up: int = 0
     """Steps that nobody waits for any more, and whose end its worker has not told yet."""
     unheard_fuel: int = 0
-    """What such steps have spent, once it has. It only grows."""
+    """What such steps have spent, once it has, and which have not been. It only grows."""
+    ended: tuple[Job, Result] | None = None
+    """Its last step, and how that ended, until the session's keeper has recorded it: whoever waited for it may be
+    gone."""
     counted_fuel: int = 0
     """How much of that the session's keeper has counted."""
 

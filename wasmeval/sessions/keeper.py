@@ -209,6 +209,7 @@ class Keeper:
 
     def wake(self, live: Live) -> Plan[None]:
         """See to it that a worker has it. Raises SessionLost when its worker took what was not stored with it."""
+        yield from self._catch_up(live)
         record = live.record
         if live.is_live:
             if record.lease <= self._clock():
@@ -245,11 +246,26 @@ class Keeper:
             raise
         live.is_opening = False
 
-    def stepped(self, live: Live, result: Result) -> Plan[None]:
-        """A step has ended with `result`. With `durability="step"` it is stored before this ends.
+    def _catch_up(self, live: Live) -> Plan[None]:
+        """Record the last step, when whoever waited for it was gone before it was recorded."""
+        place = live.place
+        if place is None or place.is_lost:
+            return
+        if place.given_up:
+            # A worker tells the ends of steps before the state that it is asked for behind them.
+            with contextlib.suppress(SessionLost):
+                yield State(place, live.most_state_bytes)
+        if place.ended is not None:
+            job, result = place.ended
+            yield from self.stepped(live, job, self.attest(live, job, result))
+
+    def stepped(self, live: Live, job: Job, result: Result) -> Plan[None]:
+        """The step that was `job` has ended with `result`. With `durability="step"` it is stored before this ends.
 
         When it cannot be stored the session goes back to what is: the step has not happened.
         """
+        if live.place is not None:
+            live.place.ended = None
         live.count_fuel()
         record = live.record
         has_happened = live.is_live and not result.rolled_back
@@ -266,7 +282,7 @@ class Keeper:
         )
         if record.course is not None and has_happened:
             receipt = result.receipt.digest if result.receipt else "unrepeatable"
-            is_replay = result.receipt is not None and not result.receipt.seal
+            is_replay = job.world is not None and job.world.transcript is not None
             course = record.course.advanced(result.usage.virtual_ns, receipt, is_replay=is_replay)
             record = replace(record, course=course)
         if record.options.durability is not Durability.STEP or not live.is_live:
@@ -319,9 +335,8 @@ class Keeper:
 
     def check_step(self, live: Live) -> int:
         """The fuel that is left for a step. Raises FailedPrecondition when there is none."""
-        live.count_fuel()
         options = live.record.options
-        left = (options.total_fuel or 0) - live.record.fuel
+        left = (options.total_fuel or 0) - live.record.fuel - live.uncounted_fuel
         if left <= 0:
             raise FailedPrecondition(
                 f"the session has spent its total_fuel ({options.total_fuel}); fork it or begin another"
@@ -332,10 +347,7 @@ class Keeper:
         """Store it and give its place back. One that sleeps stays asleep."""
         if live.place is None:
             return
-        if live.is_live and live.place.given_up:
-            # A worker tells the ends of steps before the state that it is asked for behind them.
-            with contextlib.suppress(SessionLost):
-                yield State(live.place)
+        yield from self._catch_up(live)
         live.count_fuel()
         record = live.record
         if live.is_live and not record.is_stored:
@@ -373,6 +385,7 @@ class Keeper:
                 raise
             # All of it is stored: another worker can tell it.
             yield from self.wake(live)
+            record, name = _next_blob(live.record)
             digest = yield from self._save(live, record, name, record.steps)
         made = Checkpoint(name, record.id, record.steps, self._clock())
         if record.course is not None:
@@ -387,8 +400,10 @@ class Keeper:
         """Go back to a checkpoint; what came after it is lost, but for its checkpoints."""
         record = live.record
         checkpoint = _checkpoint_of(record, checkpoint_id)
+        yield from self._catch_up(live)
         live.count_fuel()
         record = live.record
+        course = record.course.back(checkpoint.id) if record.course else None
         place = None
         if live.is_marked(checkpoint.id):
             with contextlib.suppress(SessionLost, ResourceExhausted):
@@ -406,7 +421,7 @@ class Keeper:
             snapshot=checkpoint.id if checkpoint.step else "",
             used=self._clock(),
             is_out=record.options.durability is not Durability.STEP,
-            course=record.course.back(checkpoint.id) if record.course else None,
+            course=course,
         )
         try:
             yield from self._write(live, record)

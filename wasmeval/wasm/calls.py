@@ -80,7 +80,7 @@ class Calls:
     def __init__(self, grants: Grants, limits: Limits, send: Send) -> None:
         self._grants = grants
         self._limits = limits
-        self._send = send
+        self._pass_on = send
         self._open: dict[int, Operation] = {}
         self._due: dict[int, float] = {}
         self._ended: dict[int, tuple[Outcome, bytes]] = {}
@@ -244,6 +244,11 @@ class Calls:
             self._due[call] = monotonic() + limits.tool_seconds
             self._send(call, Operation.CALL, body)
         return _NUMBER.pack(call)
+
+    def _send(self, call: int, operation: int, body: bytes) -> None:
+        """Tell the other side. A method, and not what `send` is: nothing here may know itself, for no worker collects
+        cycles."""
+        self._pass_on(call, operation, body)
 
     def _tools_open(self) -> int:
         return list(self._open.values()).count(Operation.CALL)

@@ -364,7 +364,9 @@ class Instance:
 
     def abort(self, reason: BaseException) -> int:
         """A new trap that ends the guest; `reason` is remembered."""
-        # Without its traceback, whose frames hold this instance: the worker collects no cycles.
+        # Without its traceback, and those of what it came of, whose frames hold this instance: the worker collects no
+        # cycles.
+        reason.__context__ = reason.__cause__ = None
         self._failure = reason.with_traceback(None)
         return int(capi.trap_new(b"host", 4))
 

@@ -29,6 +29,7 @@ ANSWER_NS = 1_000_000
 """How far an answer sets the guest's clock forward, however long it took: who asks again and again until it is late
 comes to an end, and each time at the same place."""
 
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _BEGINNINGS = (Operation.CALL, Operation.HTTP, Operation.READ)
 
 
@@ -45,8 +46,7 @@ class RecordedCalls(Calls):
     def __init__(
         self, grants: Grants, limits: Limits, send: Send, world: FixedWorld, recorder: Recorder
     ) -> None:
-        super().__init__(grants, limits, self._begin)
-        self._pass_on = send
+        super().__init__(grants, limits, send)
         self._world = world
         self._recorder = recorder
         self._arrived: dict[int, tuple[Outcome, bytes]] = {}
@@ -115,10 +115,10 @@ class RecordedCalls(Calls):
     _timeout = 0
     """Of the wait under way, in nanoseconds."""
 
-    def _begin(self, call: int, operation: int, body: bytes) -> None:
+    def _send(self, call: int, operation: int, body: bytes) -> None:
         if operation in _BEGINNINGS:
             self._recorder.add(Kind.BEGAN, body, call, operation)
-        self._pass_on(call, operation, body)
+        super()._send(call, operation, body)
 
     def _serve(self, call: int, wanted: int) -> bytes:
         """Let the guest, which waits for `wanted`, see the answer to `call`."""
@@ -162,7 +162,7 @@ class ReplayedCalls(RecordedCalls):
         """See Calls. What was answered too late is in the transcript."""
         return None
 
-    def _begin(self, call: int, operation: int, body: bytes) -> None:
+    def _send(self, call: int, operation: int, body: bytes) -> None:
         if operation not in _BEGINNINGS:
             return
         name = Operation(operation).name
@@ -173,7 +173,7 @@ class ReplayedCalls(RecordedCalls):
             raise Diverged(
                 self._player.last, f"the snippet began call {call} ({name}) with something else than then"
             )
-        super()._begin(call, operation, body)
+        super()._send(call, operation, body)
 
     def _wait_for(self, timeout: int, call: int) -> bytes | Waiting:
         doing = f"the snippet waited for {f'call {call}' if call else 'any call'}"
@@ -185,10 +185,9 @@ class ReplayedCalls(RecordedCalls):
             return b""
         if event.kind is not Kind.ANSWERED or event.call not in self._open or call not in (0, event.call):
             raise Diverged(self._player.last, f"{doing}, and did not then")
-        try:
-            outcome = Outcome(event.detail)
-        except ValueError:
-            raise MalformedTranscript("the transcript is damaged") from None
+        outcome = _OUTCOMES.get(event.detail)
+        if outcome is None:
+            raise MalformedTranscript("the transcript is damaged")
         self._arrived[event.call] = outcome, event.body
         self.held_bytes += len(event.body)
         return self._serve(event.call, call)

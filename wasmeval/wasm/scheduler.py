@@ -497,6 +497,7 @@ class Scheduler:
         task.flush()
         result = self._told(task, result)
         found = task.found_files() if gives_files else None
+        task.let_go()
         if found is None:
             self._outlet.result(task.number, result)
         else:

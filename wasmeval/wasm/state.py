@@ -58,9 +58,10 @@ def encode(mirror: Mirror, image_bytes: int) -> Iterator[bytes | memoryview]:
     held = sum(map(len, contents))
     yield _HEADER.pack(
         VERSION, rest.memory_bytes, rest.request, rest.request_bytes, len(runs) // _RUN.size, len(description), held
-    ) + runs  # fmt: skip
-    for start in range(0, len(description), _PIECE_BYTES):
-        yield description[start : start + _PIECE_BYTES]
+    ) + runs[:_PIECE_BYTES]  # fmt: skip
+    for data, first in ((runs, _PIECE_BYTES), (description, 0)):
+        for start in range(first, len(data), _PIECE_BYTES):
+            yield data[start : start + _PIECE_BYTES]
     yield from contents
     yield from mirror.pages(written)
 

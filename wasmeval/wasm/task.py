@@ -259,6 +259,10 @@ class Task:
         if self.live:
             self.live.flush()
 
+    def let_go(self) -> None:
+        """It is over: a timer may know it for a while longer, and need not keep what it was told and asked."""
+        self.calls = self.recorder = self.player = self.world = self.live = None
+
     def found_files(self) -> Iterator[Found] | None:
         """The files that its outputs ask for, of a guest that has ended, bit by bit; they outlive the instance. None
         when nothing asks for any."""
