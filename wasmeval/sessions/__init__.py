@@ -4,7 +4,9 @@ The plans in keeper.py say what is to be done, in which order; whoever has the w
 event loop. Nothing here touches a worker, a socket or a clock of its own.
 """
 
-from wasmeval.sessions.keeper import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
+from wasmeval.sessions.effects import Closing, Do, Effect, Fork, Mark, Open, Plan, Revert, State
+from wasmeval.sessions.keeper import Keeper
+from wasmeval.sessions.live import Live
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
 

@@ -1,8 +1,7 @@
 """Keeper: what happens to a session, in which order: plans that say what is to be done, and are told what came of it.
 
-A plan is a generator. What it yields is an effect for whoever drives it: `Do` something that takes its time, `Open`,
-`Fork` or `Closing` a place in a worker, or ask for its `State`. So threads and an event loop follow the same plans. A
-session's plans are driven one after the other.
+A plan is a generator. What it yields is an effect (see effects.py) for whoever drives it, so threads and an event loop
+follow the same plans. A session's plans are driven one after the other.
 
 A record is changed by compare-and-swap alone: whoever did not see its last version changes nothing.
 """
@@ -14,9 +13,9 @@ import hashlib
 import secrets
 import time
 from base64 import b32encode
-from collections.abc import Callable, Container, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
 from wasmeval.errors import (
     Conflict,
@@ -33,7 +32,9 @@ from wasmeval.errors import (
 from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
 from wasmeval.receipts import Chain, Notary
-from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions, StatePieces
+from wasmeval.session import Checkpoint, Durability, SessionOptions, StatePieces
+from wasmeval.sessions.effects import Closing, Do, Fork, Mark, Open, Plan, Revert, State
+from wasmeval.sessions.live import IMAGE_BYTES, Live
 from wasmeval.sessions.orphans import Orphans
 from wasmeval.sessions.record import Course, SessionRecord, decode, record_key
 from wasmeval.sessions.room import Room
@@ -44,117 +45,7 @@ from wasmeval.stores import Store
 T = TypeVar("T")
 
 _PREFIX = record_key("")
-_IMAGE_BYTES = 24 << 20
-"""About what an interpreter's memory is before it has done anything."""
 _MOST_STATE_BYTES = 2 * MOST_MEMORY_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Do:
-    """Call it where it may take its time; what it gives is the answer."""
-
-    call: Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A place for a session of `runtime`, with `state` or anew. The answer is the place."""
-
-    runtime: str
-    state: StatePieces
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """A place for a copy of the session at `place`."""
-
-    place: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What the session at `place` is now may be wanted again; of one session only what was marked last."""
-
-    place: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Revert:
-    """A place for what the session at `place` was when it was marked; it is marked so, too."""
-
-    place: Any
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the session at `place` was after its last good step: StatePieces. `use` is called with them where it may
-    take its time, and what that gives is the answer. They are asked for when `Keeper.room` has `size` bytes left,
-    which are taken until `use` has returned."""
-
-    place: Any
-    size: int = 0
-    use: Callable[[StatePieces], Any] = len
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The place is not needed any more."""
-
-    place: Any
-
-
-Effect = Do | Open | Fork | Mark | Revert | State | Closing
-Plan = Generator[Effect, Any, T]
-
-
-@dataclass(slots=True, eq=False)
-class Live:
-    """A session that this process looks after: its record as it stands in the store, with the store's `version`, and
-    its place in a worker, or None while it sleeps."""
-
-    record: SessionRecord
-    version: str
-    place: Any = None
-    attempts: set[bytes] = field(default_factory=set)
-    """Digests of what may have been written since `version`: the store took it, or did not, and no answer came."""
-    is_opening: bool = False
-    """Whether this process has said in the record that it has the session, and no worker has got it yet."""
-    memory_bytes: int = 0
-    """What it took in its worker after its last step, nearly."""
-    most_file_bytes: int = 0
-    """What its files may take: as much as any of its steps was allowed, or what it was when it woke."""
-    marked: tuple[Any, str] = (None, "")
-    """The place that was marked last, and the checkpoint that it then was at."""
-
-    def is_marked(self, checkpoint_id: str) -> bool:
-        """Whether its worker still knows what it was at that checkpoint."""
-        return self.is_live and self.marked == (self.place, checkpoint_id)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether a worker has it."""
-        return self.place is not None and not self.place.is_lost
-
-    @property
-    def most_state_bytes(self) -> int:
-        """What its state may take: its memory and its files."""
-        return _IMAGE_BYTES + self.memory_bytes // 2 + self.most_file_bytes
-
-    @property
-    def uncounted_fuel(self) -> int:
-        """What steps have spent that nobody waited for to their end, as far as it is known and not in the record."""
-        return 0 if self.place is None else self.place.unheard_fuel - self.place.counted_fuel
-
-    def count_fuel(self) -> None:
-        """Put that into the record; not in the middle of a plan, which has a record in hand."""
-        if fuel := self.uncounted_fuel:
-            self.place.counted_fuel += fuel
-            self.record = replace(self.record, fuel=self.record.fuel + fuel)
-
-    def info(self) -> SessionInfo:
-        """As callers are told it."""
-        info = self.record.info(is_live=self.is_live)
-        return replace(info, fuel=info.fuel + fuel) if (fuel := self.uncounted_fuel) else info
 
 
 class Keeper:
@@ -273,7 +164,7 @@ class Keeper:
             # Its memory, the mirror of it, and what is marked; an image's own pages take none. One that no worker told
             # of took no more.
             copies = 3 if live.marked[0] is live.place else 2
-            live.memory_bytes = copies * max(0, result.usage.peak_memory_bytes - _IMAGE_BYTES)
+            live.memory_bytes = copies * max(0, result.usage.peak_memory_bytes - IMAGE_BYTES)
         record = replace(
             record,
             steps=record.steps + has_happened,

@@ -44,11 +44,6 @@ class Session:
         self._renews = mirror is not None
 
     @property
-    def needs_keeping(self) -> bool:
-        """Whether its last good step is not in its mirror yet."""
-        return not self._is_kept
-
-    @property
     def grown_bytes(self) -> int:
         """Beyond its image, what a guest's memory has been after a good step."""
         return self._mirror.rest.memory_bytes - self.image.runtime.initial_memory_bytes if self._mirror else 0
