@@ -25,6 +25,7 @@ class Place:
     """A session in a worker that is none: the numbers of its steps."""
 
     given_up = unheard_fuel = counted_fuel = 0
+    ended: Any = None
 
     def __init__(self, steps: list[int]) -> None:
         self.steps = steps
