@@ -51,6 +51,8 @@ class RecordedCalls(Calls):
         self._recorder = recorder
         self._arrived: dict[int, tuple[Outcome, bytes]] = {}
         """What came and was not seen by the guest yet."""
+        self._timeout = 0
+        """Of the wait under way, in nanoseconds."""
 
     @property
     def is_satisfied(self) -> bool:
@@ -111,9 +113,6 @@ class RecordedCalls(Calls):
         self._timeout = timeout
         self.waiting = Waiting(FOREVER if timeout < 0 else min(monotonic_ns() + timeout, FOREVER), call)
         return self.waiting
-
-    _timeout = 0
-    """Of the wait under way, in nanoseconds."""
 
     def _send(self, call: int, operation: int, body: bytes) -> None:
         if operation in _BEGINNINGS:
