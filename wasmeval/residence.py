@@ -27,7 +27,7 @@ from wasmeval.errors import (
 from wasmeval.model import Job, Result, Status
 from wasmeval.receipts import takes_time
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions, StatePieces
-from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
+from wasmeval.sessions import Closing, Do, Effect, Fork, Hear, Keeper, Live, Mark, Open, Plan, Revert, State
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,9 @@ class Places(Protocol):
         """See AsyncPool."""
 
     async def session_state(self, place: Any) -> StatePieces:
+        """See AsyncPool."""
+
+    async def hear_session(self, place: Any) -> None:
         """See AsyncPool."""
 
     def close_session(self, place: Any) -> None:
@@ -209,6 +212,8 @@ class Residence:
                 async with self._keeper.room.take_async(effect.size):
                     state = await self._places.session_state(effect.place)
                     return await asyncio.to_thread(effect.use, state)
+            case Hear():
+                return await self._places.hear_session(effect.place)
             case Closing():
                 return self._places.close_session(effect.place)
 

@@ -23,7 +23,7 @@ from wasmeval.errors import (
 from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
-from wasmeval.sessions import Closing, Do, Effect, Fork, Keeper, Live, Mark, Open, Plan, Revert, State
+from wasmeval.sessions import Closing, Do, Effect, Fork, Hear, Keeper, Live, Mark, Open, Plan, Revert, State
 
 T = TypeVar("T")
 
@@ -144,6 +144,8 @@ class Retained:
             case State():
                 with self._keeper.room.take(effect.size):
                     return effect.use(self._pool.session_state(effect.place))
+            case Hear():
+                return self._pool.hear_session(effect.place)
             case Closing():
                 return self._pool.close_session(effect.place)
 

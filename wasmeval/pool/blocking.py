@@ -206,6 +206,11 @@ class BlockingPool:
             raise outcomes[0]
         return outcomes[0]
 
+    def hear_session(self, place: Place) -> None:
+        """Return when its worker has told the ends of all steps that were given up, or is lost."""
+        self._checked()
+        self._wait(lambda: not place.given_up or place.is_lost)
+
     def close_session(self, place: Place) -> None:
         """See Pool.close_session. Nothing once the pool is closed."""
         if self._pool is None or os.getpid() != self._process:

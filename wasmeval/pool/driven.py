@@ -24,6 +24,9 @@ from wasmeval.wasm.calls import Outcome
 
 T = TypeVar("T")
 
+_HEARING_SECONDS = 0.001
+"""About a slice of a guest."""
+
 
 class Link:
     """The way into one evaluation that was accepted; once it is over, nothing that is said here has an effect."""
@@ -122,6 +125,12 @@ class AsyncPool:
         future: Future[StatePieces] = self._loop.create_future()
         self._pool.ask_state(place, partial(_settle, future))
         return await future
+
+    async def hear_session(self, place: Place) -> None:
+        """Return when its worker has told the ends of all steps that were given up, or is lost."""
+        # It was told to stop: that takes it a slice, and a worker that hangs is replaced.
+        while place.given_up and not place.is_lost:
+            await asyncio.sleep(_HEARING_SECONDS)
 
     def close_session(self, place: Place) -> None:
         """See Pool.close_session."""

@@ -4,7 +4,7 @@ The plans in keeper.py say what is to be done, in which order; whoever has the w
 event loop. Nothing here touches a worker, a socket or a clock of its own.
 """
 
-from wasmeval.sessions.effects import Closing, Do, Effect, Fork, Mark, Open, Plan, Revert, State
+from wasmeval.sessions.effects import Closing, Do, Effect, Fork, Hear, Mark, Open, Plan, Revert, State
 from wasmeval.sessions.keeper import Keeper
 from wasmeval.sessions.live import Live
 from wasmeval.sessions.settings import SessionSettings
@@ -16,6 +16,7 @@ __all__ = [
     "Do",
     "Effect",
     "Fork",
+    "Hear",
     "Keeper",
     "Live",
     "Mark",

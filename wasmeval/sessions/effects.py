@@ -59,11 +59,18 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Hear:
+    """Wait until the worker has told the ends of the steps of `place` that were given up, or is lost."""
+
+    place: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """The place is not needed any more."""
 
     place: Any
 
 
-Effect = Do | Open | Fork | Mark | Revert | State | Closing
+Effect = Do | Open | Fork | Mark | Revert | State | Hear | Closing
 Plan = Generator[Effect, Any, T]

@@ -33,7 +33,7 @@ from wasmeval.limits import MOST_MEMORY_BYTES
 from wasmeval.model import Job, Result
 from wasmeval.receipts import Chain, Notary
 from wasmeval.session import Checkpoint, Durability, SessionOptions, StatePieces
-from wasmeval.sessions.effects import Closing, Do, Fork, Mark, Open, Plan, Revert, State
+from wasmeval.sessions.effects import Closing, Do, Fork, Hear, Mark, Open, Plan, Revert, State
 from wasmeval.sessions.live import IMAGE_BYTES, Live
 from wasmeval.sessions.orphans import Orphans
 from wasmeval.sessions.record import Course, SessionRecord, decode, record_key
@@ -143,9 +143,7 @@ class Keeper:
         if place is None or place.is_lost:
             return
         if place.given_up:
-            # A worker tells the ends of steps before the state that it is asked for behind them.
-            with contextlib.suppress(SessionLost):
-                yield State(place, live.most_state_bytes)
+            yield Hear(place)
         if place.ended is not None:
             job, result = place.ended
             yield from self.stepped(live, job, self.attest(live, job, result))
