@@ -35,6 +35,7 @@ LAYERS = (
     ("pool", "egress", "preopens"),
     ("worker",),
     ("wasm",),
+    ("storing",),
     ("runtimes", "config", "telemetry"),
     ("stores",),
     ("requests", "recording"),

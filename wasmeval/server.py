@@ -28,10 +28,11 @@ from wasmeval.offer import Offer
 from wasmeval.offering import configured
 from wasmeval.policy import Policy
 from wasmeval.residence import Places
-from wasmeval.residing import home, opened
+from wasmeval.residing import home
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Pool as ServicePool
 from wasmeval.service import Service
+from wasmeval.storing import opened
 from wasmeval.telemetry import Telemetry, set_up
 from wasmeval.wire import sessions as messages
 

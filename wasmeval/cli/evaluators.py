@@ -22,7 +22,7 @@ def evaluator(*, is_known: bool) -> Iterator[Evaluator]:
     with contextlib.ExitStack() as stack:
         store = key = None
         if is_known:
-            from wasmeval.residing import own_store
+            from wasmeval.storing import own_store
 
             store, key = own_store(os.environ)
             stack.enter_context(store)
