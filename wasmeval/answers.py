@@ -1,8 +1,7 @@
 """Answers: what deterministic evaluations gave, kept in the store where sessions sleep, to be given again.
 
 An answer lies under the digest of all that it is a function of, sealed: whoever can write to the store cannot change
-what a snippet is said to give. Answers are put into one folder for each period of time, and whole folders are
-dropped.
+what a snippet is said to give. The key names the period of time, and those of old periods are removed.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from wasmeval.errors import InvalidArgument, ResourceExhausted, Unavailable, Was
 from wasmeval.limits import MAX_BATCH, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo
 from wasmeval.recording import recorded
-from wasmeval.requests import called_back, converses, needs_conversation, request_of
+from wasmeval.requests import called_back, converses, request_of
 from wasmeval.session import SessionInfo, SessionOptions
 from wasmeval.tools import Function, Toolbox
 from wasmeval.wire import sessions as messages
@@ -83,11 +83,10 @@ def evaluate(
     timeout: float | None,
 ) -> Plan[Result]:
     """One evaluation: in one message when it has nothing to say meanwhile, else in a conversation."""
-    if converses(evaluation, tools, on_output, stdin):
-        toolbox = Toolbox(tools or {})
-        request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
+    toolbox = Toolbox(tools or {})
+    request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
+    if converses(request):
         return _converse(request, toolbox, on_output, stdin, timeout)
-    request = request_of(evaluation)
     plan = _evaluate(request, timeout)
     return plan if request.deterministic is None else _with_recording(request, plan)
 
@@ -114,11 +113,10 @@ def step(
 ) -> Plan[Result]:
     """A session's next step, in its `language`. It changes the session, so it is sent again only if surely nothing
     ran."""
-    if converses(evaluation, tools, on_output, stdin):
-        toolbox = Toolbox(tools or {})
-        request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
+    toolbox = Toolbox(tools or {})
+    request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
+    if converses(request):
         return _converse(request, toolbox, on_output, stdin, timeout, session_id, waits, language)
-    request = request_of(evaluation)
     return _with_recording(request, _step(session_id, request, waits, timeout), language)
 
 
@@ -133,7 +131,7 @@ def repeat(request: Request, timeout: float | None, session_id: str = "") -> Pla
     """An evaluation from its recording; with `session_id` it is that session's next step."""
     if session_id:
         request = request._replace(language="")
-    if needs_conversation(request):
+    if converses(request):
         return _converse(request, Toolbox({}), None, None, timeout, session_id)
     if session_id:
         return _step(session_id, request, True, timeout)

@@ -17,26 +17,12 @@ _UNARY_FILES_BYTES = 4 << 20
 _NO_LIMITS = Limits()
 
 
-def converses(evaluation: Evaluation, tools: object, on_output: object, stdin: object) -> bool:
-    """Whether an evaluation needs a conversation: it talks while it runs, or its files may be large.
-
-    Raises InvalidArgument for parts of wrong types.
-    """
-    check_parts(evaluation)
-    return (
-        bool(tools)
-        or on_output is not None
-        or stdin is not None
-        or bool(evaluation.outputs)
-        or (bool(evaluation.files) and sum(map(len, evaluation.files.values())) > _UNARY_FILES_BYTES)
-    )
-
-
-def needs_conversation(request: Request) -> bool:
-    """The same of a request that nobody listens to."""
+def converses(request: Request) -> bool:
+    """Whether a request needs a conversation: it talks while it runs, or its files may be large."""
     grants = request.grants
     return grants is not None and (
         bool(grants.tools)
+        or grants.live
         or grants.stdin
         or bool(grants.outputs)
         or sum(map(len, grants.files.values())) > _UNARY_FILES_BYTES
