@@ -190,12 +190,22 @@ class Job:
         return len(self.code) + len(self.inputs) + files + transcript
 
 
+_UNKNOWN_MEDIA = "application/octet-stream"
+
+
 @dataclass(frozen=True, slots=True)
 class OutputFile:
     """A file that the snippet left below `/workspace`, by the name that is its key in `Result.files`."""
 
     data: bytes
-    media_type: str = "application/octet-stream"
+    media_type: str = _UNKNOWN_MEDIA
+
+    @classmethod
+    def of(cls, path: str, data: bytes) -> OutputFile:
+        """The file of that name; its media type is guessed from it."""
+        from mimetypes import guess_type
+
+        return cls(data, guess_type(path)[0] or _UNKNOWN_MEDIA)
 
     @property
     def size(self) -> int:

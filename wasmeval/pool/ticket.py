@@ -158,12 +158,7 @@ class Ticket:
         if not self._files or result.status is Status.CANCELLED:
             # Of one that was stopped the last file may be cut.
             return result
-        from mimetypes import guess_type
-
-        files = {
-            path: OutputFile(bytes(data), guess_type(path)[0] or "application/octet-stream")
-            for path, data in self._files.items()
-        }
+        files = {path: OutputFile.of(path, bytes(data)) for path, data in self._files.items()}
         return replace(result, files=files)
 
     def _want_input(self) -> bool:

@@ -46,6 +46,10 @@ class Output:
         if len(self._tail) > self._limit - self._limit // 2 + min(self._limit, _SLACK_BYTES):
             self._trim()
 
+    def skip(self, count: int) -> None:
+        """So many bytes more were written, and are not kept: what follows is the end, as much of it as is kept."""
+        self.written += count
+
     def text(self) -> str:
         """What was written, as UTF-8 with invalid bytes replaced; over the limit with a line that says how much is
         missing."""

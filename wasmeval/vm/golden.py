@@ -1,0 +1,301 @@
+"""Golden: a machine that was booted once, as all its clones begin: its memory, its devices' state and its disk.
+
+In memory they are files that cannot be written any more; clones map them. On disk they lie beside the image they were
+booted from, in a folder that names all that they depend on: another qemu, another agent, another size is another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from wasmeval.errors import SetupError
+from wasmeval.limits import MIB
+from wasmeval.vm import qemu
+from wasmeval.vm.frames import Decoder, MalformedFrame, Word
+
+_FORMAT = 1
+_BOOT_SECONDS = 300.0
+"""Under emulation an interpreter takes its time to load what snippets import."""
+_SNAPSHOT_SECONDS = 60.0
+_F_ADD_SEALS = 1033
+_SEALED = 0x1 | 0x2 | 0x4 | 0x8
+"""No more seals, no shrinking, no growing, no writing. Source: Linux, include/uapi/linux/fcntl.h."""
+_SHOWN_CONSOLE = 2000
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a golden machine is booted from. `digest` names all that is in them but for qemu and the hardware."""
+
+    root: Path
+    kernel: bytes
+    initramfs: bytes
+    digest: str
+
+
+@dataclass(slots=True)
+class Golden:
+    """What clones are made of. `close` lets go of it; clones that run stay as they are."""
+
+    hardware: qemu.Hardware
+    languages: dict[str, str]
+    """Languages that it has an interpreter for, and their versions."""
+    memory: int
+    state: int
+    root: int
+    disk: list[tuple[int, bytes]] = field(repr=False)
+    """What the disk holds: pieces, and where each begins. The rest is zeros."""
+    folder: Path = Path(tempfile.gettempdir())
+    """Where disks are, as files without a name."""
+    _made: int = 0
+
+    def clone(self) -> qemu.Machine:
+        """A machine of its own. Call it where the thread lives as long as the machine. Raises SetupError, OSError."""
+        disk = self._new_disk()
+        try:
+            self._made += 1
+            parts = qemu.Parts(self.memory, self.root, disk)
+            return qemu.clone(self.hardware, parts, self.state, self._made)
+        finally:
+            os.close(disk)
+
+    def close(self) -> None:
+        """Safe to call once."""
+        for descriptor in (self.memory, self.state, self.root):
+            os.close(descriptor)
+
+    def _new_disk(self) -> int:
+        # Without a name: it is gone with the machine, whoever is killed.
+        disk = os.open(self.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.ftruncate(disk, self.hardware.disk_bytes)
+        for place, piece in self.disk:
+            os.pwrite(disk, piece, place)
+        return disk
+
+
+def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None:
+    """The golden machine that was kept in `folder` for this source and hardware, and this qemu."""
+    kept = folder / _key(source, hardware)
+    try:
+        about = json.loads((kept / "golden.json").read_bytes())
+        languages = {str(name): str(version) for name, version in about["languages"].items()}
+        with open(kept / "memory", "rb") as memory, open(kept / "disk", "rb") as disk:
+            return Golden(
+                hardware,
+                languages,
+                _sealed(memory.fileno(), hardware.memory_bytes),
+                qemu.held((kept / "state").read_bytes(), "state"),
+                os.open(source.root, os.O_RDONLY | os.O_CLOEXEC),
+                list(_pieces(disk.fileno())),
+                folder,
+            )
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def make(source: Source, hardware: qemu.Hardware, folder: Path, progress: Progress = lambda _: None) -> Golden:
+    """Boot one, and keep it in `folder` if that can be written. Takes seconds, a minute under emulation.
+
+    Raises SetupError that says how far it came.
+    """
+    with contextlib.ExitStack() as stack:
+        memory = os.memfd_create("wasmeval-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        undo = stack.enter_context(contextlib.ExitStack())
+        undo.callback(os.close, memory)
+        os.ftruncate(memory, hardware.memory_bytes)
+        disk = stack.enter_context(tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None))
+        _format(disk.fileno(), hardware.disk_bytes)
+        root = os.open(source.root, os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, root)
+        console = qemu.held(b"", "console")
+        stack.callback(os.close, console)
+        progress("boot")
+        parts = qemu.Parts(memory, root, disk.fileno())
+        machine = qemu.boot(hardware, parts, source.kernel, source.initramfs, console, 0)
+        try:
+            languages = _await_agent(machine, console)
+            progress("snapshot")
+            state = _save(machine)
+        finally:
+            machine.kill()
+            machine.process.wait()
+        undo.callback(os.close, state)
+        fcntl.fcntl(memory, _F_ADD_SEALS, _SEALED)
+        golden = Golden(hardware, languages, memory, state, root, list(_pieces(disk.fileno())))
+        if os.access(folder, os.W_OK):
+            golden.folder = folder
+            progress("keep")
+            _keep(golden, disk.fileno(), folder, _key(source, hardware))
+        undo.pop_all()
+        return golden
+
+
+def _key(source: Source, hardware: qemu.Hardware) -> str:
+    about = [_FORMAT, source.digest, qemu.version(), hardware.arguments(), asdict(hardware)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+def _format(disk: int, size: int) -> None:
+    """An empty file system with quotas."""
+    os.ftruncate(disk, size)
+    features = "quota,uninit_bg,^has_journal,^metadata_csum,^resize_inode"
+    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-O", features]
+    command += ["-E", "quotatype=usrquota,lazy_itable_init=1,nodiscard", f"/proc/self/fd/{disk}"]
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise SetupError("mke2fs is not installed; apt-get install e2fsprogs")
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, pass_fds=[disk], check=False)
+    if done.returncode:
+        raise SetupError(f"mke2fs failed: {' '.join(done.stderr.split())[:300]}")
+
+
+def _await_agent(machine: qemu.Machine, console: int) -> dict[str, str]:
+    """Wait until the agent is ready. The languages that it has."""
+    end = monotonic() + _BOOT_SECONDS
+    decoder = Decoder()
+    machine.channel.setblocking(True)
+    try:
+        while (left := end - monotonic()) > 0:
+            machine.channel.settimeout(left)
+            data = machine.channel.recv(1 << 16)
+            if not data:
+                break
+            for frame in decoder.feed(data):
+                if frame.word is Word.READY:
+                    languages = json.loads(frame.payload)["languages"]
+                    return {str(name): str(version) for name, version in languages.items()}
+    except (TimeoutError, MalformedFrame, ValueError, KeyError, AttributeError) as error:
+        reason = repr(error)
+    else:
+        reason = machine.complaint() or "its process ended"
+    said = os.pread(console, 1 << 20, 0).decode("utf-8", "replace")
+    raise SetupError(
+        f"the virtual machine did not come up within {_BOOT_SECONDS:g} s: {reason}; its console said: "
+        f"{' '.join(said[-_SHOWN_CONSOLE:].split())}"
+    )
+
+
+def _save(machine: qemu.Machine) -> int:
+    """The state of its devices, as a file in memory; its own memory stands still from then on."""
+    state = os.memfd_create("wasmeval-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    monitor = Monitor(machine.monitor)
+    try:
+        for command in qemu.CAPABLE:
+            monitor.ask(command)
+        monitor.ask({"execute": "getfd", "arguments": {"fdname": "state"}}, state)
+        monitor.ask({"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": 1 << 40}})
+        monitor.ask({"execute": "migrate", "arguments": {"uri": "fd:state"}})
+        end = monotonic() + _SNAPSHOT_SECONDS
+        while monotonic() < end:
+            told = monitor.ask({"execute": "query-migrate"})
+            if told.get("status") == "completed":
+                # Whoever waits for its end has the memory for himself.
+                monitor.ask({"execute": "quit"})
+                machine.process.wait(_SNAPSHOT_SECONDS)
+                fcntl.fcntl(state, _F_ADD_SEALS, _SEALED)
+                return state
+            if told.get("status") == "failed":
+                raise SetupError(f"qemu could not save the machine: {told.get('error-desc', '')}")
+    except BaseException:
+        os.close(state)
+        raise
+    os.close(state)
+    raise SetupError(f"qemu did not save the machine within {_SNAPSHOT_SECONDS:g} s")
+
+
+class Monitor:
+    """The monitor of a machine that is being made. Source: QEMU 7.2, docs/interop/qmp-spec.txt."""
+
+    def __init__(self, monitor: socket.socket) -> None:
+        monitor.settimeout(_SNAPSHOT_SECONDS)
+        self._socket = monitor
+        self._lines = monitor.makefile("rb")
+        self._lines.readline()
+
+    def ask(self, command: dict[str, Any], descriptor: int | None = None) -> dict[str, Any]:
+        """What it answers. Raises SetupError."""
+        line = json.dumps(command).encode() + b"\n"
+        if descriptor is None:
+            self._socket.sendall(line)
+        else:
+            socket.send_fds(self._socket, [line], [descriptor])
+        while answer := self._lines.readline(1 << 20):
+            told = json.loads(answer)
+            if "return" in told:
+                returned: dict[str, Any] = told["return"]
+                return returned
+            if "error" in told:
+                raise SetupError(f"qemu refused {command['execute']}: {told['error'].get('desc', '')}")
+        raise SetupError(f"qemu ended before it answered {command['execute']}")
+
+
+def _keep(golden: Golden, disk: int, folder: Path, key: str) -> None:
+    """Write it down for the next start, and forget those of other keys."""
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
+    try:
+        _copy(golden.memory, draft / "memory")
+        _copy(disk, draft / "disk")
+        _copy(golden.state, draft / "state")
+        (draft / "golden.json").write_text(json.dumps({"languages": golden.languages}))
+        kept = folder / key
+        shutil.rmtree(kept, ignore_errors=True)
+        draft.rename(kept)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    for other in folder.iterdir():
+        if other.is_dir() and other.name != key and not other.name.startswith("."):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _copy(source: int, path: Path) -> None:
+    with open(path, "wb") as target:
+        os.ftruncate(target.fileno(), os.fstat(source).st_size)
+        for place, piece in _pieces(source):
+            # Pages that the guest has used and given back are zeros.
+            if any(piece):
+                os.pwrite(target.fileno(), piece, place)
+
+
+def _sealed(source: int, size: int) -> int:
+    """A copy in memory that nobody can change."""
+    memory = os.memfd_create("wasmeval-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        if os.fstat(source).st_size != size:
+            raise ValueError("the memory has another size")
+        os.ftruncate(memory, size)
+        for place, piece in _pieces(source):
+            os.pwrite(memory, piece, place)
+        fcntl.fcntl(memory, _F_ADD_SEALS, _SEALED)
+    except BaseException:
+        os.close(memory)
+        raise
+    return memory
+
+
+def _pieces(file: int, most: int = MIB) -> Iterator[tuple[int, bytes]]:
+    """What a sparse file holds, and where; at most `most` bytes at a time."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError:
+            return
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        for place in range(start, end, most):
+            yield place, os.pread(file, min(most, end - place), place)

@@ -1,0 +1,178 @@
+"""Guest: a machine's agent as the host's event loop sees it: frames out, frames in, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from wasmeval.vm import frames
+from wasmeval.vm.frames import Frame, MalformedFrame, Order, Word
+
+_RECEIVE_BYTES = 1 << 18
+_RESUME = struct.Struct("<q")
+_SEED_BYTES = 64
+
+
+class Machine(Protocol):
+    """What a driver gives: see qemu.Machine, and docs/vm.md for what another driver has to promise."""
+
+    channel: Channel
+    network: Channel
+
+    def cpu_seconds(self) -> float:
+        """What it has used so far, measured from outside."""
+
+    def own_bytes(self) -> int:
+        """Memory that it shares with nobody."""
+
+    def complaint(self) -> str:
+        """What its process said last."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def ended(self) -> bool:
+        """Whether it is buried."""
+
+
+class Channel(Protocol):
+    """A stream socket that does not block."""
+
+    def fileno(self) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
+
+
+class Lost(Exception):
+    """The machine ended, or its agent said what it must not: it is of no more use."""
+
+
+class Guest:
+    """One machine's. `hear` is given every frame, `lose` is called once when it is lost; on the loop's thread."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._loop = asyncio.get_running_loop()
+        self._decoder = frames.Decoder()
+        self._outbox: deque[memoryview] = deque()
+        self._hear: Callable[[Frame], None] | None = None
+        self._lose: Callable[[Lost], None] | None = None
+        self._early: list[Frame] = []
+        self._lost: Lost | None = None
+        self._closed = False
+        self._loop.add_reader(machine.channel.fileno(), self._readable)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it can do nothing more."""
+        return self._lost is not None or self._closed
+
+    def attend(self, hear: Callable[[Frame], None], lose: Callable[[Lost], None]) -> None:
+        """Who hears it from now on."""
+        self._hear, self._lose = hear, lose
+        if self._lost is not None:
+            lose(self._lost)
+
+    def send(self, order: Order, payload: bytes = b"", number: int = 0) -> None:
+        """Say it, as soon as the guest listens."""
+        if self.is_lost:
+            return
+        self._outbox.append(memoryview(frames.encode(order, payload, number)))
+        if len(self._outbox) == 1:
+            self._flush()
+
+    async def resume(self, name: str, within: float) -> None:
+        """Its first words: the time, a name, and entropy that no other clone has. Raises Lost."""
+        self.send(Order.RESUME, _RESUME.pack(time.time_ns()) + os.urandom(_SEED_BYTES) + name.encode())
+        await self.wait_for(Word.RESUMED, within)
+
+    async def wait_for(self, word: Word, within: float) -> None:
+        """Return when it says so. Raises Lost when it says anything else, or takes longer than `within` seconds."""
+        said: asyncio.Future[None] = self._loop.create_future()
+
+        def hear(frame: Frame) -> None:
+            if frame.word is not word:
+                raise MalformedFrame(f"{frame.word.name} where {word.name} was expected")
+            if not said.done():
+                said.set_result(None)
+
+        def lose(lost: Lost) -> None:
+            if not said.done():
+                said.set_exception(lost)
+
+        self.attend(hear, lose)
+        try:
+            await asyncio.wait_for(said, within)
+        except TimeoutError:
+            raise Lost(f"the machine did not say {word.name} within {within:g} s") from None
+        finally:
+            self._hear = self._lose = None
+
+    def close(self) -> None:
+        """Kill the machine. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._outbox.clear()
+        self._unwatch()
+        self.machine.kill()
+
+    def _readable(self) -> None:
+        try:
+            data = self.machine.channel.recv(_RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._fail(Lost(self.machine.complaint() or "the virtual machine ended"))
+            return
+        try:
+            for frame in self._decoder.feed(data):
+                if self._hear is None:
+                    raise MalformedFrame(f"{frame.word.name} that nobody asked for")
+                self._hear(frame)
+        except MalformedFrame as malformed:
+            self._fail(Lost(f"the guest's agent is not to be trusted any more: {malformed}"))
+
+    def _fail(self, lost: Lost) -> None:
+        if self._lost is not None or self._closed:
+            return
+        self._lost = lost
+        lose = self._lose
+        self.close()
+        if lose is not None:
+            lose(lost)
+
+    def _flush(self) -> None:
+        channel = self.machine.channel
+        while self._outbox:
+            first = self._outbox[0]
+            try:
+                sent = channel.send(first)
+            except (BlockingIOError, InterruptedError):
+                self._loop.add_writer(channel.fileno(), self._writable)
+                return
+            except OSError:
+                self._outbox.clear()
+                return
+            if sent < len(first):
+                self._outbox[0] = first[sent:]
+            else:
+                self._outbox.popleft()
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self.machine.channel.fileno())
+        self._flush()
+
+    def _unwatch(self) -> None:
+        with contextlib.suppress(ValueError, OSError, RuntimeError):
+            number = self.machine.channel.fileno()
+            self._loop.remove_reader(number)
+            self._loop.remove_writer(number)

@@ -1,0 +1,214 @@
+"""Lobby: clones that are ready for whoever comes, and the queue of those who wait for one.
+
+A clone is used once. Some are made ahead of time and have gone through a rehearsal, as far as nobody waits; who finds
+none gets one that is made for him. No more than `most` run at a time, whatever they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wasmeval.errors import Internal, ResourceExhausted, Unavailable
+from wasmeval.vm.frames import Order, Word
+from wasmeval.vm.guest import Guest, Lost, Machine
+
+logger = logging.getLogger(__name__)
+
+RESUME_SECONDS = 30.0
+"""A clone takes a third of a second; on a machine that is very busy, some."""
+_REHEARSAL_SECONDS = 60.0
+_ATTEMPTS = 3
+_REST_SECONDS = 1.0
+"""Between attempts, when clones cannot be made."""
+_MAKING = 2
+"""Clones that are made at once: each keeps a CPU busy."""
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts of now."""
+
+    ready: int
+    """Clones that wait for a job."""
+    taken: int
+    """Clones that have one."""
+    waiting: int
+    """Jobs that wait for a clone."""
+    made: int
+    """Clones so far."""
+
+
+class Lobby:
+    """Of one golden machine, on one event loop. `clone` makes a machine, at once; it may raise OSError.
+
+    Each taken guest is given back by `leave`, which ends it.
+    """
+
+    def __init__(
+        self, clone: Callable[[], Machine], *, ready: int, most: int, queue_size: int, rehearse: bool = True
+    ) -> None:
+        self._clone = clone
+        self._wanted = min(ready, most)
+        self._most = most
+        self._queue_size = queue_size
+        self._rehearses = rehearse
+        self._ready: deque[Guest] = deque()
+        self._taken: set[Guest] = set()
+        self._making: set[asyncio.Task[None]] = set()
+        self._waiting: deque[asyncio.Future[Guest]] = deque()
+        self._dying: set[Machine] = set()
+        self._closed = False
+        self._made = 0
+        self._failures = 0
+        self._retry: asyncio.TimerHandle | None = None
+
+    def stats(self) -> Stats:
+        """See Stats."""
+        return Stats(len(self._ready), len(self._taken), len(self._waiting), self._made)
+
+    def open(self) -> None:
+        """Begin to make clones ready."""
+        self._fill()
+
+    async def take(self) -> Guest:
+        """A fresh clone. Cancelling this gives it up.
+
+        Raises ResourceExhausted when too many wait already, Unavailable once closed, Internal when none can be made.
+        """
+        if self._closed:
+            raise Unavailable("the virtual machines are shutting down; nothing ran")
+        while self._ready:
+            guest = self._ready.popleft()
+            if guest.is_lost:
+                self._bury(guest)
+                continue
+            self._taken.add(guest)
+            # Not now: making the next one would take what this one has to do.
+            asyncio.get_running_loop().call_soon(self._fill)
+            return guest
+        if len(self._waiting) >= self._queue_size:
+            raise ResourceExhausted(
+                f"{len(self._waiting)} jobs wait for a virtual machine already; nothing ran", _RETRY_SECONDS
+            )
+        place: asyncio.Future[Guest] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._fill()
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self.leave(place.result())
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(place)
+
+    def leave(self, guest: Guest) -> None:
+        """Its job is over."""
+        self._taken.discard(guest)
+        self._bury(guest)
+        self._fill()
+
+    async def close(self) -> None:
+        """End all of them, and whoever waits. Safe to call twice."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        for place in self._waiting:
+            if not place.done():
+                place.set_exception(Unavailable("the virtual machines are shutting down; nothing ran"))
+        for making in list(self._making):
+            making.cancel()
+        await asyncio.gather(*self._making, return_exceptions=True)
+        for guest in (*self._ready, *self._taken):
+            self._bury(guest)
+        self._ready.clear()
+        self._taken.clear()
+        while self._dying:
+            self._reap()
+            await asyncio.sleep(0.005)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Make as many as are wanted now, and may be."""
+        self._reap()
+        if self._closed or self._retry is not None:
+            return
+        making = len(self._making)
+        waiting = sum(not place.done() for place in self._waiting)
+        missing = max(waiting, 0) + self._wanted - len(self._ready) - making
+        room = self._most - len(self._taken) - len(self._ready) - making
+        for _ in range(max(0, min(missing, room, _MAKING - making))):
+            task = asyncio.get_running_loop().create_task(self._make())
+            self._making.add(task)
+            task.add_done_callback(self._made_one)
+
+    def _made_one(self, task: asyncio.Task[None]) -> None:
+        self._making.discard(task)
+        if not self._closed:
+            self._fill()
+
+    async def _make(self) -> None:
+        """One more clone, for the first who waits or for later."""
+        guest = None
+        try:
+            self._made += 1
+            guest = Guest(self._clone())
+            await guest.resume(f"vm-{self._made}", RESUME_SECONDS)
+            if self._rehearses and not self._is_awaited():
+                guest.send(Order.REHEARSE)
+                await guest.wait_for(Word.REHEARSED, _REHEARSAL_SECONDS)
+        except (Lost, OSError) as error:
+            if guest is not None:
+                self._bury(guest)
+            self._failed(error)
+            return
+        except BaseException:
+            if guest is not None:
+                self._bury(guest)
+            raise
+        self._failures = 0
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                self._taken.add(guest)
+                place.set_result(guest)
+                return
+        self._ready.append(guest)
+
+    def _is_awaited(self) -> bool:
+        return any(not place.done() for place in self._waiting)
+
+    def _failed(self, error: Exception) -> None:
+        """A clone could not be made. Those who wait hear of it after some attempts; it is tried again all the same."""
+        self._failures += 1
+        logger.error("a virtual machine could not be cloned: %s", error)
+        if self._failures >= _ATTEMPTS:
+            while self._waiting:
+                place = self._waiting.popleft()
+                if not place.done():
+                    place.set_exception(Internal("no virtual machine can be made now; the service's log says why"))
+        loop = asyncio.get_running_loop()
+        self._retry = loop.call_later(_REST_SECONDS * min(self._failures, 30), self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._fill()
+
+    def _bury(self, guest: Guest) -> None:
+        guest.close()
+        if not guest.machine.ended():
+            self._dying.add(guest.machine)
+            asyncio.get_running_loop().call_later(0.05, self._reap)
+
+    def _reap(self) -> None:
+        self._dying = {machine for machine in self._dying if not machine.ended()}
+        if self._dying and not self._closed:
+            asyncio.get_running_loop().call_later(0.05, self._reap)

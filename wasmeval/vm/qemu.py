@@ -1,0 +1,295 @@
+"""Qemu: the driver that makes virtual machines of `qemu -M microvm`.
+
+A machine is booted once, with its memory in a file that is shared, and its devices' state is saved without that memory
+(`x-ignore-shared`). Clones map the memory privately, copy-on-write, and go on. A clone has no monitor: the one thing
+that can be done to it is to kill it.
+
+Source: QEMU 7.2, docs/system/i386/microvm.rst and docs/devel/migration.rst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from wasmeval.errors import SetupError
+from wasmeval.limits import MIB
+from wasmeval.vm import jail
+
+PROGRAM = "qemu-system-x86_64"
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_TRANSLATED_MIB = 64
+"""What emulation may keep of translated code. Unmeasured below; the default takes a quarter of the memory."""
+_KERNEL = (
+    "console=ttyS0 quiet panic=-1 reboot=t mitigations=off pci=off random.trust_cpu=on tsc_early_khz=2600000 "
+    "init_on_alloc=0 cgroup_disable=io nokaslr"
+)
+_COMPLAINT = 500
+"""Characters."""
+_TICKS = os.sysconf("SC_CLK_TCK")
+_F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1033, 1, 2, 4, 8
+
+
+@cache
+def version() -> str:
+    """Of qemu, such as `7.2.22`. Raises SetupError when it is not installed."""
+    if shutil.which(PROGRAM) is None:
+        raise SetupError(f"{PROGRAM} is not installed; apt-get install qemu-system-x86")
+    said = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"version (\S+)", said)
+    if found is None:
+        raise SetupError(f"{PROGRAM} --version says {said[:100]!r}")
+    return found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a machine is made of; a clone's must be that of the machine it is cloned from."""
+
+    memory_bytes: int
+    disk_bytes: int
+    accelerator: str = "tcg"
+    """`tcg` or `kvm`."""
+
+    def arguments(self) -> list[str]:
+        """Of qemu, but for what is behind memory, disks and channels."""
+        kvm = self.accelerator == "kvm"
+        accelerator = "kvm" if kvm else f"tcg,thread=multi,tb-size={_TRANSLATED_MIB}"
+        return [
+            PROGRAM, "-M", "microvm,acpi=on,rtc=on,memory-backend=ram", "-accel", accelerator,
+            "-cpu", "host" if kvm else "max,la57=off", "-m", f"{self.memory_bytes // MIB}M", "-smp", "1",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", _SANDBOX,
+            "-global", "virtio-mmio.force-legacy=false",
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The open files that a machine is made of, as descriptors: of its memory, its root and its disk."""
+
+    memory: int
+    root: int
+    disk: int
+
+
+class Machine:
+    """One that runs. `channel` leads to its agent, `network` to its relay; neither blocks. `kill` ends it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], ends: Ends, hardware: Hardware) -> None:
+        self.process = process
+        self.started = monotonic()
+        self.channel = ends.channel
+        self.network = ends.network
+        self.monitor = ends.monitor
+        self.hardware = hardware
+        self._told = ends.told
+        self._number = 0
+
+    @property
+    def number(self) -> int:
+        """Of qemu's own process; 0 when it never came so far."""
+        if not self._number and self._told >= 0:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                self._number = int(json.loads(os.read(self._told, 4096))["child-pid"])
+            self._forget()
+        return self._number
+
+    def cpu_seconds(self) -> float:
+        """What it has used so far, measured from outside."""
+        try:
+            fields = Path(f"/proc/{self.number}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def own_bytes(self) -> int:
+        """Memory that it does not share with other machines."""
+        try:
+            text = Path(f"/proc/{self.number}/smaps_rollup").read_text()
+        except OSError:
+            return 0
+        return sum(int(size) << 10 for size in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE))
+
+    def kill(self) -> None:
+        """End it at once; `ended` says when it is buried. Safe to call twice."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGKILL)
+        for end in (self.channel, self.network, self.monitor):
+            end.close()
+        self._forget()
+
+    def complaint(self) -> str:
+        """The end of what it wrote to standard error, in one line."""
+        errors = self.process.stderr
+        if errors is None:
+            return ""
+        os.set_blocking(errors.fileno(), False)
+        try:
+            said = os.read(errors.fileno(), 1 << 16).decode("utf-8", "replace")
+        except (OSError, ValueError):
+            return ""
+        return " ".join(said.split())[-_COMPLAINT:]
+
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or killed, and was waited for."""
+        return self.process.poll() is not None
+
+    def _forget(self) -> None:
+        if self._told >= 0:
+            os.close(self._told)
+            self._told = -1
+
+
+class Ends:
+    """Our ends of what a machine is given, and its own until it has started."""
+
+    def __init__(self) -> None:
+        self._theirs: list[socket.socket] = []
+        self.channel, self._channel = self._pair()
+        self.network, self._network = self._pair()
+        self.monitor, self._monitor = self._pair()
+        self.told, self.telling = os.pipe2(os.O_CLOEXEC)
+
+    def _pair(self) -> tuple[socket.socket, int]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._theirs.append(theirs)
+        return ours, theirs.fileno()
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the machine's process inherits."""
+        return [*(end.fileno() for end in self._theirs), self.telling]
+
+    def arguments(self) -> list[str]:
+        """Of qemu: the serial ports that lead here."""
+        arguments = ["-device", "virtio-serial-device"]
+        for name, end in (("agent", self._channel), ("net", self._network)):
+            arguments += ["-chardev", f"socket,id={name},fd={end}"]
+            arguments += ["-device", f"virtserialport,chardev={name},name=wasmeval.{name}"]
+        return [*arguments, "-chardev", f"socket,id=qmp,fd={self._monitor}", "-mon", "chardev=qmp,mode=control"]
+
+    def release(self) -> None:
+        """The machine's process has its ends now."""
+        for end in self._theirs:
+            end.close()
+        os.close(self.telling)
+
+    def close(self) -> None:
+        """Nothing came of it."""
+        for end in (self.channel, self.network, self.monitor):
+            end.close()
+        os.close(self.told)
+
+
+def boot(
+    hardware: Hardware, parts: Parts, kernel: bytes, initramfs: bytes, console: int, number: int
+) -> Machine:
+    """Boot a machine whose memory is to be cloned. What its kernel says goes to `console`."""
+    files = [held(content, "boot") for content in (kernel, initramfs)]
+    try:
+        rest = ["-kernel", f"/proc/self/fd/{files[0]}", "-initrd", f"/proc/self/fd/{files[1]}", "-append", _KERNEL]
+        rest += ["-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial", "chardev:console"]
+        return _start(hardware, parts, rest, number, share=True, inherited=[*files, console])
+    finally:
+        for file in files:
+            os.close(file)
+
+
+CAPABLE: tuple[dict[str, Any], ...] = (
+    {"execute": "qmp_capabilities"},
+    {
+        "execute": "migrate-set-capabilities",
+        "arguments": {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
+    },
+)
+"""What a monitor is told first: to leave the memory out."""
+
+
+def _command(command: dict[str, Any]) -> bytes:
+    return json.dumps(command).encode() + b"\n"
+
+
+def held(content: bytes | memoryview, name: str) -> int:
+    """`content` as a file in memory, which another user may open by its descriptor."""
+    file = os.memfd_create(f"wasmeval-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    return file
+
+
+def clone(hardware: Hardware, parts: Parts, state: int, number: int) -> Machine:
+    """A machine that goes on from the saved `state`, over memory that it gets a private copy of."""
+    # What is open twice has one position; each clone reads the state from its beginning.
+    own = os.open(f"/proc/self/fd/{state}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        rest = ["-serial", "null", "-incoming", "defer"]
+        machine = _start(hardware, parts, rest, number, share=False, inherited=[own])
+        incoming = {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{own}"}}
+        # Some hundred bytes: the socket takes them at once, before there is anybody to read them.
+        machine.monitor.send(b"".join(map(_command, (*CAPABLE, incoming))))
+        return machine
+    finally:
+        os.close(own)
+
+
+def _start(
+    hardware: Hardware,
+    parts: Parts,
+    rest: Sequence[str],
+    number: int,
+    *,
+    share: bool,
+    inherited: Sequence[int],
+) -> Machine:
+    ends = Ends()
+    memory = f"memory-backend-file,id=ram,size={hardware.memory_bytes},mem-path=/proc/self/fd/{parts.memory}"
+    arguments = [
+        *hardware.arguments(),
+        "-object", f"{memory},share={'on' if share else 'off'}",
+        "-add-fd", f"fd={parts.root},set=1", "-add-fd", f"fd={parts.disk},set=2",
+        "-blockdev", "driver=raw,node-name=root,read-only=on,file.driver=file,file.filename=/dev/fdset/1,file.locking=off",
+        "-device", "virtio-blk-device,drive=root",
+        "-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=/dev/fdset/2,file.locking=off",
+        "-device", "virtio-blk-device,drive=disk",
+        *ends.arguments(),
+        "-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng",
+        *rest,
+    ]  # fmt: skip
+    devices = [Path("/dev/kvm")] if hardware.accelerator == "kvm" else []
+    try:
+        process = subprocess.Popen(
+            jail.command(arguments, number, devices, ends.telling),
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            cwd="/",
+            pass_fds=[parts.memory, parts.root, parts.disk, *inherited, *ends.descriptors],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # Once it is full it says no more.
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+    except BaseException:
+        ends.close()
+        raise
+    finally:
+        ends.release()
+    machine = Machine(process, ends, hardware)
+    with contextlib.suppress(OSError):
+        jail.limit(process.pid, hardware.memory_bytes, hardware.disk_bytes)
+    return machine

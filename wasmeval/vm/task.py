@@ -1,0 +1,338 @@
+"""Task: one job in one machine, from its order to its Result: its clock, its limits, its ties to the outside.
+
+The guest is hostile. Whatever its agent sends is counted here against what the job was granted, and what is beyond
+raises MalformedFrame, which ends the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from fnmatch import translate
+from typing import Any, Protocol
+
+from wasmeval.errors import InvalidArgument
+from wasmeval.grants import Grants
+from wasmeval.model import Job, Result
+from wasmeval.paths import check_path
+from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
+from wasmeval.vm.guest import Guest, Lost
+from wasmeval.vm.results import Ended, Ending
+from wasmeval.wasm import abi
+from wasmeval.wasm.calls import Calls, Operation, Outcome, Waiting
+from wasmeval.wasm.output import Output
+
+_RESULT = struct.Struct("<i")
+_PATH = struct.Struct("<H")
+_SKIPPED = struct.Struct("<Q")
+_LEAST_CPU_CHECK_SECONDS = 0.02
+_STOPPING_SECONDS = 3.0
+"""For what a job that was stopped has left: under emulation its agent takes its time."""
+_MOST_CALLS = 1 << 20
+"""Host operations of one job: each costs this process a little, even one that it refuses."""
+_RUNTIME = "vm-"
+
+
+class Partner(Protocol):
+    """Whom a job talks to while it runs: see pool.Partner."""
+
+    def called(self, call: int, operation: Operation, body: bytes) -> None:
+        """The guest asks for something; `Task.answer` gives it."""
+
+    def printed(self, stream: int, data: bytes) -> None:
+        """The guest wrote to stdout (1) or stderr (2)."""
+
+
+class Task:
+    """One job's. `run` gives its Result; the rest is the way into it, on the loop's thread."""
+
+    def __init__(self, job: Job, guest: Guest, tier_detail: str, *, is_step: bool = False) -> None:
+        self.partner: Partner | None = None
+        self.is_over = False
+        limits = job.limits
+        assert limits.output_bytes
+        self._job = job
+        self._guest = guest
+        self._grants = job.grants or Grants()
+        self._program = job.runtime.removeprefix(_RUNTIME)
+        self._is_step = is_step
+        self._outputs = {1: Output(limits.output_bytes), 2: Output(limits.output_bytes)}
+        self._ending = Ending(job, self._program, tier_detail, self._outputs[1], self._outputs[2])
+        self._printed = {1: 0, 2: 0}
+        self._file_bytes = 0
+        self._reply = bytearray()
+        self._calls = Calls(self._grants, limits, self._pass_on)
+        self._operations = 0
+        self._is_waiting = False
+        self._loop = asyncio.get_running_loop()
+        self._finish: Callable[[Ending], Result] | None = None
+        self._result: asyncio.Future[Result] = self._loop.create_future()
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._started = self._cpu = 0.0
+        self._deadline = 0.0
+        self._stood_still = 0.0
+
+    async def run(self) -> Result:
+        """Order it, and return when it has ended. Cancelled, it leaves the machine as it is: kill that."""
+        self._guest.attend(self._hear, self._lose)
+        self._order()
+        try:
+            return await self._result
+        finally:
+            self.is_over = True
+            for timer in self._timers.values():
+                timer.cancel()
+
+    def answer(self, call: int, outcome: Outcome, payload: bytes) -> None:
+        """A call of the guest's has ended."""
+        if not self.is_over:
+            self._calls.answer(call, outcome, payload)
+            self._go_on()
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """Standard input for the guest."""
+        if not self.is_over and self._grants.stdin:
+            for start in range(0, len(data), PIECE_BYTES):
+                self._guest.send(Order.FEED, data[start : start + PIECE_BYTES])
+            if ended:
+                self._guest.send(Order.FEED, b"", 1)
+
+    def stop(self) -> None:
+        """End it; its Result, with the status `cancelled`, still comes."""
+        self._end(lambda ending: ending.cancelled("the evaluation was cancelled by its caller"))
+
+    # --- beginning -----------------------------------------------------------------------------------------------
+
+    def _order(self) -> None:
+        job, guest, limits, grants = self._job, self._guest, self._job.limits, self._grants
+        for path, content in grants.files.items():
+            name = path.encode()
+            head = _PATH.pack(len(name)) + name
+            view = memoryview(content)
+            for start in range(0, max(1, len(view)), PIECE_BYTES):
+                guest.send(Order.FILE, head + view[start : start + PIECE_BYTES], start == 0)
+        order = {
+            "program": self._program,
+            "argv": list(job.command),
+            "environment": self._environment(),
+            "stdin": grants.stdin,
+            "network": grants.http is not None,
+            "outputs": [_expressions(pattern) for pattern in grants.outputs],
+            "is_step": self._is_step,
+            "output_bytes": limits.output_bytes,
+            "memory_bytes": limits.memory_bytes,
+            "processes": limits.processes,
+            "workspace_bytes": limits.workspace_bytes,
+            "workspace_files": limits.workspace_files,
+        }
+        guest.send(Order.BEGIN, json.dumps(order).encode())
+        guest.send(Order.RUN, self._request())
+        self._started = self._loop.time()
+        self._cpu = guest.machine.cpu_seconds()
+        assert limits.deadline_seconds
+        self._deadline = self._started + limits.deadline_seconds
+        self._at(self._deadline, self._check_deadline)
+        self._check_cpu()
+
+    def _environment(self) -> dict[str, str]:
+        """Of a shell or a command: its inputs."""
+        if self._program in ("python", "javascript") or not self._job.inputs:
+            return {}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in json.loads(self._job.inputs).items()
+        }
+
+    def _request(self) -> bytes:
+        job = self._job
+        if self._program not in ("python", "javascript"):
+            return job.code
+        return abi.encode_request(
+            job.code,
+            job.inputs,
+            job.limits.output_bytes or 0,
+            has_context=self._calls.has_context,
+            is_step=self._is_step,
+        )
+
+    # --- what the guest says -------------------------------------------------------------------------------------
+
+    def _hear(self, frame: Frame) -> None:
+        word, number, payload = frame
+        if word is Word.OUTPUT or word is Word.TAIL:
+            self._print(word, number, payload)
+        elif word is Word.CALL:
+            self._call(payload)
+        elif word is Word.INPUT:
+            if not self._grants.stdin:
+                raise MalformedFrame("input is wanted where there is none")
+            if self.partner:
+                self.partner.called(0, Operation.INPUT, b"")
+        elif word is Word.REPLY:
+            self._reply += payload
+            if len(self._reply) > abi.largest_reply(self._job.limits.output_bytes or 0):
+                raise MalformedFrame("a reply longer than there can be")
+        elif word is Word.LEFT:
+            self._keep(number, payload)
+        elif word is Word.DONE:
+            self._done(payload)
+        elif word is Word.FAILED:
+            text = payload.decode("utf-8", "replace")
+            self._settle(lambda ending: ending.crashed(f"the guest could not do it: {text[:1000]}"))
+        else:
+            raise MalformedFrame(f"{word.name} in the middle of a job")
+
+    def _print(self, word: Word, stream: int, payload: bytes) -> None:
+        output, most = self._outputs.get(stream), self._job.limits.output_bytes or 0
+        if output is None:
+            raise MalformedFrame(f"output on the stream {stream}")
+        if word is Word.TAIL:
+            if len(payload) < _SKIPPED.size or len(payload) > _SKIPPED.size + most or output.written > most:
+                raise MalformedFrame("a tail that cannot be")
+            output.skip(*_SKIPPED.unpack_from(payload))
+            output.write(payload[_SKIPPED.size :])
+            return
+        if output.written + len(payload) > most:
+            raise MalformedFrame("output beyond its limit")
+        output.write(payload)
+        if self._grants.live and self.partner and payload:
+            self.partner.printed(stream, payload)
+
+    def _call(self, request: bytes) -> None:
+        self._operations += 1
+        if self._is_waiting or self._operations > _MOST_CALLS:
+            raise MalformedFrame("a call while another one waits, or one too many")
+        if len(request) > self._calls.most_request_bytes:
+            raise MalformedFrame("a call longer than there can be")
+        answer = self._calls.operate(request)
+        if isinstance(answer, Waiting):
+            self._is_waiting = True
+            self._at(answer.wake / 1e9, self._go_on)
+            if self._stands_still():
+                self._stood_still = self._loop.time()
+            self._go_on()
+        else:
+            self._reply_to_call(answer)
+        self._watch_calls()
+
+    def _reply_to_call(self, answer: bytes | int) -> None:
+        payload = _RESULT.pack(answer) if isinstance(answer, int) else _RESULT.pack(len(answer)) + answer
+        self._guest.send(Order.ANSWER, payload)
+
+    def _go_on(self) -> None:
+        """Let the guest go on if what it waits for has ended, or its time is up."""
+        calls = self._calls
+        waiting = calls.waiting
+        if self.is_over or not self._is_waiting or waiting is None:
+            return
+        if calls.is_satisfied or self._loop.time() >= waiting.wake / 1e9:
+            self._is_waiting = False
+            if self._stood_still:
+                self._deadline += self._loop.time() - self._stood_still
+                self._stood_still = 0.0
+                self._at(self._deadline, self._check_deadline)
+            self._reply_to_call(calls.take())
+
+    def _watch_calls(self) -> None:
+        due = self._calls.next_due
+        if due is not None:
+            self._at(due, self._expire)
+
+    def _expire(self) -> None:
+        self._calls.expire(self._loop.time())
+        self._go_on()
+        self._watch_calls()
+
+    def _pass_on(self, call: int, operation: int, body: bytes) -> None:
+        if self.partner:
+            self.partner.called(call, Operation(operation), body)
+
+    def _keep(self, begins: int, payload: bytes) -> None:
+        limits, files = self._job.limits, self._ending.files
+        (length,) = _PATH.unpack_from(payload) if len(payload) >= 2 else (0,)
+        try:
+            path = payload[2 : 2 + length].decode()
+            check_path("path", path)
+        except (InvalidArgument, UnicodeDecodeError):
+            # A name that is not UTF-8 has no place in a Result.
+            return
+        data = payload[2 + length :]
+        self._file_bytes += len(data)
+        if bool(begins) == (path in files):
+            raise MalformedFrame("a file that begins twice, or not at all")
+        files.setdefault(path, bytearray()).extend(data)
+        if (
+            not self._grants.outputs
+            or self._file_bytes > (limits.workspace_bytes or 0)
+            or len(files) > (limits.workspace_files or 0)
+        ):
+            raise MalformedFrame("files that nobody asked for, or more than their limit")
+
+    def _done(self, payload: bytes) -> None:
+        try:
+            told = json.loads(payload)
+            self._ending.ended = Ended.of(told, self._job.limits.memory_bytes or 0)
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            raise MalformedFrame("an end that is none") from None
+        self._ending.reply = bytes(self._reply)
+        self._settle(self._finish or Ending.told)
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _end(self, finish: Callable[[Ending], Result]) -> None:
+        """Stop the job, and give what it has left until now; whatever it says of its own end does not count."""
+        if self.is_over or self._finish is not None:
+            return
+        self._finish = finish
+        self._guest.send(Order.STOP)
+        self._at(self._loop.time() + _STOPPING_SECONDS, lambda: self._settle(finish))
+
+    def _settle(self, finish: Callable[[Ending], Result]) -> None:
+        if self._result.done():
+            return
+        ending = self._ending
+        ending.wall_seconds = self._loop.time() - self._started
+        ending.cpu_seconds = max(0.0, self._guest.machine.cpu_seconds() - self._cpu)
+        ending.tool_calls = self._calls.tool_calls
+        self._result.set_result(finish(ending))
+
+    def _lose(self, lost: Lost) -> None:
+        self._settle(self._finish or (lambda ending: ending.crashed(str(lost))))
+
+    def _stands_still(self) -> bool:
+        return not self._grants.tool_time_counts and self._calls.waits_for_tools
+
+    def _check_deadline(self) -> None:
+        if self._stood_still:
+            return
+        if self._loop.time() >= self._deadline:
+            self._end(Ending.deadline)
+
+    def _check_cpu(self) -> None:
+        most = self._job.limits.cpu_seconds
+        assert most
+        left = most - (self._guest.machine.cpu_seconds() - self._cpu)
+        if left <= 0:
+            self._end(Ending.cpu_used_up)
+        else:
+            # It has one CPU, and qemu's own threads use little of another.
+            self._at(self._loop.time() + max(_LEAST_CPU_CHECK_SECONDS, left / 2), self._check_cpu)
+
+    def _at(self, when: float, what: Callable[[], None]) -> None:
+        """Call it then; one timer for each, the last one counts."""
+        with suppress(KeyError):
+            self._timers.pop(what).cancel()
+        if when < 1e18:
+            self._timers[what] = self._loop.call_at(when, what)
+
+
+def _expressions(pattern: str) -> list[str | None]:
+    """A pattern as the agent takes it: an expression for each name, None for any number of folders."""
+    parts: list[str | None] = []
+    for part in pattern.split("/"):
+        parts.append(None if part == "**" else translate(part) if re.search(r"[*?\[]", part) else re.escape(part) + r"\Z")
+    return parts
