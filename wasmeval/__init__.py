@@ -42,12 +42,13 @@ if TYPE_CHECKING:
     )
     from wasmeval.grants import Folder, HttpPolicy, HttpRule, HttpUse, Tool
     from wasmeval.limits import Limits, Usage
-    from wasmeval.model import ErrorInfo, Evaluation, OutputFile, Result, RuntimeInfo, Status
+    from wasmeval.model import ErrorInfo, Evaluation, OutputFile, Result, RuntimeInfo, Status, Tier
     from wasmeval.recording import Recording, Replay
     from wasmeval.service_session import AsyncServiceSession, ServiceSession
     from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
     from wasmeval.stores import open_store
     from wasmeval.streams import AsyncConversation
+    from wasmeval.vm import VmSettings
 
 __version__ = "0.1.0"
 
@@ -97,11 +98,13 @@ __all__ = [
     "Status",
     "StoreDamaged",
     "StoreUnavailable",
+    "Tier",
     "Tool",
     "ToolCall",
     "ToolCallCancelled",
     "Unavailable",
     "Usage",
+    "VmSettings",
     "WasmevalError",
     "__version__",
     "evaluate",
@@ -136,12 +139,13 @@ _HOMES = {
     ),
     "grants": ("Folder", "HttpPolicy", "HttpRule", "HttpUse", "Tool"),
     "limits": ("Limits", "Usage"),
-    "model": ("ErrorInfo", "Evaluation", "OutputFile", "Result", "RuntimeInfo", "Status"),
+    "model": ("ErrorInfo", "Evaluation", "OutputFile", "Result", "RuntimeInfo", "Status", "Tier"),
     "recording": ("Recording", "Replay"),
     "service_session": ("AsyncServiceSession", "ServiceSession"),
     "session": ("Checkpoint", "Durability", "SessionInfo", "SessionOptions"),
     "stores": ("open_store",),
     "streams": ("AsyncConversation",),
+    "vm": ("VmSettings",),
 }
 _MODULE_OF = {name: f"wasmeval.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -29,13 +29,17 @@ from wasmeval.limits import (
     MOST_MEMORY_BYTES,
     MOST_OUTPUT_BYTES,
     MOST_TOOL_CALL_BYTES,
+    VM_CEILINGS,
+    VM_DEFAULTS,
     Limits,
 )
 
 PREFIX = "WASMEVAL_"
 
 # Variables of ours that are not the server's configuration.
-_ELSEWHERE = frozenset({"WASMEVAL_CONFIG", "WASMEVAL_SERVER", "WASMEVAL_API_KEY", "WASMEVAL_BUILD"})
+_ELSEWHERE = frozenset(
+    {"WASMEVAL_CONFIG", "WASMEVAL_SERVER", "WASMEVAL_API_KEY", "WASMEVAL_BUILD", "WASMEVAL_TEST_VM"}
+)
 
 # Kubernetes gives these to every pod near a Service named wasmeval: WASMEVAL_SERVICE_HOST, WASMEVAL_PORT,
 # WASMEVAL_PORT_50051_TCP_ADDR. Source: Kubernetes, "Accessing the Service", environment variables.
@@ -53,18 +57,16 @@ class _Model(BaseModel):
     @classmethod
     def _check(cls, value: object, info: ValidationInfo) -> object:
         """To pydantic, true is also the number 1."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and annotation is not bool and bool not in get_args(annotation):
             raise ValueError("must not be a boolean")
         return value
 
 
-class LimitsConfig(_Model):
-    """One value for each limit, in the units of `wasmeval.Limits`."""
-
-    fuel: Annotated[int, Field(ge=1, lt=1 << 63)]
+class _LimitsConfig(_Model):
     deadline_seconds: _Seconds
     memory_bytes: Annotated[int, Field(ge=1, le=MOST_MEMORY_BYTES)]
-    """At most 4 GiB: what Wasm's 32-bit memories address."""
+    """At most 4 GiB: what Wasm's 32-bit memories address, and what a VM may have."""
     output_bytes: Annotated[int, Field(ge=1, le=MOST_OUTPUT_BYTES)]
     """At most 8 MiB: three of them, some bytes threefold, must fit into one reply of 64 MiB."""
 
@@ -82,16 +84,29 @@ class LimitsConfig(_Model):
         return Limits(**self.model_dump())
 
 
-def _built_in(limits: Limits) -> LimitsConfig:
-    return LimitsConfig.model_validate(dataclasses.asdict(limits))
+class LimitsConfig(_LimitsConfig):
+    """One value for each limit, in the units of `wasmeval.Limits`."""
+
+    fuel: Annotated[int, Field(ge=1, lt=1 << 63)]
 
 
-class PolicyConfig(_Model):
-    """`limits.defaults` apply where a caller sets none, and `limits.ceilings` are as far as any caller gets."""
+class VmLimitsConfig(_LimitsConfig):
+    """One value for each limit of a VM, in the units of `wasmeval.Limits`."""
 
-    defaults: LimitsConfig = _built_in(DEFAULTS)
-    ceilings: LimitsConfig = _built_in(CEILINGS)
+    cpu_seconds: _Seconds
+    processes: Annotated[int, Field(ge=1, lt=1 << 22)]
+    workspace_bytes: Annotated[int, Field(ge=1, lt=1 << 40)]
 
+
+_L = TypeVar("_L", bound=_LimitsConfig)
+
+
+def _built_in(kind: type[_L], limits: Limits) -> _L:
+    given = {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    return kind.model_validate(given)
+
+
+class _PolicyConfig(_Model):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
@@ -105,14 +120,29 @@ class PolicyConfig(_Model):
         }
 
     @model_validator(mode="after")
-    def _compare(self) -> PolicyConfig:
-        for name, default in self.defaults:
-            ceiling = getattr(self.ceilings, name)
+    def _compare(self) -> Self:
+        defaults, ceilings = (getattr(self, name) for name in ("defaults", "ceilings"))
+        for name, default in defaults:
+            ceiling = getattr(ceilings, name)
             if default > ceiling:
                 raise ValueError(
                     f"defaults.{name} is {default}, above its ceiling of {ceiling}; lower it or raise the ceiling"
                 )
         return self
+
+
+class PolicyConfig(_PolicyConfig):
+    """`limits.defaults` apply where a caller sets none, and `limits.ceilings` are as far as any caller gets."""
+
+    defaults: LimitsConfig = _built_in(LimitsConfig, DEFAULTS)
+    ceilings: LimitsConfig = _built_in(LimitsConfig, CEILINGS)
+
+
+class VmPolicyConfig(_PolicyConfig):
+    """As PolicyConfig, in a VM."""
+
+    defaults: VmLimitsConfig = _built_in(VmLimitsConfig, VM_DEFAULTS)
+    ceilings: VmLimitsConfig = _built_in(VmLimitsConfig, VM_CEILINGS)
 
 
 class PreopenConfig(_Model):
@@ -210,6 +240,29 @@ class CacheConfig(_Model):
     """What one replica stores of them in so long a time."""
 
 
+class VmConfig(_Model):
+    """The tier of microVMs; see docs/vm.md."""
+
+    enabled: bool | Literal["auto"] = "auto"
+    """Whether there are any: "auto" where this machine has what they need, true to refuse to start without, false for
+    none."""
+    auto: bool = True
+    """Whether an evaluation that needs one is moved there by itself."""
+    image: _Name = "default"
+    """What they boot: one of `wasmeval vm list`."""
+    images_dir: Path | None = None
+    """Where images are; None takes the user's own folder."""
+    ready: Annotated[int, Field(ge=0, le=1024)] = 2
+    """How many wait, booted, for the next evaluation."""
+    most: Annotated[_Count, Field(le=1024)] = 16
+    """How many run at a time."""
+    queue_size: _Count = 256
+    """Evaluations that wait for one; more are refused with RESOURCE_EXHAUSTED."""
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    """The processor's virtualisation, or software emulation; "auto" takes the first where it works."""
+    limits: VmPolicyConfig = VmPolicyConfig()
+
+
 class ServerConfig(_Model):
     """All that `wasmeval serve` can be told. Every key has a variable: `limits.defaults.fuel` is
     `WASMEVAL_LIMITS_DEFAULTS_FUEL`.
@@ -242,6 +295,8 @@ class ServerConfig(_Model):
     """Where sessions sleep, and what they may be."""
     cache: CacheConfig = CacheConfig()
     """How answers of deterministic evaluations are kept, in the store of sessions."""
+    vm: VmConfig = VmConfig()
+    """MicroVMs, for what needs a whole operating system."""
 
 
 def load(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from wasmeval.errors import InvalidArgument
-from wasmeval.limits import Limits
+from wasmeval.limits import ABSENT, Limits
 
 DEFAULT_START_TIME = 946_684_800.0
 """2000-01-01, UTC."""
@@ -160,7 +160,8 @@ class Receipt:
 
 
 _FIELDS = tuple(each.name for each in fields(Receipt))
-_LIMITS = tuple(each.name for each in fields(Limits))
+# What a VM alone has is in no receipt: those of before there were any hold.
+_LIMITS = tuple(each.name for each in fields(Limits) if each.name not in ABSENT["wasm"])
 
 
 def receipt_of(told: Any) -> Receipt:

@@ -26,11 +26,19 @@ MAX_CONTAINERS = 1 << 18
 MAX_NESTING = 256
 """Arrays and objects inside each other in one value; deeper ones overflow the stack of some interpreter."""
 
+MAX_VARIABLE_BYTES = 1 << 17
+"""An environment variable with its name, and an argument of a program. Source: Linux, MAX_ARG_STRLEN."""
+
+MAX_PROGRAM_BYTES = 1 << 20
+"""Arguments and environment of a program together. Source: execve(2): a quarter of the stack's limit, 2 MiB."""
+
 TOO_MANY_INPUTS = f"more than {MAX_INPUTS} names; pass one object that holds them"
 
 # Longer ones take quadratic time in int.__repr__, which Python therefore refuses (CVE-2020-10735).
 _PLAIN_BITS = 13_000
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WHITE = " \t\n\r"
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _JAVASCRIPT_IDENTIFIER = re.compile(r"(?:[^\W\d]|\$)[\w$\u200c\u200d]*")
 # Reserved words, those of strict code and modules included, and names that cannot be rebound.
@@ -92,6 +100,51 @@ def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
         containers += _check_json(_field(name), text, MAX_CONTAINERS - containers)
         members.append(b'"%b":%b' % (encoded, text))
     return b"{%b}" % b",".join(members)
+
+
+def compose_environment(inputs: Mapping[str, bytes], room: int) -> bytes:
+    """One JSON object of strings: the environment variables that `inputs`, whose values are JSON text, mean. Empty when
+    there are none.
+
+    A string is the variable's value, any other value is as its JSON text. Raises InvalidArgument as `compose_inputs`,
+    and for what no environment can hold: a name that is no shell's, NUL, text that is not Unicode, more than
+    MAX_VARIABLE_BYTES in one, or than `room` in all.
+    """
+    if not inputs:
+        return b""
+    if len(inputs) > MAX_INPUTS:
+        raise InvalidArgument("inputs", TOO_MANY_INPUTS)
+    environment = {}
+    containers = 0
+    for name, text in inputs.items():
+        field = _field(name)
+        if len(text) > 6 * MAX_VARIABLE_BYTES:  # What is escaped is longer than what it stands for.
+            raise _too_long(field)
+        containers += _check_json(field, text, MAX_CONTAINERS - containers)
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidArgument(
+                field, f"{shorten(name)!r} is no name of an environment variable; use letters, digits and '_'"
+            )
+        value = text.decode()
+        if value.lstrip(_WHITE)[:1] == '"':
+            value = json.loads(value)
+        environment[name] = value
+        try:
+            size = len(name) + len(value.encode()) + 2
+        except UnicodeEncodeError:
+            raise InvalidArgument(field, "not valid Unicode: no environment can hold it") from None
+        if "\0" in value:
+            raise InvalidArgument(field, "a NUL character, which no environment can hold; remove it")
+        if size > MAX_VARIABLE_BYTES:
+            raise _too_long(field)
+        room -= size
+        if room < 0:
+            raise InvalidArgument("inputs", "more than a program's environment holds; send a file instead")
+    return json.dumps(environment, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _too_long(field: str) -> InvalidArgument:
+    return InvalidArgument(field, f"more than {MAX_VARIABLE_BYTES} bytes; send it as a file")
 
 
 def _field(name: str) -> str:

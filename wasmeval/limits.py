@@ -12,6 +12,11 @@ Each limit has a unit, a default, a ceiling and a way to be told that it was rea
 | `tool_calls`, `tool_calls_in_flight` | calls in total, at a time | the snippet's error | `ToolLimitError` |
 | `tool_call_bytes`, `tool_bytes` | JSON each way of one call, of all | the snippet's error | `ToolLimitError` |
 | `tool_seconds` | wall clock of one call | the snippet's error | `ToolLimitError` |
+| `cpu_seconds` | CPU time of a VM | `deadline_exceeded` | nothing: it ends |
+| `processes` | processes and threads in a VM at a time | the snippet's error | `EAGAIN` |
+
+`fuel` is Wasm's alone, the last two are a VM's: in what applied, those of the other tier are None. In a VM
+`memory_bytes` is what all the snippet's processes take together, and the workspace is a disk.
 """
 
 from __future__ import annotations
@@ -42,6 +47,8 @@ class Limits:
     tool_call_bytes: int | None = None
     tool_bytes: int | None = None
     tool_seconds: float | None = None
+    cpu_seconds: float | None = None
+    processes: int | None = None
 
     def __post_init__(self) -> None:
         for name in _INTEGERS:
@@ -65,7 +72,10 @@ class Limits:
         return Limits(**values)
 
 
-_SECONDS = ("deadline_seconds", "tool_seconds")
+ABSENT = {"wasm": ("cpu_seconds", "processes"), "vm": ("fuel",)}
+"""The limits that a tier does not have."""
+
+_SECONDS = ("deadline_seconds", "tool_seconds", "cpu_seconds")
 _INTEGERS = tuple(field.name for field in fields(Limits) if field.name not in _SECONDS)
 
 
@@ -134,6 +144,42 @@ CEILINGS = Limits(
 )
 """What no caller gets past unless the operator raises it."""
 
+VM_DEFAULTS = Limits(
+    # Set-up of a package, a build, a test-suite: what takes a VM takes longer. Under software emulation all the more.
+    deadline_seconds=60.0,
+    cpu_seconds=60.0,
+    memory_bytes=512 * MIB,
+    output_bytes=1 * MIB,
+    # On a disk of its own, which costs no memory.
+    workspace_bytes=512 * MIB,
+    # A virtual environment with a few packages has ten thousand.
+    workspace_files=65_536,
+    processes=128,
+    tool_calls=256,
+    tool_calls_in_flight=16,
+    tool_call_bytes=1 * MIB,
+    tool_bytes=16 * MIB,
+    tool_seconds=60.0,
+)
+"""As DEFAULTS, in a VM."""
+
+VM_CEILINGS = Limits(
+    deadline_seconds=600.0,
+    cpu_seconds=600.0,
+    # An image's own memory lowers it.
+    memory_bytes=4096 * MIB,
+    output_bytes=8 * MIB,
+    workspace_bytes=4096 * MIB,
+    workspace_files=1_048_576,
+    processes=4096,
+    tool_calls=65_536,
+    tool_calls_in_flight=256,
+    tool_call_bytes=8 * MIB,
+    tool_bytes=256 * MIB,
+    tool_seconds=3600.0,
+)
+"""As CEILINGS, in a VM."""
+
 
 MOST_MEMORY_BYTES = 4096 * MIB
 """No ceiling is higher: what Wasm's 32-bit memories address."""
@@ -155,7 +201,9 @@ class Usage:
 
     `fuel` is deterministic for the same code, inputs and image; `wall_seconds` counts from the guest's start to its
     end, queueing excluded; `peak_memory_bytes` is the linear memory at its end, which never shrinks; `tool_calls` are
-    those that were begun; `virtual_ns` is how far a deterministic snippet's clock went, in nanoseconds.
+    those that were begun; `virtual_ns` is how far a deterministic snippet's clock went, in nanoseconds. Of a VM `fuel`
+    is 0, `cpu_seconds` is the CPU time that it took, and `peak_memory_bytes` the most that the snippet's processes had
+    together.
     """
 
     fuel: int = 0
@@ -163,3 +211,4 @@ class Usage:
     peak_memory_bytes: int = 0
     tool_calls: int = 0
     virtual_ns: int = 0
+    cpu_seconds: float = 0.0

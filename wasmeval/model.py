@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,17 @@ from wasmeval.limits import Limits, Usage
 
 if TYPE_CHECKING:
     from wasmeval.recording import Recording
+
+
+class Tier(StrEnum):
+    """Where an evaluation may run."""
+
+    AUTO = "auto"
+    """In Wasm, and in a VM when it turns out to need one and its first run had no effect outside."""
+    WASM = "wasm"
+    """In a fresh Wasm instance, and nowhere else."""
+    VM = "vm"
+    """In a microVM of its own, used once."""
 
 
 class Status(StrEnum):
@@ -51,9 +62,12 @@ class Evaluation:
     that the operator has named; they appear at `/mnt/NAME`. `http` says which requests it may send: none by default.
     `deterministic` makes it repeatable, True with the seed and the start time of `Deterministic()`; with `cache` the
     answer may be one that was given before.
+
+    `tier` is "auto", "wasm" or "vm": see Tier. The language "bash" runs in a VM alone, and so does `command`, a program
+    and its arguments, run in place of `code` and without a language. Of these two `inputs` are environment variables.
     """
 
-    code: str
+    code: str = ""
     language: str = "python"
     inputs: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = Limits()
@@ -63,6 +77,8 @@ class Evaluation:
     http: HttpPolicy | None = None
     deterministic: Deterministic | bool = False
     cache: bool = False
+    tier: str = "auto"
+    command: Sequence[str] = ()
 
 
 _NO_LIMITS = Limits()
@@ -79,6 +95,7 @@ def evaluation_of(
     http: HttpPolicy | None = None,
     deterministic: Deterministic | bool = False,
     cache: bool = False,
+    tier: str = "auto",
 ) -> Evaluation:
     """The evaluation that the arguments of an `evaluate` mean; only None stands for none."""
     return Evaluation(
@@ -92,7 +109,25 @@ def evaluation_of(
         http,
         deterministic,
         cache,
+        tier,
     )
+
+
+def command_of(
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    limits: Limits | None,
+    files: Mapping[str, bytes] | None,
+    outputs: Sequence[str],
+    http: HttpPolicy | None,
+) -> Evaluation:
+    """The evaluation that the arguments of a `run_command` mean. Raises InvalidArgument for an `argv` that is none."""
+    if not argv:
+        raise InvalidArgument(
+            "command", "empty; give a program and its arguments, such as ['git', '--version']"
+        )
+    evaluation = evaluation_of("", "", env, limits, files, outputs, http=http, tier=Tier.VM)
+    return replace(evaluation, command=argv)
 
 
 def checked(evaluation: object) -> Evaluation:
@@ -112,7 +147,22 @@ def checked(evaluation: object) -> Evaluation:
         if not isinstance(path, str) or not isinstance(content, bytes | bytearray | memoryview):
             raise InvalidArgument("files", f"must map str to bytes, not {path!r} to {type(content).__name__}")
     deterministic_of(evaluation.deterministic)
+    if evaluation.tier not in _TIERS:
+        raise InvalidArgument("tier", f"must be 'auto', 'wasm' or 'vm', not {evaluation.tier[:40]!r}")
+    if evaluation.command != ():
+        _check_command(evaluation)
     return evaluation
+
+
+def _check_command(evaluation: Evaluation) -> None:
+    command: object = evaluation.command
+    if not isinstance(command, list | tuple) or not all(isinstance(item, str) for item in command):
+        raise InvalidArgument("command", "must be a sequence of str, such as ['git', '--version']")
+    if command and evaluation.code:
+        raise InvalidArgument("code", "a command runs in place of code; leave one of them out")
+
+
+_TIERS = frozenset(Tier)
 
 
 _PARTS: tuple[tuple[str, Any, str], ...] = (
@@ -123,6 +173,7 @@ _PARTS: tuple[tuple[str, Any, str], ...] = (
     ("files", Mapping, "a mapping from paths to bytes"),
     ("http", HttpPolicy | None, "wasmeval.HttpPolicy"),
     ("cache", bool, "True or False"),
+    ("tier", str, "'auto', 'wasm' or 'vm'"),
 )
 
 
@@ -130,7 +181,7 @@ class Request(NamedTuple):
     """An evaluation as it arrives: `inputs` are JSON text already, and nothing is checked yet.
 
     `limits` is None when the caller set none, and `grants` when he gives nothing beside code and inputs.
-    `deterministic` and `cache`: see Evaluation.
+    `deterministic`, `cache`, `tier` and `command`: see Evaluation.
     """
 
     code: str | bytes
@@ -140,6 +191,8 @@ class Request(NamedTuple):
     grants: Grants | None = None
     deterministic: Deterministic | None = None
     cache: bool = False
+    tier: str = "auto"
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +201,7 @@ class RuntimeInfo:
 
     `languages` are what `language` may be to get it; `image_sha256` names the image: with the same one, the
     same code and inputs spend the same fuel. `minimum_memory_bytes` is the smallest `limits.memory_bytes` it
-    works with.
+    works with. `tier` is where it runs, "wasm" or "vm"; "vm-command" has no language: it runs commands.
     """
 
     name: str
@@ -158,6 +211,7 @@ class RuntimeInfo:
     image_sha256: str
     initial_memory_bytes: int
     minimum_memory_bytes: int
+    tier: str = "wasm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +219,9 @@ class Job:
     """An evaluation that was checked, clamped and encoded: what the pool runs.
 
     `runtime` is the name of an installed runtime, `inputs` one JSON object or empty, `limits` has no gaps.
-    `translator` is the runtime that turns `code` into what `runtime` runs; empty for none.
+    `translator` is the runtime that turns `code` into what `runtime` runs; empty for none. `tier` is "wasm", "vm", or
+    "auto" for one that runs in Wasm and may move: `asked` are the limits that its caller set. `inputs` of bash and of a
+    `command`, which has no `code`, are its environment: a JSON object of strings.
     """
 
     runtime: str
@@ -181,6 +237,9 @@ class Job:
     world: World | None = None
     """What it then sees of time and chance."""
     cache: bool = False
+    tier: str = "wasm"
+    command: tuple[str, ...] = ()
+    asked: Limits | None = None
 
     @property
     def size(self) -> int:
@@ -242,6 +301,10 @@ class Result:
     Of a deterministic evaluation: `receipt` says what ran and what came of it, or `unrepeatable` why there is none;
     `transcript` is what it asked for and was answered; of a repetition `seal_holds` says whether the seal that it was
     given is that of its receipt; `recording` is all that `replay` needs. `cached`: the answer was given before.
+
+    `tier` is where it ran, "wasm" or "vm", and `tier_detail` more about that, for people. `moved`: it ran once more, in
+    a VM, and this is why; empty when it did not. `exit_status` is that of bash and of a command; negative, the signal
+    that killed it; None when it did not end.
     """
 
     status: Status
@@ -264,6 +327,9 @@ class Result:
     transcript: bytes = field(default=b"", repr=False)
     seal_holds: bool = False
     cached: bool = False
+    tier_detail: str = ""
+    moved: str = ""
+    exit_status: int | None = None
     recording: Recording | None = field(default=None, repr=False, compare=False)
 
     @cached_property

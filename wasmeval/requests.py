@@ -84,12 +84,16 @@ def request_of(
             tool_time_counts=tool_time_counts,
         )
     limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
+    command = tuple(evaluation.command)
     return Request(
         evaluation.code,
-        evaluation.language,
+        # A command has none, whatever the default is.
+        "" if command else evaluation.language,
         encode_inputs(evaluation.inputs),
         limits,
         grants,
         deterministic_of(evaluation.deterministic),
         evaluation.cache,
+        evaluation.tier,
+        command,
     )

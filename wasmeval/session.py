@@ -30,7 +30,8 @@ class SessionOptions:
 
     `limits` are those of each step that sets none of its own, and the most that any step gets; `total_fuel` is what all
     steps together may spend. After `idle_seconds` without a step the session is put to sleep; after `life_seconds` it
-    ends, asleep or not. `deterministic` makes its steps repeatable: see docs/determinism.md.
+    ends, asleep or not. `deterministic` makes its steps repeatable: see docs/determinism.md. `tier` is where it lives,
+    for good: "vm", or "wasm", which "auto" means here.
     """
 
     limits: Limits = Limits()
@@ -39,6 +40,7 @@ class SessionOptions:
     life_seconds: float | None = None
     durability: Durability = Durability.NONE
     deterministic: Deterministic | None = None
+    tier: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("idle_seconds", "life_seconds"):
@@ -60,6 +62,10 @@ class SessionOptions:
         if deterministic is not None and deterministic.transcript is not None:
             raise InvalidArgument("deterministic.transcript", "is a step's, not a session's")
         object.__setattr__(self, "deterministic", deterministic)
+        if self.tier not in ("auto", "wasm", "vm"):
+            raise InvalidArgument("tier", f"must be 'auto', 'wasm' or 'vm', not {self.tier!r}")
+        if self.tier == "vm" and deterministic is not None:
+            raise InvalidArgument("deterministic", "a VM repeats nothing exactly; leave it out, or the tier")
         if not isinstance(self.limits, Limits):
             raise InvalidArgument("limits", f"must be wasmeval.Limits, not {type(self.limits).__name__}")
 

@@ -24,8 +24,16 @@ def job(code: str | bytes = "1", language: str = "python", **fields: Any) -> Job
 def test_a_request_becomes_a_job() -> None:
     got = job("x + \N{SNOWMAN}", "py", inputs={"x": b"[1, 2]", "y": b"NaN"}, limits=Limits(fuel=5))
     limits = replace(DEFAULTS, fuel=5)
-    assert got == Job("python", "x + \N{SNOWMAN}".encode(), b'{"x":[1, 2],"y":NaN}', limits)
-    assert job(b"1") == Job("python", b"1", b"", DEFAULTS)
+    assert got == Job(
+        "python",
+        "x + \N{SNOWMAN}".encode(),
+        b'{"x":[1, 2],"y":NaN}',
+        limits,
+        tier="auto",
+        asked=Limits(fuel=5),
+    )
+    assert job(b"1") == Job("python", b"1", b"", DEFAULTS, tier="auto")
+    assert job(b"1", tier="wasm") == Job("python", b"1", b"", DEFAULTS, tier="wasm")
 
 
 def test_white_space_is_code() -> None:

@@ -21,6 +21,7 @@ from wasmeval import (
     ResourceExhausted,
     Result,
     Status,
+    Tier,
     Unavailable,
     Usage,
     WasmevalError,
@@ -30,8 +31,9 @@ from wasmeval.determinism import Deterministic, Receipt
 from wasmeval.events import Answer, Called, Dropped, Opening, Printed, Wanted
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount, Tool
 from wasmeval.model import Request, RuntimeInfo
+from wasmeval.session import SessionOptions
 from wasmeval.v1 import wasmeval_pb2 as pb
-from wasmeval.wire import conversations
+from wasmeval.wire import conversations, sessions
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 counts = st.integers(0, 2**64 - 1)
@@ -65,6 +67,8 @@ requests = st.builds(
     st.none() | grants,
     st.none() | deterministic,
     st.booleans(),
+    st.sampled_from(list(map(str, Tier))),
+    st.lists(text, max_size=3).map(tuple),
 )
 receipts = st.builds(
     Receipt,
@@ -101,7 +105,7 @@ results = st.builds(
     st.booleans(),
     st.booleans(),
     st.none() | st.builds(ErrorInfo, text, text, text, places, places),
-    st.builds(Usage, counts, st.floats(0, 1e9), counts, st.integers(0, 2**32 - 1), counts),
+    st.builds(Usage, counts, st.floats(0, 1e9), counts, st.integers(0, 2**32 - 1), counts, st.floats(0, 1e9)),
     limits,
     text,
     text,
@@ -125,13 +129,17 @@ results = st.builds(
     unrepeatable=text,
     transcript=st.binary(max_size=20),
     cached=st.booleans(),
+    tier_detail=text,
+    moved=text,
+    exit_status=st.none() | st.integers(-64, 255),
     recording=st.none(),
 )
 said = st.one_of(
     st.builds(Answer, numbers, st.binary(max_size=20), st.none()),
     st.builds(Answer, numbers, st.just(b""), st.tuples(text, text)),
 )
-runtimes = st.builds(RuntimeInfo, text, text, text, st.lists(text).map(tuple), text, counts, counts)
+tiers = st.sampled_from(["wasm", "vm"])
+runtimes = st.builds(RuntimeInfo, text, text, text, st.lists(text).map(tuple), text, counts, counts, tiers)
 
 
 def plain(request: Request) -> Request:
@@ -226,6 +234,44 @@ def test_any_bytes_are_a_reply_or_internal(data: bytes) -> None:
     for decode in (wire.decode_reply, wire.decode_batch_reply, wire.decode_runtimes):
         with contextlib.suppress(Internal, InvalidArgument):
             decode(data)
+
+
+def test_what_is_no_tier_is_refused() -> None:
+    for decode, message in (
+        (wire.decode_request, pb.EvaluateRequest(tier=7)),  # type: ignore[arg-type]
+        (sessions.decode_create, pb.CreateSessionRequest(tier=7)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidArgument, match=r"^tier: 7 is none; send AUTO, WASM or VM$"):
+            decode(message.SerializeToString())
+    batch = pb.EvaluateBatchRequest(evaluations=[pb.EvaluateRequest(tier=7)])  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match=r"^evaluations\[0\]\.tier: 7 is none"):
+        wire.decode_batch(batch.SerializeToString())
+
+
+def test_a_request_for_any_tier_is_one_that_older_services_take() -> None:
+    for request in (Request("1", "python"), Request("1", "python", tier=Tier.AUTO)):
+        assert not wire.encode_request(request).tier
+    assert pb.CreateSessionRequest.FromString(sessions.encode_create("python", SessionOptions())).tier == 0
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+def test_a_session_s_tier_arrives(tier: str) -> None:
+    options = SessionOptions(tier=tier)
+    assert sessions.decode_create(sessions.encode_create("python", options)) == ("python", options)
+
+
+def test_every_tier_of_the_model_has_its_number_and_no_other() -> None:
+    assert {f"TIER_{tier.name}" for tier in Tier} == set(pb.Tier.keys()) - {"TIER_UNSPECIFIED"}
+
+
+def test_a_long_command_arrives() -> None:
+    request = Request("", "", command=("x" * 100,) * 4096)
+    assert plain(wire.decode_request(wire.encode_request(request).SerializeToString())) == request
+    too_long = request._replace(command=("x" * 100,) * 4097)
+    with pytest.raises(InvalidArgument, match=r"^command: more than 4096; send fewer$"):
+        wire.decode_request(wire.encode_request(too_long).SerializeToString())
+    with pytest.raises(InvalidArgument, match=r"^command: not valid Unicode"):
+        wire.encode_request(Request("", "", command=("\ud800",)))
 
 
 def test_a_status_from_the_future_is_internal() -> None:

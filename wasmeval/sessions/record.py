@@ -9,7 +9,7 @@ from typing import Any
 
 from wasmeval.determinism import Deterministic, World
 from wasmeval.errors import StoreDamaged
-from wasmeval.limits import Limits
+from wasmeval.limits import ABSENT, Limits
 from wasmeval.session import Checkpoint, Durability, SessionInfo, SessionOptions
 
 VERSION = 1
@@ -142,7 +142,14 @@ class SessionRecord:
         told = {name: getattr(self, name) for name in _NAMES}
         options = self.options
         told["options"] = {name: getattr(options, name) for name in _OPTIONS}
-        told["options"]["limits"] = {name: getattr(options.limits, name) for name in _LIMITS}
+        told["options"]["limits"] = {
+            name: value
+            for name in _LIMITS
+            if (value := getattr(options.limits, name)) is not None or name not in ABSENT["wasm"]
+        }
+        if options.tier == "auto":
+            # As before there was another: a replica of an older version can read it.
+            del told["options"]["tier"]
         told["version"] = VERSION
         told["checkpoints"] = [
             [each.id, each.step, each.created, *([each.digest] if each.digest else [])]

@@ -13,6 +13,13 @@ class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DURABILITY_NONE: _ClassVar[Durability]
     DURABILITY_STEP: _ClassVar[Durability]
 
+class Tier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TIER_UNSPECIFIED: _ClassVar[Tier]
+    TIER_AUTO: _ClassVar[Tier]
+    TIER_WASM: _ClassVar[Tier]
+    TIER_VM: _ClassVar[Tier]
+
 class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATUS_UNSPECIFIED: _ClassVar[Status]
@@ -28,6 +35,10 @@ class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 DURABILITY_UNSPECIFIED: Durability
 DURABILITY_NONE: Durability
 DURABILITY_STEP: Durability
+TIER_UNSPECIFIED: Tier
+TIER_AUTO: Tier
+TIER_WASM: Tier
+TIER_VM: Tier
 STATUS_UNSPECIFIED: Status
 STATUS_OK: Status
 STATUS_ERROR: Status
@@ -40,7 +51,7 @@ STATUS_CRASHED: Status
 STATUS_UNSUPPORTED: Status
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("language", "limits", "total_fuel", "idle_seconds", "life_seconds", "durability", "deterministic")
+    __slots__ = ("language", "limits", "total_fuel", "idle_seconds", "life_seconds", "durability", "deterministic", "tier")
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FUEL_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +59,7 @@ class CreateSessionRequest(_message.Message):
     LIFE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
     language: str
     limits: Limits
     total_fuel: int
@@ -55,7 +67,8 @@ class CreateSessionRequest(_message.Message):
     life_seconds: float
     durability: Durability
     deterministic: Deterministic
-    def __init__(self, language: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., total_fuel: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., life_seconds: _Optional[float] = ..., durability: _Optional[_Union[Durability, str]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ...) -> None: ...
+    tier: Tier
+    def __init__(self, language: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., total_fuel: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., life_seconds: _Optional[float] = ..., durability: _Optional[_Union[Durability, str]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ..., tier: _Optional[_Union[Tier, str]] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -146,7 +159,7 @@ class RestoreRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http", "deterministic", "cache")
+    __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http", "deterministic", "cache", "tier", "command")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +184,8 @@ class EvaluateRequest(_message.Message):
     HTTP_FIELD_NUMBER: _ClassVar[int]
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
     code: str
     language: str
     inputs: _containers.ScalarMap[str, bytes]
@@ -181,7 +196,9 @@ class EvaluateRequest(_message.Message):
     http: HttpPolicy
     deterministic: Deterministic
     cache: bool
-    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ..., cache: _Optional[bool] = ...) -> None: ...
+    tier: Tier
+    command: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ..., cache: _Optional[bool] = ..., tier: _Optional[_Union[Tier, str]] = ..., command: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Deterministic(_message.Message):
     __slots__ = ("seed", "start_time", "transcript", "seal")
@@ -384,7 +401,7 @@ class ListRuntimesResponse(_message.Message):
     def __init__(self, runtimes: _Optional[_Iterable[_Union[Runtime, _Mapping]]] = ...) -> None: ...
 
 class Runtime(_message.Message):
-    __slots__ = ("name", "version", "interpreter", "languages", "image_sha256", "initial_memory_bytes", "minimum_memory_bytes")
+    __slots__ = ("name", "version", "interpreter", "languages", "image_sha256", "initial_memory_bytes", "minimum_memory_bytes", "tier")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INTERPRETER_FIELD_NUMBER: _ClassVar[int]
@@ -392,6 +409,7 @@ class Runtime(_message.Message):
     IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
     INITIAL_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     interpreter: str
@@ -399,10 +417,11 @@ class Runtime(_message.Message):
     image_sha256: str
     initial_memory_bytes: int
     minimum_memory_bytes: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., interpreter: _Optional[str] = ..., languages: _Optional[_Iterable[str]] = ..., image_sha256: _Optional[str] = ..., initial_memory_bytes: _Optional[int] = ..., minimum_memory_bytes: _Optional[int] = ...) -> None: ...
+    tier: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., interpreter: _Optional[str] = ..., languages: _Optional[_Iterable[str]] = ..., image_sha256: _Optional[str] = ..., initial_memory_bytes: _Optional[int] = ..., minimum_memory_bytes: _Optional[int] = ..., tier: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("fuel", "deadline_seconds", "memory_bytes", "output_bytes", "workspace_bytes", "workspace_files", "tool_calls", "tool_calls_in_flight", "tool_call_bytes", "tool_bytes", "tool_seconds")
+    __slots__ = ("fuel", "deadline_seconds", "memory_bytes", "output_bytes", "workspace_bytes", "workspace_files", "tool_calls", "tool_calls_in_flight", "tool_call_bytes", "tool_bytes", "tool_seconds", "cpu_seconds", "processes")
     FUEL_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -414,6 +433,8 @@ class Limits(_message.Message):
     TOOL_CALL_BYTES_FIELD_NUMBER: _ClassVar[int]
     TOOL_BYTES_FIELD_NUMBER: _ClassVar[int]
     TOOL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
     fuel: int
     deadline_seconds: float
     memory_bytes: int
@@ -425,10 +446,12 @@ class Limits(_message.Message):
     tool_call_bytes: int
     tool_bytes: int
     tool_seconds: float
-    def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., workspace_files: _Optional[int] = ..., tool_calls: _Optional[int] = ..., tool_calls_in_flight: _Optional[int] = ..., tool_call_bytes: _Optional[int] = ..., tool_bytes: _Optional[int] = ..., tool_seconds: _Optional[float] = ...) -> None: ...
+    cpu_seconds: float
+    processes: int
+    def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., workspace_files: _Optional[int] = ..., tool_calls: _Optional[int] = ..., tool_calls_in_flight: _Optional[int] = ..., tool_call_bytes: _Optional[int] = ..., tool_bytes: _Optional[int] = ..., tool_seconds: _Optional[float] = ..., cpu_seconds: _Optional[float] = ..., processes: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back", "receipt", "unrepeatable", "transcript", "cached", "seal_holds")
+    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back", "receipt", "unrepeatable", "transcript", "cached", "seal_holds", "tier_detail", "moved", "exit_status")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALUE_IS_REPR_FIELD_NUMBER: _ClassVar[int]
@@ -449,6 +472,9 @@ class Result(_message.Message):
     TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     SEAL_HOLDS_FIELD_NUMBER: _ClassVar[int]
+    TIER_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    EXIT_STATUS_FIELD_NUMBER: _ClassVar[int]
     status: Status
     value: bytes
     value_is_repr: bool
@@ -469,7 +495,10 @@ class Result(_message.Message):
     transcript: bytes
     cached: bool
     seal_holds: bool
-    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., unrepeatable: _Optional[str] = ..., transcript: _Optional[bytes] = ..., cached: _Optional[bool] = ..., seal_holds: _Optional[bool] = ...) -> None: ...
+    tier_detail: str
+    moved: str
+    exit_status: int
+    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., unrepeatable: _Optional[str] = ..., transcript: _Optional[bytes] = ..., cached: _Optional[bool] = ..., seal_holds: _Optional[bool] = ..., tier_detail: _Optional[str] = ..., moved: _Optional[str] = ..., exit_status: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("version", "runtime", "image", "translator", "engine", "code", "inputs", "grants", "limits", "seed", "start_time", "step", "previous", "forked", "transcript", "status", "output", "fuel", "virtual_ns", "seal")
@@ -564,15 +593,17 @@ class ErrorInfo(_message.Message):
     def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., line: _Optional[int] = ..., column: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("fuel", "wall_seconds", "peak_memory_bytes", "tool_calls", "virtual_ns")
+    __slots__ = ("fuel", "wall_seconds", "peak_memory_bytes", "tool_calls", "virtual_ns", "cpu_seconds")
     FUEL_FIELD_NUMBER: _ClassVar[int]
     WALL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     VIRTUAL_NS_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
     fuel: int
     wall_seconds: float
     peak_memory_bytes: int
     tool_calls: int
     virtual_ns: int
-    def __init__(self, fuel: _Optional[int] = ..., wall_seconds: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., tool_calls: _Optional[int] = ..., virtual_ns: _Optional[int] = ...) -> None: ...
+    cpu_seconds: float
+    def __init__(self, fuel: _Optional[int] = ..., wall_seconds: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., tool_calls: _Optional[int] = ..., virtual_ns: _Optional[int] = ..., cpu_seconds: _Optional[float] = ...) -> None: ...

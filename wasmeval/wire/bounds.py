@@ -24,6 +24,7 @@ _BOUNDS = {
     "EvaluateBatchRequest.evaluations": MAX_BATCH,
     "EvaluateRequest.inputs": MAX_INPUTS,
     "EvaluateRequest.files": 65_536,
+    "EvaluateRequest.command": 4096,
     "Start.tools": 128,
     "Tool.parameters": 256,
 }

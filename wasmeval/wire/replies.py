@@ -75,7 +75,12 @@ def decode_result(message: pb.Result) -> Result:
         stderr_truncated=message.stderr_truncated,
         error=_decode_error_info(message.error) if message.HasField("error") else None,
         usage=Usage(
-            usage.fuel, usage.wall_seconds, usage.peak_memory_bytes, usage.tool_calls, usage.virtual_ns
+            usage.fuel,
+            usage.wall_seconds,
+            usage.peak_memory_bytes,
+            usage.tool_calls,
+            usage.virtual_ns,
+            usage.cpu_seconds,
         ),
         limits=decode_limits(message.limits),
         tier=message.tier,
@@ -88,6 +93,9 @@ def decode_result(message: pb.Result) -> Result:
         transcript=message.transcript,
         seal_holds=message.seal_holds,
         cached=message.cached,
+        tier_detail=message.tier_detail,
+        moved=message.moved,
+        exit_status=message.exit_status if message.HasField("exit_status") else None,
     )
 
 
@@ -106,6 +114,7 @@ def encode_runtimes(runtimes: Iterable[RuntimeInfo]) -> bytes:
                 image_sha256=runtime.image_sha256,
                 initial_memory_bytes=runtime.initial_memory_bytes,
                 minimum_memory_bytes=runtime.minimum_memory_bytes,
+                tier=runtime.tier,
             )
             for runtime in runtimes
         ]
@@ -123,6 +132,8 @@ def decode_runtimes(data: bytes) -> tuple[RuntimeInfo, ...]:
             image_sha256=message.image_sha256,
             initial_memory_bytes=message.initial_memory_bytes,
             minimum_memory_bytes=message.minimum_memory_bytes,
+            # A service of before there were others does not say.
+            tier=message.tier or "wasm",
         )
         for message in parse_reply(pb.ListRuntimesResponse, data).runtimes
     )
@@ -178,6 +189,14 @@ def write_result(message: pb.Result, result: Result, *, with_files: bool = True)
         message.seal_holds = True
     if result.cached:
         message.cached = True
+    if result.tier_detail:
+        message.tier_detail = result.tier_detail
+    if result.moved:
+        message.moved = result.moved
+    if result.exit_status is not None:
+        message.exit_status = result.exit_status
+    if result.usage.cpu_seconds:
+        usage.cpu_seconds = result.usage.cpu_seconds
     for use in result.http:
         message.http.add(**{name: getattr(use, name) for name in _USE})
 

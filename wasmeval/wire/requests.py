@@ -33,6 +33,10 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
             write_deterministic(message.deterministic, request.deterministic)
         if request.cache:
             message.cache = True
+        if request.tier != "auto":
+            message.tier = _TIERS[request.tier]
+        if request.command:
+            message.command.extend(request.command)
         return message
     except InvalidArgument:
         raise
@@ -40,6 +44,8 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
         for field, text in (("code", request.code), ("language", request.language)):
             if not is_unicode(text):
                 raise InvalidArgument(field, "not valid Unicode: it cannot be written as UTF-8") from None
+        if not all(map(is_unicode, request.command)):
+            raise InvalidArgument("command", "not valid Unicode: it cannot be written as UTF-8") from None
         part = "inputs" if not all(map(is_unicode, request.inputs)) else "files, outputs or mounts"
         raise InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8") from None
 
@@ -90,6 +96,7 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
             limits = decode_limits(message.limits)
         if message.HasField("deterministic"):
             deterministic = decode_deterministic(message.deterministic)
+        tier = decode_tier(message.tier) if message.tier else "auto"
     except InvalidArgument as error:
         raise InvalidArgument(prefix + error.field, error.description) from None
     return Request(
@@ -100,7 +107,26 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
         _grants_of(message),
         deterministic,
         message.cache,
+        tier,
+        tuple(message.command),
     )
+
+
+_TIERS = {"auto": pb.TIER_AUTO, "wasm": pb.TIER_WASM, "vm": pb.TIER_VM}
+_TIER_OF = {number: tier for tier, number in _TIERS.items()} | {pb.TIER_UNSPECIFIED: "auto"}
+
+
+def decode_tier(number: pb.Tier) -> str:
+    """Raises InvalidArgument for a number that stands for none."""
+    tier = _TIER_OF.get(number)
+    if tier is None:
+        raise InvalidArgument("tier", f"{number} is none; send AUTO, WASM or VM")
+    return tier
+
+
+def encode_tier(tier: str) -> pb.Tier:
+    """The number of a tier; what is unspecified is "auto", so that services which know no tiers take it."""
+    return pb.TIER_UNSPECIFIED if tier == "auto" else _TIERS[tier]
 
 
 def _grants_of(message: pb.EvaluateRequest) -> Grants | None:

@@ -15,7 +15,9 @@ from wasmeval.wire.replies import parse_reply
 from wasmeval.wire.requests import (
     decode_deterministic,
     decode_limits,
+    decode_tier,
     encode_request,
+    encode_tier,
     request_of,
     write_deterministic,
     write_limits,
@@ -157,6 +159,7 @@ def _options_message(language: str, options: SessionOptions) -> pb.CreateSession
     for name in _OPTIONS:
         if (value := getattr(options, name)) is not None:
             setattr(message, name, value)
+    message.tier = encode_tier(options.tier)
     if options.deterministic is not None:
         message.deterministic.SetInParent()
         write_deterministic(message.deterministic, options.deterministic)
@@ -171,7 +174,7 @@ def _options_of(message: pb.CreateSessionRequest) -> tuple[str, SessionOptions]:
     if message.HasField("deterministic"):
         given["deterministic"] = decode_deterministic(message.deterministic)
     return message.language, SessionOptions(
-        limits=decode_limits(message.limits), durability=durability, **given
+        limits=decode_limits(message.limits), durability=durability, tier=decode_tier(message.tier), **given
     )
 
 
