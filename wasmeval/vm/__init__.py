@@ -1,0 +1,1 @@
+"""The microVM tier: evaluations that need a whole operating system."""
