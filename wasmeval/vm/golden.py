@@ -25,7 +25,10 @@ from wasmeval.errors import SetupError
 from wasmeval.limits import MIB
 from wasmeval.vm import qemu
 from wasmeval.vm.frames import Decoder, MalformedFrame, Word
+from wasmeval.vm.images import VmImage
 
+FOLDER = "golden"
+"""Of an image's folder, where its golden machine is kept."""
 _FORMAT = 1
 _BOOT_SECONDS = 300.0
 """Under emulation an interpreter takes its time to load what snippets import."""
@@ -88,6 +91,34 @@ class Golden:
         return disk
 
 
+def source_of(image: VmImage) -> Source:
+    """What `image` is booted from, with this package's own files for the guest. Raises SetupError, OSError."""
+    from wasmeval.vm.building import initramfs
+
+    with tempfile.NamedTemporaryFile() as file:
+        initramfs.make(image, initramfs.GUEST, Path(file.name))
+        first = Path(file.name).read_bytes()
+    about = (image.manifest.root_sha256, image.manifest.kernel_sha256, hashlib.sha256(first).hexdigest())
+    return Source(image.root, image.kernel.read_bytes(), first, ".".join(about))
+
+
+def hardware_of(image: VmImage, accelerator: str) -> qemu.Hardware:
+    """What its machines are made of."""
+    manifest = image.manifest
+    return qemu.Hardware(manifest.memory_bytes, manifest.disk_bytes, accelerator)
+
+
+def make(image: VmImage, progress: Progress = lambda _: None, accelerator: str = "tcg") -> None:
+    """Boot the golden machine of `image` and keep it beside it, so that a service starts in a moment."""
+    boot(source_of(image), hardware_of(image, accelerator), image.folder / FOLDER, progress).close()
+
+
+def golden_of(image: VmImage, accelerator: str, progress: Progress = lambda _: None) -> Golden:
+    """The golden machine of `image`, booted now when it was not kept for this qemu and this version of the package."""
+    source, hardware, folder = source_of(image), hardware_of(image, accelerator), image.folder / FOLDER
+    return find(source, hardware, folder) or boot(source, hardware, folder, progress)
+
+
 def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None:
     """The golden machine that was kept in `folder` for this source and hardware, and this qemu."""
     kept = folder / _key(source, hardware)
@@ -108,11 +139,13 @@ def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None
         return None
 
 
-def make(source: Source, hardware: qemu.Hardware, folder: Path, progress: Progress = lambda _: None) -> Golden:
+def boot(source: Source, hardware: qemu.Hardware, folder: Path, progress: Progress = lambda _: None) -> Golden:
     """Boot one, and keep it in `folder` if that can be written. Takes seconds, a minute under emulation.
 
     Raises SetupError that says how far it came.
     """
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as stack:
         memory = os.memfd_create("wasmeval-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         undo = stack.enter_context(contextlib.ExitStack())
@@ -124,12 +157,12 @@ def make(source: Source, hardware: qemu.Hardware, folder: Path, progress: Progre
         undo.callback(os.close, root)
         console = qemu.held(b"", "console")
         stack.callback(os.close, console)
-        progress("boot")
+        progress("booting it once")
         parts = qemu.Parts(memory, root, disk.fileno())
         machine = qemu.boot(hardware, parts, source.kernel, source.initramfs, console, 0)
         try:
             languages = _await_agent(machine, console)
-            progress("snapshot")
+            progress("taking its snapshot")
             state = _save(machine)
         finally:
             machine.kill()
@@ -139,7 +172,7 @@ def make(source: Source, hardware: qemu.Hardware, folder: Path, progress: Progre
         golden = Golden(hardware, languages, memory, state, root, list(_pieces(disk.fileno())))
         if os.access(folder, os.W_OK):
             golden.folder = folder
-            progress("keep")
+            progress("keeping it")
             _keep(golden, disk.fileno(), folder, _key(source, hardware))
         undo.pop_all()
         return golden

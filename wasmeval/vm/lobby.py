@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from wasmeval.errors import Internal, ResourceExhausted, Unavailable
 from wasmeval.vm.frames import Order, Word
-from wasmeval.vm.guest import Guest, Lost, Machine
+from wasmeval.vm.agent import Agent, Lost, Machine
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Stats:
 class Lobby:
     """Of one golden machine, on one event loop. `clone` makes a machine, at once; it may raise OSError.
 
-    Each taken guest is given back by `leave`, which ends it.
+    Each taken agent is given back by `leave`, which ends it.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Lobby:
         self._most = most
         self._queue_size = queue_size
         self._rehearses = rehearse
-        self._ready: deque[Guest] = deque()
-        self._taken: set[Guest] = set()
+        self._ready: deque[Agent] = deque()
+        self._taken: set[Agent] = set()
         self._making: set[asyncio.Task[None]] = set()
-        self._waiting: deque[asyncio.Future[Guest]] = deque()
+        self._waiting: deque[asyncio.Future[Agent]] = deque()
         self._dying: set[Machine] = set()
         self._closed = False
         self._made = 0
@@ -76,7 +76,7 @@ class Lobby:
         """Begin to make clones ready."""
         self._fill()
 
-    async def take(self) -> Guest:
+    async def take(self) -> Agent:
         """A fresh clone. Cancelling this gives it up.
 
         Raises ResourceExhausted when too many wait already, Unavailable once closed, Internal when none can be made.
@@ -84,19 +84,19 @@ class Lobby:
         if self._closed:
             raise Unavailable("the virtual machines are shutting down; nothing ran")
         while self._ready:
-            guest = self._ready.popleft()
-            if guest.is_lost:
-                self._bury(guest)
+            agent = self._ready.popleft()
+            if agent.is_lost:
+                self._bury(agent)
                 continue
-            self._taken.add(guest)
+            self._taken.add(agent)
             # Not now: making the next one would take what this one has to do.
             asyncio.get_running_loop().call_soon(self._fill)
-            return guest
+            return agent
         if len(self._waiting) >= self._queue_size:
             raise ResourceExhausted(
                 f"{len(self._waiting)} jobs wait for a virtual machine already; nothing ran", _RETRY_SECONDS
             )
-        place: asyncio.Future[Guest] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[Agent] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         self._fill()
         try:
@@ -109,10 +109,10 @@ class Lobby:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(place)
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, agent: Agent) -> None:
         """Its job is over."""
-        self._taken.discard(guest)
-        self._bury(guest)
+        self._taken.discard(agent)
+        self._bury(agent)
         self._fill()
 
     async def close(self) -> None:
@@ -126,8 +126,8 @@ class Lobby:
         for making in list(self._making):
             making.cancel()
         await asyncio.gather(*self._making, return_exceptions=True)
-        for guest in (*self._ready, *self._taken):
-            self._bury(guest)
+        for agent in (*self._ready, *self._taken):
+            self._bury(agent)
         self._ready.clear()
         self._taken.clear()
         while self._dying:
@@ -157,31 +157,31 @@ class Lobby:
 
     async def _make(self) -> None:
         """One more clone, for the first who waits or for later."""
-        guest = None
+        agent = None
         try:
             self._made += 1
-            guest = Guest(self._clone())
-            await guest.resume(f"vm-{self._made}", RESUME_SECONDS)
+            agent = Agent(self._clone())
+            await agent.resume(f"vm-{self._made}", RESUME_SECONDS)
             if self._rehearses and not self._is_awaited():
-                guest.send(Order.REHEARSE)
-                await guest.wait_for(Word.REHEARSED, _REHEARSAL_SECONDS)
+                agent.send(Order.REHEARSE)
+                await agent.wait_for(Word.REHEARSED, _REHEARSAL_SECONDS)
         except (Lost, OSError) as error:
-            if guest is not None:
-                self._bury(guest)
+            if agent is not None:
+                self._bury(agent)
             self._failed(error)
             return
         except BaseException:
-            if guest is not None:
-                self._bury(guest)
+            if agent is not None:
+                self._bury(agent)
             raise
         self._failures = 0
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
-                self._taken.add(guest)
-                place.set_result(guest)
+                self._taken.add(agent)
+                place.set_result(agent)
                 return
-        self._ready.append(guest)
+        self._ready.append(agent)
 
     def _is_awaited(self) -> bool:
         return any(not place.done() for place in self._waiting)
@@ -202,10 +202,10 @@ class Lobby:
         self._retry = None
         self._fill()
 
-    def _bury(self, guest: Guest) -> None:
-        guest.close()
-        if not guest.machine.ended():
-            self._dying.add(guest.machine)
+    def _bury(self, agent: Agent) -> None:
+        agent.close()
+        if not agent.machine.ended():
+            self._dying.add(agent.machine)
             asyncio.get_running_loop().call_later(0.05, self._reap)
 
     def _reap(self) -> None:

@@ -20,7 +20,7 @@ from wasmeval.grants import Grants
 from wasmeval.model import Job, Result
 from wasmeval.paths import check_path
 from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
-from wasmeval.vm.guest import Guest, Lost
+from wasmeval.vm.agent import Agent, Lost
 from wasmeval.vm.results import Ended, Ending
 from wasmeval.wasm import abi
 from wasmeval.wasm.calls import Calls, Operation, Outcome, Waiting
@@ -50,13 +50,13 @@ class Partner(Protocol):
 class Task:
     """One job's. `run` gives its Result; the rest is the way into it, on the loop's thread."""
 
-    def __init__(self, job: Job, guest: Guest, tier_detail: str, *, is_step: bool = False) -> None:
+    def __init__(self, job: Job, agent: Agent, tier_detail: str, *, is_step: bool = False) -> None:
         self.partner: Partner | None = None
         self.is_over = False
         limits = job.limits
         assert limits.output_bytes
         self._job = job
-        self._guest = guest
+        self._agent = agent
         self._grants = job.grants or Grants()
         self._program = job.runtime.removeprefix(_RUNTIME)
         self._is_step = is_step
@@ -78,7 +78,7 @@ class Task:
 
     async def run(self) -> Result:
         """Order it, and return when it has ended. Cancelled, it leaves the machine as it is: kill that."""
-        self._guest.attend(self._hear, self._lose)
+        self._agent.attend(self._hear, self._lose)
         self._order()
         try:
             return await self._result
@@ -97,9 +97,9 @@ class Task:
         """Standard input for the guest."""
         if not self.is_over and self._grants.stdin:
             for start in range(0, len(data), PIECE_BYTES):
-                self._guest.send(Order.FEED, data[start : start + PIECE_BYTES])
+                self._agent.send(Order.FEED, data[start : start + PIECE_BYTES])
             if ended:
-                self._guest.send(Order.FEED, b"", 1)
+                self._agent.send(Order.FEED, b"", 1)
 
     def stop(self) -> None:
         """End it; its Result, with the status `cancelled`, still comes."""
@@ -108,13 +108,13 @@ class Task:
     # --- beginning -----------------------------------------------------------------------------------------------
 
     def _order(self) -> None:
-        job, guest, limits, grants = self._job, self._guest, self._job.limits, self._grants
+        job, agent, limits, grants = self._job, self._agent, self._job.limits, self._grants
         for path, content in grants.files.items():
             name = path.encode()
             head = _PATH.pack(len(name)) + name
             view = memoryview(content)
             for start in range(0, max(1, len(view)), PIECE_BYTES):
-                guest.send(Order.FILE, head + view[start : start + PIECE_BYTES], start == 0)
+                agent.send(Order.FILE, head + view[start : start + PIECE_BYTES], start == 0)
         order = {
             "program": self._program,
             "argv": list(job.command),
@@ -129,10 +129,10 @@ class Task:
             "workspace_bytes": limits.workspace_bytes,
             "workspace_files": limits.workspace_files,
         }
-        guest.send(Order.BEGIN, json.dumps(order).encode())
-        guest.send(Order.RUN, self._request())
+        agent.send(Order.BEGIN, json.dumps(order).encode())
+        agent.send(Order.RUN, self._request())
         self._started = self._loop.time()
-        self._cpu = guest.machine.cpu_seconds()
+        self._cpu = agent.machine.cpu_seconds()
         assert limits.deadline_seconds
         self._deadline = self._started + limits.deadline_seconds
         self._at(self._deadline, self._check_deadline)
@@ -221,7 +221,7 @@ class Task:
 
     def _reply_to_call(self, answer: bytes | int) -> None:
         payload = _RESULT.pack(answer) if isinstance(answer, int) else _RESULT.pack(len(answer)) + answer
-        self._guest.send(Order.ANSWER, payload)
+        self._agent.send(Order.ANSWER, payload)
 
     def _go_on(self) -> None:
         """Let the guest go on if what it waits for has ended, or its time is up."""
@@ -288,7 +288,7 @@ class Task:
         if self.is_over or self._finish is not None:
             return
         self._finish = finish
-        self._guest.send(Order.STOP)
+        self._agent.send(Order.STOP)
         self._at(self._loop.time() + _STOPPING_SECONDS, lambda: self._settle(finish))
 
     def _settle(self, finish: Callable[[Ending], Result]) -> None:
@@ -296,7 +296,7 @@ class Task:
             return
         ending = self._ending
         ending.wall_seconds = self._loop.time() - self._started
-        ending.cpu_seconds = max(0.0, self._guest.machine.cpu_seconds() - self._cpu)
+        ending.cpu_seconds = max(0.0, self._agent.machine.cpu_seconds() - self._cpu)
         ending.tool_calls = self._calls.tool_calls
         self._result.set_result(finish(ending))
 
@@ -315,7 +315,7 @@ class Task:
     def _check_cpu(self) -> None:
         most = self._job.limits.cpu_seconds
         assert most
-        left = most - (self._guest.machine.cpu_seconds() - self._cpu)
+        left = most - (self._agent.machine.cpu_seconds() - self._cpu)
         if left <= 0:
             self._end(Ending.cpu_used_up)
         else:

@@ -16,7 +16,7 @@ from wasmeval.model import Job, Result, RuntimeInfo
 from wasmeval.vm import golden as golden_machine
 from wasmeval.vm import qemu
 from wasmeval.vm.golden import Golden, Source
-from wasmeval.vm.guest import Guest
+from wasmeval.vm.agent import Agent
 from wasmeval.vm.lobby import Lobby, Stats
 from wasmeval.vm.task import Partner, Task
 
@@ -61,14 +61,14 @@ class VmTier:
         return self._lobby.stats()
 
     async def evaluate(self, job: Job, attend: Callable[[Task], Partner] | None = None) -> Result:
-        guest = await self._lobby.take()
+        agent = await self._lobby.take()
         try:
-            task = Task(job, guest, self.detail)
+            task = Task(job, agent, self.detail)
             if attend is not None:
                 task.partner = attend(task)
             return await task.run()
         finally:
-            self._lobby.leave(guest)
+            self._lobby.leave(agent)
 
     async def aclose(self) -> None:
         await self._lobby.close()

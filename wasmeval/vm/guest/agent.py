@@ -352,6 +352,7 @@ class Agent:
 
     def prepare(self):
         """Start what waits in every clone."""
+        write(f"{GROUPS}/cgroup.subtree_control", "+memory +pids +cpu")
         for group in (*HARNESSES, PLAIN):
             os.makedirs(f"{GROUPS}/{group}", exist_ok=True)
         for language, argv in HARNESSES.items():

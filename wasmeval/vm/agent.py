@@ -1,4 +1,4 @@
-"""Guest: a machine's agent as the host's event loop sees it: frames out, frames in, and its end."""
+"""Agent: the agent of one machine, as the event loop of its host sees it: frames out, frames in, and its end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Lost(Exception):
     """The machine ended, or its agent said what it must not: it is of no more use."""
 
 
-class Guest:
+class Agent:
     """One machine's. `hear` is given every frame, `lose` is called once when it is lost; on the loop's thread."""
 
     def __init__(self, machine: Machine) -> None:
