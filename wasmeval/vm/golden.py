@@ -139,7 +139,9 @@ def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None
         return None
 
 
-def boot(source: Source, hardware: qemu.Hardware, folder: Path, progress: Progress = lambda _: None) -> Golden:
+def boot(
+    source: Source, hardware: qemu.Hardware, folder: Path, progress: Progress = lambda _: None
+) -> Golden:
     """Boot one, and keep it in `folder` if that can be written. Takes seconds, a minute under emulation.
 
     Raises SetupError that says how far it came.
@@ -193,7 +195,9 @@ def _format(disk: int, size: int) -> None:
     program = shutil.which(command[0], path=path)
     if program is None:
         raise SetupError("mke2fs is not installed; apt-get install e2fsprogs")
-    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, pass_fds=[disk], check=False)
+    done = subprocess.run(
+        [program, *command[1:]], capture_output=True, text=True, pass_fds=[disk], check=False
+    )
     if done.returncode:
         raise SetupError(f"mke2fs failed: {' '.join(done.stderr.split())[:300]}")
 

@@ -53,7 +53,9 @@ def report() -> list[Layer]:
     return layers
 
 
-def command(program: Sequence[str], number: int, devices: Sequence[Path] = (), told: int | None = None) -> list[str]:
+def command(
+    program: Sequence[str], number: int, devices: Sequence[Path] = (), told: int | None = None
+) -> list[str]:
     """`program` in the jail. `number` makes its user; `told` is a descriptor that gets its process's number, as JSON
     {"child-pid": ...}."""
     return [*_as_user(number), *_in_namespaces(devices, told), *program]

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wasmeval.errors import Internal, ResourceExhausted, Unavailable
-from wasmeval.vm.frames import Order, Word
 from wasmeval.vm.agent import Agent, Lost, Machine
+from wasmeval.vm.frames import Order, Word
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,9 @@ class Lobby:
             while self._waiting:
                 place = self._waiting.popleft()
                 if not place.done():
-                    place.set_exception(Internal("no virtual machine can be made now; the service's log says why"))
+                    place.set_exception(
+                        Internal("no virtual machine can be made now; the service's log says why")
+                    )
         loop = asyncio.get_running_loop()
         self._retry = loop.call_later(_REST_SECONDS * min(self._failures, 30), self._try_again)
 

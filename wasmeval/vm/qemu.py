@@ -9,9 +9,7 @@ Source: QEMU 7.2, docs/system/i386/microvm.rst and docs/devel/migration.rst.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -20,7 +18,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from time import monotonic
@@ -181,7 +179,13 @@ class Ends:
         for name, end in (("agent", self._channel), ("net", self._network)):
             arguments += ["-chardev", f"socket,id={name},fd={end}"]
             arguments += ["-device", f"virtserialport,chardev={name},name=wasmeval.{name}"]
-        return [*arguments, "-chardev", f"socket,id=qmp,fd={self._monitor}", "-mon", "chardev=qmp,mode=control"]
+        return [
+            *arguments,
+            "-chardev",
+            f"socket,id=qmp,fd={self._monitor}",
+            "-mon",
+            "chardev=qmp,mode=control",
+        ]
 
     def release(self) -> None:
         """The machine's process has its ends now."""
@@ -202,7 +206,14 @@ def boot(
     """Boot a machine whose memory is to be cloned. What its kernel says goes to `console`."""
     files = [held(content, "boot") for content in (kernel, initramfs)]
     try:
-        rest = ["-kernel", f"/proc/self/fd/{files[0]}", "-initrd", f"/proc/self/fd/{files[1]}", "-append", _KERNEL]
+        rest = [
+            "-kernel",
+            f"/proc/self/fd/{files[0]}",
+            "-initrd",
+            f"/proc/self/fd/{files[1]}",
+            "-append",
+            _KERNEL,
+        ]
         rest += ["-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial", "chardev:console"]
         return _start(hardware, parts, rest, number, share=True, inherited=[*files, console])
     finally:

@@ -86,7 +86,9 @@ class Ending:
 
     def cpu_used_up(self) -> Result:
         """All CPU time was used."""
-        text = f"all CPU time was used ({self.job.limits.cpu_seconds:g} s); raise limits.cpu_seconds or do less"
+        text = (
+            f"all CPU time was used ({self.job.limits.cpu_seconds:g} s); raise limits.cpu_seconds or do less"
+        )
         return self._result(Status.FUEL_EXHAUSTED, ErrorInfo("CpuExhausted", text))
 
     def cancelled(self, why: str) -> Result:
@@ -109,9 +111,7 @@ class Ending:
         if reply.outcome is abi.Outcome.OUT_OF_MEMORY:
             message = f"{message} ({limits.memory_bytes} bytes); raise limits.memory_bytes or use less"
         elif reply.outcome is abi.Outcome.VALUE_TOO_LARGE:
-            message = (
-                f"the value is larger than output_bytes ({limits.output_bytes}); raise limits.output_bytes or return less"
-            )
+            message = f"the value is larger than output_bytes ({limits.output_bytes}); raise limits.output_bytes or return less"
         error = ErrorInfo(reply.type, message, reply.traceback, reply.line or None, reply.column or None)
         return self._result(_STATUS[reply.outcome], error)
 
@@ -136,7 +136,9 @@ class Ending:
         most = self.job.limits.output_bytes or 0
         if value and len(value) > most:
             status, value = Status.OUTPUT_EXCEEDED, b""
-            error = ErrorInfo("OutputExceeded", f"the value's JSON is larger than {most} bytes; raise limits.output_bytes")
+            error = ErrorInfo(
+                "OutputExceeded", f"the value's JSON is larger than {most} bytes; raise limits.output_bytes"
+            )
         keeps_files = status is not Status.CANCELLED
         return Result(
             status,
@@ -147,11 +149,19 @@ class Ending:
             self.stdout.truncated,
             self.stderr.truncated,
             error,
-            Usage(0, self.wall_seconds, self.ended.peak_memory_bytes, self.tool_calls, cpu_seconds=self.cpu_seconds),
+            Usage(
+                0,
+                self.wall_seconds,
+                self.ended.peak_memory_bytes,
+                self.tool_calls,
+                cpu_seconds=self.cpu_seconds,
+            ),
             self.job.limits,
             "vm",
             self.job.runtime,
-            files={path: OutputFile.of(path, bytes(data)) for path, data in self.files.items()} if keeps_files else {},
+            files={path: OutputFile.of(path, bytes(data)) for path, data in self.files.items()}
+            if keeps_files
+            else {},
             tier_detail=self.tier_detail,
             exit_status=self.ended.exit_status if self.program in _PLAIN else None,
         )

@@ -13,14 +13,14 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from fnmatch import translate
-from typing import Any, Protocol
+from typing import Protocol
 
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants
 from wasmeval.model import Job, Result
 from wasmeval.paths import check_path
-from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
 from wasmeval.vm.agent import Agent, Lost
+from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
 from wasmeval.vm.results import Ended, Ending
 from wasmeval.wasm import abi
 from wasmeval.wasm.calls import Calls, Operation, Outcome, Waiting
@@ -51,8 +51,8 @@ class Task:
     """One job's. `run` gives its Result; the rest is the way into it, on the loop's thread."""
 
     def __init__(self, job: Job, agent: Agent, tier_detail: str, *, is_step: bool = False) -> None:
-        self.partner: Partner | None = None
         self.is_over = False
+        self._partner: Partner | None = None
         limits = job.limits
         assert limits.output_bytes
         self._job = job
@@ -87,6 +87,10 @@ class Task:
             for timer in self._timers.values():
                 timer.cancel()
 
+    def attended(self, partner: Partner) -> None:
+        """Whom its guest's calls go to."""
+        self._partner = partner
+
     def answer(self, call: int, outcome: Outcome, payload: bytes) -> None:
         """A call of the guest's has ended."""
         if not self.is_over:
@@ -101,9 +105,9 @@ class Task:
             if ended:
                 self._agent.send(Order.FEED, b"", 1)
 
-    def stop(self) -> None:
+    def stop(self, why: str = "the evaluation was cancelled by its caller") -> None:
         """End it; its Result, with the status `cancelled`, still comes."""
-        self._end(lambda ending: ending.cancelled("the evaluation was cancelled by its caller"))
+        self._end(lambda ending: ending.cancelled(why))
 
     # --- beginning -----------------------------------------------------------------------------------------------
 
@@ -170,8 +174,8 @@ class Task:
         elif word is Word.INPUT:
             if not self._grants.stdin:
                 raise MalformedFrame("input is wanted where there is none")
-            if self.partner:
-                self.partner.called(0, Operation.INPUT, b"")
+            if self._partner:
+                self._partner.called(0, Operation.INPUT, b"")
         elif word is Word.REPLY:
             self._reply += payload
             if len(self._reply) > abi.largest_reply(self._job.limits.output_bytes or 0):
@@ -199,8 +203,8 @@ class Task:
         if output.written + len(payload) > most:
             raise MalformedFrame("output beyond its limit")
         output.write(payload)
-        if self._grants.live and self.partner and payload:
-            self.partner.printed(stream, payload)
+        if self._grants.live and self._partner and payload:
+            self._partner.printed(stream, payload)
 
     def _call(self, request: bytes) -> None:
         self._operations += 1
@@ -248,8 +252,8 @@ class Task:
         self._watch_calls()
 
     def _pass_on(self, call: int, operation: int, body: bytes) -> None:
-        if self.partner:
-            self.partner.called(call, Operation(operation), body)
+        if self._partner:
+            self._partner.called(call, Operation(operation), body)
 
     def _keep(self, begins: int, payload: bytes) -> None:
         limits, files = self._job.limits, self._ending.files
@@ -334,5 +338,11 @@ def _expressions(pattern: str) -> list[str | None]:
     """A pattern as the agent takes it: an expression for each name, None for any number of folders."""
     parts: list[str | None] = []
     for part in pattern.split("/"):
-        parts.append(None if part == "**" else translate(part) if re.search(r"[*?\[]", part) else re.escape(part) + r"\Z")
+        parts.append(
+            None
+            if part == "**"
+            else translate(part)
+            if re.search(r"[*?\[]", part)
+            else re.escape(part) + r"\Z"
+        )
     return parts

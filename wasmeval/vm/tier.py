@@ -1,75 +1,205 @@
-"""VmTier: what evaluates jobs in virtual machines: their image, their golden machine, the clones, the jobs in them."""
+"""VmTier: what evaluates jobs in virtual machines: an image, its golden machine, the clones, the jobs in them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
+from wasmeval.errors import SetupError, Unavailable
 from wasmeval.limits import MIB
 from wasmeval.model import Job, Result, RuntimeInfo
-from wasmeval.vm import golden as golden_machine
-from wasmeval.vm import qemu
-from wasmeval.vm.golden import Golden, Source
-from wasmeval.vm.agent import Agent
-from wasmeval.vm.lobby import Lobby, Stats
+from wasmeval.vm import jail, qemu
+from wasmeval.vm.images import VmImage, find
+from wasmeval.vm.settings import VmSettings
 from wasmeval.vm.task import Partner, Task
+
+if TYPE_CHECKING:
+    from wasmeval.vm.golden import Golden
+    from wasmeval.vm.lobby import Lobby, Stats
 
 logger = logging.getLogger(__name__)
 
-KERNEL_BYTES = 160 * MIB
-"""Of a machine's memory that is not for its job: the kernel, the agent, and interpreters that wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class VmSettings:
-    """How virtual machines are had. `ready` of them wait for a job, at most `most` are there at a time, and `queue_size`
-    jobs wait for one. `accelerator` is "kvm", "tcg" (software emulation), or "auto" for the first that works."""
-
-    image: str = "default"
-    images_dir: Path | None = None
-    ready: int = 2
-    most: int = 16
-    queue_size: int = 256
-    accelerator: str = "auto"
-    require_jail: bool = False
+RESERVED_BYTES = 160 * MIB
+"""Of a machine's memory that no job gets: the kernel's, the agent's, and that of interpreters that wait in vain."""
+LEAST_BYTES = 64 * MIB
+_INTERPRETERS = {"python": "CPython", "javascript": "Node.js", "bash": "GNU bash"}
+_DRAINING = "the virtual machines are shutting down; nothing ran"
 
 
 class VmTier:
-    """Evaluates jobs of the tier "vm", each in a machine of its own. For one event loop; close it."""
+    """Evaluates jobs of the tier "vm", each in a machine that was never used before. For one event loop.
 
-    def __init__(self, golden: Golden, settings: VmSettings) -> None:
-        self._golden = golden
-        self._lobby = Lobby(golden.clone, ready=settings.ready, most=settings.most, queue_size=settings.queue_size)
-        self._running: set[asyncio.Task[Any]] = set()
-        self._refuses = False
+    Making one looks what there is and starts nothing; `start` before use, `aclose` after.
+    """
+
+    def __init__(self, settings: VmSettings | None = None) -> None:
+        self._settings = settings or VmSettings()
+        self._image: VmImage | None = None
+        self._accelerator = ""
+        self._golden: Golden | None = None
+        self._lobby: Lobby | None = None
+        self._tasks: set[Task] = set()
+        self._idle = asyncio.Event()
+        self._drains = False
+        self._starting = asyncio.Lock()
+        self.missing = self._look()
+        """One sentence: what there is not, and how to get it. Empty when all is there."""
 
     @property
     def detail(self) -> str:
-        how = "KVM" if self._golden.hardware.accelerator == "kvm" else "software emulation (TCG)"
+        """For people: which machine monitor, and how its machines compute."""
+        how = {"kvm": "KVM", "tcg": "software emulation (TCG)"}.get(self._accelerator, "not started")
         return f"qemu {qemu.version()}, {how}"
 
-    async def start(self) -> None:
-        self._lobby.open()
+    @property
+    def runtimes(self) -> tuple[RuntimeInfo, ...]:
+        """What it runs: the interpreters of its image, bash, and any command."""
+        if self._image is None:
+            return ()
+        manifest = self._image.manifest
+        known = [
+            RuntimeInfo(
+                f"vm-{language}",
+                version,
+                f"{_INTERPRETERS.get(language, language)} {version}".rstrip(),
+                (language,),
+                manifest.root_sha256,
+                0,
+                LEAST_BYTES,
+                "vm",
+            )
+            for language, version in manifest.languages.items()
+        ]
+        command = RuntimeInfo(
+            "vm-command", "", manifest.source, (), manifest.root_sha256, 0, LEAST_BYTES, "vm"
+        )
+        return (*known, command)
 
-    def stats(self) -> Stats:
-        return self._lobby.stats()
+    def stats(self) -> Stats | None:
+        """Counts of now; None before `start`."""
+        return self._lobby.stats() if self._lobby else None
+
+    async def start(self) -> None:
+        """Load the golden machine, or boot it when it was not kept; begin to make clones ready. Raises SetupError."""
+        from wasmeval.vm import golden
+        from wasmeval.vm.lobby import Lobby
+
+        async with self._starting:
+            if self._lobby is not None:
+                return
+            if self.missing or self._image is None:
+                raise SetupError(self.missing)
+            settings = self._settings
+            lacking = [layer for layer in jail.report() if not layer.ok]
+            if settings.require_jail and lacking:
+                raise SetupError(f"the jail of virtual machines is not whole: {lacking[0].detail}")
+            self._accelerator = await asyncio.to_thread(self._choose, self._image)
+            self._golden = await asyncio.to_thread(
+                golden.golden_of,
+                self._image,
+                self._accelerator,
+                lambda stage: logger.info("the virtual machine of image %s: %s", settings.image, stage),
+            )
+            self._lobby = Lobby(
+                self._golden.clone,
+                ready=settings.ready,
+                most=settings.most,
+                queue_size=settings.queue_size,
+            )
+            self._lobby.open()
 
     async def evaluate(self, job: Job, attend: Callable[[Task], Partner] | None = None) -> Result:
+        """Run `job` in a machine of its own. Cancelling the awaiting task ends the machine.
+
+        `attend` is given the way into it, and gives whom the guest's calls go to. Raises ResourceExhausted when too many
+        wait, Unavailable when draining or closed.
+        """
+        if self._drains:
+            raise Unavailable(_DRAINING)
+        await self.start()
+        assert self._lobby is not None
         agent = await self._lobby.take()
         try:
-            task = Task(job, agent, self.detail)
+            task = Task(self._fitted(job), agent, self.detail)
             if attend is not None:
-                task.partner = attend(task)
-            return await task.run()
+                task.attended(attend(task))
+            self._tasks.add(task)
+            try:
+                return await task.run()
+            finally:
+                self._tasks.discard(task)
+                if not self._tasks:
+                    self._idle.set()
         finally:
             self._lobby.leave(agent)
 
+    async def drain(self, grace_seconds: float) -> None:
+        """Accept nothing more; wait for what runs, at most `grace_seconds`; then end it as `cancelled`."""
+        self._drains = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                while self._tasks:
+                    self._idle.clear()
+                    await self._idle.wait()
+        for task in self._tasks:
+            task.stop("the service was shutting down")
+
     async def aclose(self) -> None:
-        await self._lobby.close()
-        self._golden.close()
+        """End every machine. Safe to call twice."""
+        self._drains = True
+        lobby, golden = self._lobby, self._golden
+        self._lobby = self._golden = None
+        if lobby is not None:
+            await lobby.close()
+        if golden is not None:
+            golden.close()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> str:
+        try:
+            qemu.version()
+        except SetupError as error:
+            return str(error)
+        if shutil.which("bwrap") is None:
+            return "bwrap is not installed; apt-get install bubblewrap"
+        try:
+            self._image = find(self._settings.image, self._settings.images_dir)
+        except SetupError as error:
+            return str(error)
+        return ""
+
+    def _choose(self, image: VmImage) -> str:
+        """The accelerator that is used. Raises SetupError for one that was asked for and does not work."""
+        wanted = self._settings.accelerator
+        if wanted == "tcg":
+            return wanted
+        from wasmeval.vm import kvm
+
+        answer = kvm.probe(image)
+        if answer.works:
+            return "kvm"
+        if wanted == "kvm":
+            raise SetupError(
+                f"vm.accelerator is kvm, and KVM does not work here: {answer.detail}; set it to auto"
+            )
+        logger.warning(
+            "virtual machines are emulated in software, some twenty times slower: %s", answer.detail
+        )
+        return "tcg"
+
+    def _fitted(self, job: Job) -> Job:
+        """The job with no limit above what a machine has."""
+        assert self._golden is not None
+        hardware, limits = self._golden.hardware, job.limits
+        fitted = replace(
+            limits,
+            memory_bytes=min(limits.memory_bytes or 0, hardware.memory_bytes - RESERVED_BYTES),
+            workspace_bytes=min(limits.workspace_bytes or 0, hardware.disk_bytes),
+        )
+        return job if fitted == limits else replace(job, limits=fitted)

@@ -109,7 +109,12 @@ def _is_wanted_line(line: str, codename: str) -> bool:
 
 def _is_of(suite: str, codename: str) -> bool:
     """Whether `suite` is the release itself, its updates or its security: newer suites are not mixed in."""
-    return suite.strip("/") in {codename, f"{codename}-updates", f"{codename}-security", f"{codename}/updates"}
+    return suite.strip("/") in {
+        codename,
+        f"{codename}-updates",
+        f"{codename}-security",
+        f"{codename}/updates",
+    }
 
 
 def reaching_options(runner: Runner) -> list[str]:

@@ -164,7 +164,10 @@ def _manifest(
 ) -> Manifest:
     root, vmlinux = out / images.ROOT_NAME, out / images.KERNEL_NAME
     try:
-        languages, packages = images.languages_of(facts.get("languages")), images.packages_of(facts.get("packages"))
+        languages, packages = (
+            images.languages_of(facts.get("languages")),
+            images.packages_of(facts.get("packages")),
+        )
     except ValueError as error:
         raise SetupError(f"what the image says of itself is wrong: {error}") from error
     kernels = [f"{name} {version}" for name, version in versions.items() if name.startswith("linux-image")]
@@ -218,4 +221,6 @@ def _failure(error: WasmevalError, name: str, folder: Path, log: Path) -> Wasmev
     kept = folder / f"{name}.log"
     shutil.copyfile(log, kept)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return BuildFailed(f"building the VM image {name!r} failed: {error}; see {kept}", kept, "\n".join(lines[-_TAIL_LINES:]))
+    return BuildFailed(
+        f"building the VM image {name!r} failed: {error}; see {kept}", kept, "\n".join(lines[-_TAIL_LINES:])
+    )

@@ -509,7 +509,11 @@ class Agent:
 
     def _rehearse(self):
         """Go once through what an order takes: under software emulation the first time costs most."""
-        for argv in (["/bin/true"], ["/bin/bash", "-c", "true | true"], ["/usr/bin/python3", "-c", "print()"]):
+        for argv in (
+            ["/bin/true"],
+            ["/bin/bash", "-c", "true | true"],
+            ["/usr/bin/python3", "-c", "print()"],
+        ):
             if os.access(argv[0], os.X_OK):
                 self._said_by(argv)
         for harness in self.harnesses.values():
@@ -682,7 +686,9 @@ class Agent:
         """The files that were asked for; whether some are left out because they are too many or too large."""
         if not order["outputs"]:
             return False
-        patterns = [[re.compile(part) if part is not None else None for part in parts] for parts in order["outputs"]]
+        patterns = [
+            [re.compile(part) if part is not None else None for part in parts] for parts in order["outputs"]
+        ]
         room, count = order["workspace_bytes"], order["workspace_files"]
         with as_user():
             for path in matching(WORKSPACE, patterns):
@@ -695,7 +701,9 @@ class Agent:
         """Send a file; what room is left, 0 when it did not suffice."""
         name = os.fsencode(path)
         try:
-            file = os.open(os.path.join(WORKSPACE, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = os.open(
+                os.path.join(WORKSPACE, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )
         except OSError:
             return room
         try:
@@ -760,7 +768,10 @@ def matching(root, patterns):
 
     def below(folder, prefix, states):
         try:
-            entries = [(entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in os.scandir(folder)]
+            entries = [
+                (entry.name + "/" * entry.is_dir(follow_symlinks=False), entry)
+                for entry in os.scandir(folder)
+            ]
         except OSError:
             return
         for _, entry in sorted(entries, key=lambda each: os.fsencode(each[0])):
