@@ -44,8 +44,8 @@ class Pool(Protocol):
 
 
 class VmTier(Pool, Protocol):
-    """The microVMs of this machine: `wasmeval.vm.VmTier`, or the double in `wasmeval.testing`. They run jobs of the tier
-    "vm". Making one is cheap."""
+    """The microVMs of this machine: `wasmeval.vm.VmTier`, or the double in `wasmeval.testing`. Making one is cheap, and
+    what it evaluates are jobs of the tier "vm"."""
 
     @property
     def missing(self) -> str:

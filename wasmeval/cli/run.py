@@ -223,7 +223,7 @@ def _print(result: Result, printer: _Printer) -> None:
         _write(sys.stdout, separator + result.value_json.decode("utf-8", "replace") + "\n")
     sys.stdout.flush()
     if result.moved:
-        _write(sys.stderr, f"wasmeval: ran in a microVM: {result.moved}\n")
+        _write(sys.stderr, f"wasmeval: ran in a microVM: {result.moved.splitlines()[0]}\n")
     if result.error is None:
         return
     if result.error.traceback:
