@@ -116,9 +116,9 @@ class Evaluator:
         self._backstage = Backstage()
         self._vm = vm
         self._tiers: tuple[Vms, BothTiers] | None = None
+        self._pool = BlockingPool(settings, self._catalogue)
         if vm is not None and vm is not False:
             self._open_tiers()[0].require()
-        self._pool = BlockingPool(settings, self._catalogue)
         self._pool.start(progress)
 
     def evaluate(

@@ -60,6 +60,8 @@ class ScriptedPool:
         self.stopped: list[Job] = []
         self.partners: list[Any] = []
         """Whom the calls of each evaluation that was granted something go to."""
+        self.links: list[ScriptedLink] = []
+        """The way into each of these."""
         self.healthy = True
         """Whether it says that it can run guests; a test may change it."""
         self._script = script
@@ -88,7 +90,8 @@ class ScriptedPool:
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held.add(stop)
         if attend is not None:
-            self.partners.append(attend(ScriptedLink(stop)))
+            self.links.append(ScriptedLink(stop))
+            self.partners.append(attend(self.links[-1]))
         try:
             async with self._slots:
                 if stop.done():

@@ -22,6 +22,12 @@ from wasmeval.policy import VM_RUNTIMES, Policy
 from wasmeval.wasm.calls import Operation
 
 OFF = "the tier of microVMs is turned off here"
+UNAVAILABLE = "TierUnavailable"
+"""The error's type where there are no VMs."""
+
+_NO_HTTP = "needs network access: HTTP is not allowed"
+"""What a guest says of that; a VM would allow no more. See test_unsupported.py."""
+
 ASK = 'ask for tier="vm"'
 
 
@@ -112,12 +118,14 @@ class Moves:
 
     def unavailable(self, job: Job, why: str = "") -> Result:
         """What a job for a VM ends with where there is none."""
-        error = ErrorInfo("TierUnavailable", why or self.missing)
+        error = ErrorInfo(UNAVAILABLE, why or self.missing)
         return Result(Status.UNSUPPORTED, error=error, limits=job.limits, tier="vm", runtime=job.runtime)
 
     def second(self, job: Job, first: Result, effect: str) -> Job | Result:
         """The job that `job`, whose run in Wasm ended `first`, is in a VM; or its result, which says why it does not
         move. `effect`: what it had done outside by then."""
+        if first.error is not None and first.error.message.startswith(_NO_HTTP):
+            return first
         why = self._obstacle(job, effect)
         if not why:
             limits = self._policy.in_vm.apply(job.asked)

@@ -17,7 +17,7 @@ from wasmeval.backstage import Backstage, Begins, Running
 from wasmeval.errors import DeadlineExceeded, SetupError, Unavailable
 from wasmeval.model import Job, Result, RuntimeInfo, Status
 from wasmeval.policy import Policy
-from wasmeval.tiers import OFF, Attend, Crossing, Moves, Partner, load_vm, moved, stayed
+from wasmeval.tiers import OFF, UNAVAILABLE, Attend, Crossing, Moves, Partner, load_vm, moved, stayed
 
 if TYPE_CHECKING:
     import asyncio
@@ -198,6 +198,8 @@ class _Running:
             self.outcome = await self._vms.evaluate(self._job, self._attend)
         except asyncio.CancelledError:
             self.outcome = Unavailable(_CLOSED)
+        except SetupError as error:
+            self.outcome = self._vms.moves.unavailable(self._job, str(error))
         except Exception as error:
             self.outcome = error
         finally:
@@ -345,6 +347,7 @@ class _Moving:
 
 
 def _joined(first: Result, second: Result | Exception) -> Result | Exception:
-    if isinstance(second, SetupError):
-        return stayed(first, str(second))
-    return moved(first, second) if isinstance(second, Result) else second
+    if not isinstance(second, Result):
+        return second
+    is_there = second.error is None or second.error.type != UNAVAILABLE
+    return moved(first, second) if is_there else stayed(first, second.error.message if second.error else "")

@@ -252,6 +252,14 @@ async def test_what_cannot_run_in_a_vm_stays(fields: dict[str, Any], reason: str
     assert both.ran == (1, 0)
 
 
+async def test_what_lacks_leave_has_none_in_a_vm_either() -> None:
+    text = "needs network access: HTTP is not allowed for this evaluation"
+    both = Both(lambda job: Result(Status.UNSUPPORTED, error=ErrorInfo("OSError", text)))
+    result = await both.evaluate()
+    assert result.error is not None
+    assert (result.error.message, both.ran) == (text, (1, 0))
+
+
 async def test_files_that_a_vm_has_no_room_for_stay() -> None:
     small = Policy(vm=Policy(replace(VM_DEFAULTS, workspace_bytes=1000), VM_CEILINGS, tier="vm"))
     both = Both(policy=small)
