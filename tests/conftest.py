@@ -17,10 +17,15 @@ Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 def _quiet_environment() -> None:
     """No telemetry or configuration of the machine at hand reaches a test."""
     for name in list(os.environ):
-        if name.startswith("OTEL_") or (name.startswith("WASMEVAL_") and name != "WASMEVAL_CACHE_DIR"):
+        if name.startswith("OTEL_") or (name.startswith("WASMEVAL_") and name not in _KEPT):
             del os.environ[name]
     # A service's own store is a folder of its user's.
     os.environ["WASMEVAL_SESSIONS_STORE"] = "memory:"
+    # VMs that no test asks for would only take its time.
+    os.environ["WASMEVAL_VM_ENABLED"] = "false"
+
+
+_KEPT = {"WASMEVAL_CACHE_DIR", "WASMEVAL_TEST_VM"}
 
 
 @pytest.fixture(scope="session")

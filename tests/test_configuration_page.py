@@ -31,6 +31,8 @@ def test_the_example_is_taken(tmp_path: Path) -> None:
     assert (config.workers, config.queue_size) == (4, 500)
     assert config.limits.defaults.deadline_seconds == 5.0
     assert config.limits.ceilings.memory_bytes == 512 << 20
+    assert config.vm.ready == 4
+    assert config.vm.limits.ceilings.cpu_seconds == 120.0
     assert config.preopen["datasets"].read_only
     offer = configured(config, {"EXAMPLE_TOKEN": "a-secret-of-some-length"})
     assert list(offer.folders) == ["datasets"]

@@ -12,15 +12,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wasmeval.conversation import Conversation, ConversationEvent, EventReader
 from wasmeval.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 from wasmeval.events import Answer, Called, Dropped, Event, Printed, Wanted
 from wasmeval.model import Job, Result
 from wasmeval.offer import Offer
-from wasmeval.pool import BlockingPool
-from wasmeval.pool.blocking import Running
 from wasmeval.tools import NO_SUCH_TOOL, raised, tool_name
 from wasmeval.wasm.calls import Operation, Outcome
 
@@ -35,6 +33,24 @@ if TYPE_CHECKING:
 _CLOSING_SECONDS = 5.0
 
 
+class Running(Protocol):
+    """One evaluation that was begun, and the way into it, from any thread: see pool.blocking.Running."""
+
+    @property
+    def outcome(self) -> Result | Exception | None: ...
+    def answer(self, call: int, outcome: Outcome, payload: bytes) -> None: ...
+    def feed(self, data: bytes, ended: bool) -> None: ...
+    def stop(self) -> None: ...
+    def cancel(self) -> None: ...
+    def wait(self, ready: Callable[[], bool], timeout: float | None) -> None: ...
+
+
+class Begins(Protocol):
+    """What begins evaluations: see `BlockingPool.begin`."""
+
+    def begin(self, job: Job, attend: Callable[[Any], Any]) -> Running: ...
+
+
 class Backstage:
     """An event loop in a daemon thread, started at first use. Once closed it starts no more."""
 
@@ -43,6 +59,11 @@ class Backstage:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is closed, and nothing runs there any more."""
+        return self._closed and (self._thread is None or not self._thread.is_alive())
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The running loop. Raises Unavailable when closed."""
@@ -74,7 +95,7 @@ class Backstage:
         with self._starting:
             self._closed = True
             loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
+            self._loop = None
         if loop is None or thread is None:
             return
         _run_on(loop, last)
@@ -82,6 +103,7 @@ class Backstage:
         thread.join(_CLOSING_SECONDS)
         if not thread.is_alive():
             loop.close()
+            self._thread = None
 
 
 def _run_on(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -101,7 +123,7 @@ class EmbeddedConversation(Conversation):
 
     def __init__(
         self,
-        pool: BlockingPool,
+        pool: Begins,
         backstage: Backstage,
         offer: Offer,
         job: Job,
@@ -198,6 +220,10 @@ class EmbeddedConversation(Conversation):
     def _check_input(self) -> None:
         if self._input_over and not self._over:
             raise FailedPrecondition("input came after its end; `stdin` says whether there is any")
+
+    def look(self) -> bool:
+        """Whether it is over; one that has to move somewhere else is sent there."""
+        return self._running.outcome is not None
 
     def _attend(self, running: Running) -> EmbeddedConversation:
         if self._grants.http is not None or self._grants.mounts:

@@ -23,7 +23,7 @@ from wasmeval.determinism import Deterministic
 from wasmeval.errors import InvalidArgument, ServiceError, SetupError, Unavailable, WasmevalError
 from wasmeval.grants import HttpPolicy, Tool
 from wasmeval.limits import Limits, call_timeout
-from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, evaluation_of
+from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, command_of, evaluation_of
 from wasmeval.plans import Failed, Hold, Outcome, Plan, Send, Step
 from wasmeval.recording import Recording, Replay, loaded, replay_of, session_limits
 from wasmeval.requests import request_of
@@ -84,6 +84,7 @@ class Client:
         tool_time_counts: bool = True,
         deterministic: Deterministic | bool = False,
         cache: bool = False,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> Result:
         """Runs `code` with `inputs` as its variables. The snippet's own failures are in the Result.
@@ -93,15 +94,39 @@ class Client:
         called with what the snippet prints, while it runs, in this thread. `stdin` is text, bytes, a file or an
         iterable of them; what either raises ends the evaluation and is raised. With `tool_time_counts=False` the
         deadline's clock stands still while the snippet waits for tools alone. `deterministic` makes the evaluation
-        repeatable, `cache` lets its answer be one that was given before: see docs/determinism.md. `timeout` bounds
-        the whole call in seconds, queueing and retries included; the guest is stopped when it passes. Raises
-        InvalidArgument or a ServiceError.
+        repeatable, `cache` lets its answer be one that was given before: see docs/determinism.md. `tier` is where it
+        runs, "wasm" or "vm": "auto" runs it in Wasm, and once more in a microVM if it turns out to need one and had no
+        effect outside yet; "bash" as `language` runs in a VM alone. `timeout` bounds the whole call in seconds,
+        queueing and retries included; the guest is stopped when it passes. Raises InvalidArgument or a ServiceError.
         """
         evaluation = evaluation_of(
-            code, language, inputs, limits, files, outputs, mounts, http, deterministic, cache
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic, cache, tier
         )
         check_callbacks(on_output, stdin)
         return self._run(plans.evaluate(evaluation, tools, on_output, stdin, tool_time_counts, timeout))
+
+    def run_command(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Runs a program in a microVM of its own, in `/workspace`, with `env` beside the usual variables.
+
+        `argv` is the program and its arguments: no shell reads them. `Result.exit_status` is what it exited with; other
+        than 0, the status is `error`. The rest is as in `evaluate`. Where there are no VMs it ends `unsupported`, and
+        `error` says what is missing.
+        """
+        evaluation = command_of(argv, env, limits, files, outputs, http)
+        check_callbacks(on_output, stdin)
+        return self._run(plans.evaluate(evaluation, None, on_output, stdin, True, timeout))
 
     def converse(
         self,
@@ -118,6 +143,7 @@ class Client:
         stdin: bool = False,
         tool_time_counts: bool = True,
         deterministic: Deterministic | bool = False,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> Conversation:
         """Begins what `evaluate` does, for those who want the events: `Output`, `ToolCall` (to be answered by whoever
@@ -127,7 +153,7 @@ class Client:
         `evaluate` does.
         """
         evaluation = evaluation_of(
-            code, language, inputs, limits, files, outputs, mounts, http, deterministic
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic, tier=tier
         )
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         return self._converse(request, timeout)
@@ -175,6 +201,7 @@ class Client:
         life_seconds: float | None = None,
         durability: str | None = None,
         deterministic: Deterministic | bool | None = None,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> ServiceSession:
         """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
@@ -183,7 +210,7 @@ class Client:
         """
         options = options_of(
             limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
-            durability=durability, deterministic=deterministic,
+            durability=durability, deterministic=deterministic, tier=tier,
         )  # fmt: skip
         info = self._run(plans.create_session(language, options, timeout))
         return ServiceSession(self, info)
@@ -317,14 +344,33 @@ class AsyncClient:
         tool_time_counts: bool = True,
         deterministic: Deterministic | bool = False,
         cache: bool = False,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> Result:
         """As `Client.evaluate`; async tools run on this event loop, others in threads. `on_output` may be async."""
         evaluation = evaluation_of(
-            code, language, inputs, limits, files, outputs, mounts, http, deterministic, cache
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic, cache, tier
         )
         check_callbacks(on_output, stdin, can_await=True)
         return await self._run(plans.evaluate(evaluation, tools, on_output, stdin, tool_time_counts, timeout))
+
+    async def run_command(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """As `Client.run_command`."""
+        evaluation = command_of(argv, env, limits, files, outputs, http)
+        check_callbacks(on_output, stdin, can_await=True)
+        return await self._run(plans.evaluate(evaluation, None, on_output, stdin, True, timeout))
 
     def converse(
         self,
@@ -341,11 +387,12 @@ class AsyncClient:
         stdin: bool = False,
         tool_time_counts: bool = True,
         deterministic: Deterministic | bool = False,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> AsyncConversation:
         """As `Client.converse`: `async for event in client.converse(...)`, best inside `async with`."""
         evaluation = evaluation_of(
-            code, language, inputs, limits, files, outputs, mounts, http, deterministic
+            code, language, inputs, limits, files, outputs, mounts, http, deterministic, tier=tier
         )
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         return self._converse(request, timeout)
@@ -386,6 +433,7 @@ class AsyncClient:
         life_seconds: float | None = None,
         durability: str | None = None,
         deterministic: Deterministic | bool | None = None,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> AsyncServiceSession:
         """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
@@ -394,7 +442,7 @@ class AsyncClient:
         """
         options = options_of(
             limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
-            durability=durability, deterministic=deterministic,
+            durability=durability, deterministic=deterministic, tier=tier,
         )  # fmt: skip
         info = await self._run(plans.create_session(language, options, timeout))
         return AsyncServiceSession(self, info)

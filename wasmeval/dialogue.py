@@ -184,9 +184,9 @@ class Dialogue:
                         raise FailedPrecondition(
                             f"a piece of a file came that is none of the {count} announced"
                         )
-                    hold(request.limits, NODE_BYTES)
+                    hold(request, NODE_BYTES)
                     coming[piece.path] = bytearray()
-                hold(request.limits, len(piece.data))
+                hold(request, len(piece.data))
                 coming[piece.path] += piece.data
                 if piece.is_last:
                     whole[piece.path] = bytes(coming.pop(piece.path))
@@ -202,7 +202,7 @@ class Dialogue:
                         self._take_answer(said)
                     case Input():
                         self._check_input()
-                        hold(request.limits, len(said.data))
+                        hold(request, len(said.data))
                         self._input_over = said.is_last
                         self._pass_on(said)
                     case Cancel():

@@ -12,19 +12,29 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from secrets import token_bytes, token_hex
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wasmeval.backstage import Backstage, EmbeddedConversation
+from wasmeval.backstage import Backstage, Begins, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive, known_output
 from wasmeval.determinism import Deterministic
 from wasmeval.embedded_session import NO_TOOLS, EmbeddedSession, Mounts, names_of
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
-from wasmeval.limits import CEILINGS, DEFAULTS, Limits, call_timeout
-from wasmeval.model import Evaluation, Job, Request, Result, RuntimeInfo, evaluation_of
+from wasmeval.limits import CEILINGS, DEFAULTS, VM_CEILINGS, VM_DEFAULTS, Limits, call_timeout
+from wasmeval.model import (
+    Evaluation,
+    Job,
+    Request,
+    Result,
+    RuntimeInfo,
+    Status,
+    command_of,
+    evaluation_of,
+)
 from wasmeval.offer import Offer
-from wasmeval.policy import Policy, prepare, runtime_infos
+from wasmeval.policy import BASH, Policy, prepare, runtime_infos
 from wasmeval.pool import BlockingPool, PoolSettings
 from wasmeval.requests import called_back, request_of
 from wasmeval.runtimes import Catalogue
@@ -38,6 +48,8 @@ if TYPE_CHECKING:
     from wasmeval.repeated import Repeated
     from wasmeval.retained import Retained
     from wasmeval.stores import Store
+    from wasmeval.vm import VmSettings
+    from wasmeval.vms import BothTiers, Vms
 
 
 class Evaluator:
@@ -49,8 +61,11 @@ class Evaluator:
     it refuses to start where the kernel lacks a layer of the workers' jail. `folders` may be mounted by name in every
     call; `http` is the most that any call's policy can allow, HttpCeiling.ANY_PUBLIC by default, and `credentials` are
     what its rules may name. Sessions sleep in `store`, by default in this process's memory, as snapshots that are
-    sealed with `snapshot_key`; who gives a store gives the key as well, or nobody else can go on with them. Close it,
-    or use it as a context manager; it does not survive a fork.
+    sealed with `snapshot_key`; who gives a store gives the key as well, or nobody else can go on with them.
+
+    What needs a whole operating system runs in microVMs where this machine can have them: `vm` says how (`VmSettings`),
+    that there must be some (True), or that there are none (False); the first one is started when it is needed. Limits
+    that both tiers have apply in both. Close the evaluator, or use it as a context manager; it does not survive a fork.
 
     Raises SetupError when this machine cannot run guests, InvalidArgument for a default above its ceiling.
     """
@@ -66,16 +81,16 @@ class Evaluator:
         credentials: Mapping[str, Credential] | None = None,
         store: Store | None = None,
         snapshot_key: bytes | None = None,
+        vm: VmSettings | bool | None = None,
         require_jail: bool = False,
         cache_dir: Path | None = None,
         progress: Callable[[CompileProgress], None] | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise InvalidArgument("workers", f"must be 1 or more, not {workers}")
-        ceilings = (ceilings or Limits()).within(CEILINGS, Limits())
-        # Lower ceilings lower what is built in; what the caller asks for above them, the policy refuses.
-        built_in = DEFAULTS.within(Limits(), ceilings)
-        self._policy = Policy((defaults or Limits()).within(built_in, Limits()), ceilings)
+        in_vm = _policy(defaults, ceilings, VM_DEFAULTS, VM_CEILINGS, "vm", None)
+        self._policy = _policy(defaults, ceilings, DEFAULTS, CEILINGS, "wasm", in_vm)
+        ceilings = self._policy.ceilings
         self._catalogue = Catalogue.installed()
         self._policy.check(self._catalogue)
         assert ceilings.memory_bytes
@@ -99,7 +114,11 @@ class Evaluator:
         self._sessions: Retained | None = None
         self._repetition: Repeated | None = None
         self._backstage = Backstage()
+        self._vm = vm
+        self._tiers: tuple[Vms, BothTiers] | None = None
         self._pool = BlockingPool(settings, self._catalogue)
+        if vm is not None and vm is not False:
+            self._open_tiers()[0].require()
         self._pool.start(progress)
 
     def evaluate(
@@ -119,6 +138,7 @@ class Evaluator:
         tool_time_counts: bool = True,
         deterministic: Deterministic | bool = False,
         cache: bool = False,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> Result:
         """Runs `code` with `inputs` as its variables. The snippet's own failures are in the Result.
@@ -130,7 +150,7 @@ class Evaluator:
         if on_output is not None or stdin is not None:
             check_callbacks(on_output, stdin)
         evaluation = evaluation_of(
-            code, language, inputs, limits, files, outputs, names_of(mounts), http, deterministic, cache
+            code, language, inputs, limits, files, outputs, names_of(mounts), http, deterministic, cache, tier
         )
         toolbox = Toolbox(tools) if tools else NO_TOOLS
         request = called_back(evaluation, toolbox, on_output, stdin, tool_time_counts)
@@ -148,6 +168,28 @@ class Evaluator:
                 on_output(output.stream, output.text)
         return result
 
+    def run_command(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        outputs: Sequence[str] = (),
+        http: HttpPolicy | None = None,
+        on_output: OnOutput | None = None,
+        stdin: Stdin | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Runs a program in a microVM, in `/workspace`; see `Client.run_command`."""
+        if on_output is not None or stdin is not None:
+            check_callbacks(on_output, stdin)
+        request = called_back(
+            command_of(argv, env, limits, files, outputs, http), NO_TOOLS, on_output, stdin, True
+        )
+        offer = self._offered(request)
+        return self._perform(self._prepare(request, offer), offer, NO_TOOLS, on_output, stdin, timeout)
+
     def session(
         self,
         language: str = "python",
@@ -158,6 +200,7 @@ class Evaluator:
         life_seconds: float | None = None,
         durability: str | None = None,
         deterministic: Deterministic | bool | None = None,
+        tier: str = "auto",
     ) -> EmbeddedSession:
         """Begins a session: snippets that share their variables, their imports and their files. See `SessionOptions`.
 
@@ -167,8 +210,10 @@ class Evaluator:
 
         options = options_of(
             limits=limits, total_fuel=total_fuel, idle_seconds=idle_seconds, life_seconds=life_seconds,
-            durability=durability, deterministic=deterministic,
+            durability=durability, deterministic=deterministic, tier=tier,
         )  # fmt: skip
+        if tier == "vm" or language == BASH:
+            raise InvalidArgument("tier", "there are no sessions in VMs yet; leave it out")
         runtime = self._catalogue.for_language(language)
         held = self._retained().create(language, runtime.translates_to or runtime.name, options)
         return EmbeddedSession(self, held)
@@ -192,17 +237,18 @@ class Evaluator:
         stdin: bool = False,
         tool_time_counts: bool = True,
         deterministic: Deterministic | bool = False,
+        tier: str = "auto",
         timeout: float | None = None,
     ) -> Conversation:
         """Begins what `evaluate` does, for those who want the events; see `Client.converse`."""
         evaluation = evaluation_of(
-            code, language, inputs, limits, files, outputs, names_of(mounts), http, deterministic
+            code, language, inputs, limits, files, outputs, names_of(mounts), http, deterministic, tier=tier
         )
         request = request_of(evaluation, tools, live=True, stdin=stdin, tool_time_counts=tool_time_counts)
         offer = self._offered(request, mounts)
         job = self._prepare(request, offer)
         finish = None if job.deterministic is None else partial(self._repeated().attested, request, job)
-        return EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout), finish)
+        return self._begin(job, offer, call_timeout(timeout), finish)
 
     def evaluate_batch(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
@@ -243,7 +289,7 @@ class Evaluator:
 
     def runtimes(self) -> tuple[RuntimeInfo, ...]:
         """What is installed."""
-        return runtime_infos(self._catalogue)
+        return runtime_infos(self._catalogue) + self._open_tiers()[0].runtimes
 
     def jail(self) -> list[list[Any]]:
         """The layers of the workers' jail as they found them: [name, holds, detail]."""
@@ -252,7 +298,7 @@ class Evaluator:
     def close(self) -> None:
         """Ends the workers; evaluations that other threads wait for end as `cancelled`."""
         self._pool.close()
-        self._backstage.close(self._offer.aclose)
+        self._backstage.close(self._end)
 
     def __enter__(self) -> Evaluator:
         return self
@@ -261,6 +307,50 @@ class Evaluator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def _end(self) -> None:
+        try:
+            if self._tiers is not None:
+                await self._tiers[0].aclose()
+        finally:
+            await self._offer.aclose()
+
+    def _open_tiers(self) -> tuple[Vms, BothTiers]:
+        with self._opening:
+            if self._tiers is None:
+                # Not before something needs a VM, or talks while it runs and may move to one.
+                from wasmeval.vms import BothTiers, Vms
+
+                vms = Vms(self._backstage, self._policy, self._vm)
+                self._tiers = vms, BothTiers(self._pool, vms)
+            return self._tiers
+
+    def _begin(
+        self,
+        job: Job,
+        offer: Offer,
+        timeout: float | None,
+        finish: Callable[[Result], Result] | None = None,
+    ) -> EmbeddedConversation:
+        tiers: Begins = self._pool if job.tier == "wasm" else self._open_tiers()[1]
+        return EmbeddedConversation(tiers, self._backstage, offer, _granted(job), timeout, finish)
+
+    def _again(self, jobs: Sequence[Job], firsts: list[Result], timeout: float | None) -> list[Result]:
+        """The results of `jobs`, whose runs in workers ended `firsts`: those that need a VM run there, all at once."""
+        both = self._open_tiers()[1]
+        with ExitStack() as stack:
+            crossing = {
+                index: stack.enter_context(
+                    EmbeddedConversation(
+                        both.after(firsts[index]), self._backstage, self._offer, _granted(job), timeout
+                    )
+                )
+                for index, job in enumerate(jobs)
+                if _may_move(job, firsts[index])
+            }
+            for index, conversation in crossing.items():
+                firsts[index] = drive(conversation, NO_TOOLS, None, None)
+        return firsts
 
     def _retained(self) -> Retained:
         repeated = self._repeated()
@@ -300,9 +390,13 @@ class Evaluator:
         return {runtime.name: runtime.image_sha256 for runtime in self._catalogue.runtimes}
 
     def _perform_all(self, jobs: Sequence[Job], timeout: float | None) -> list[Result]:
-        if not any(job.grants for job in jobs):
-            return self._pool.evaluate_many(jobs, timeout)
-        return self._converse_all(jobs, call_timeout(timeout))
+        if any(job.grants or job.tier == "vm" for job in jobs):
+            return self._converse_all(jobs, call_timeout(timeout))
+        begun = monotonic()
+        results = self._pool.evaluate_many(jobs, timeout)
+        if any(map(_may_move, jobs, results)):
+            return self._again(jobs, results, _left(timeout, begun))
+        return results
 
     def _perform(
         self,
@@ -313,10 +407,13 @@ class Evaluator:
         stdin: Stdin | None,
         timeout: float | None,
     ) -> Result:
-        if job.grants is None:
-            return self._pool.evaluate_many([job], timeout)[0]
-        conversation = EmbeddedConversation(self._pool, self._backstage, offer, job, call_timeout(timeout))
-        return drive(conversation, toolbox, on_output, stdin)
+        if job.grants is not None or job.tier == "vm":
+            return drive(self._begin(job, offer, call_timeout(timeout)), toolbox, on_output, stdin)
+        begun = monotonic()
+        result = self._pool.evaluate_many([job], timeout)[0]
+        if _may_move(job, result):
+            return self._again([job], [result], _left(timeout, begun))[0]
+        return result
 
     def _prepare(self, request: Request, offer: Offer) -> Job:
         return prepare(request, self._catalogue, self._policy, offer)
@@ -340,14 +437,49 @@ class Evaluator:
 
     def _converse_all(self, jobs: Sequence[Job], timeout: float | None) -> list[Result]:
         """Those that were granted something answer their guests' calls meanwhile; all run at once."""
-        granted = Grants()
         with ExitStack() as stack:
             conversations = []
             for job in jobs:
-                job = replace(job, grants=job.grants or granted)
-                conversation = EmbeddedConversation(self._pool, self._backstage, self._offer, job, timeout)
-                conversations.append(stack.enter_context(conversation))
-            return [drive(conversation, Toolbox({}), None, None) for conversation in conversations]
+                conversations.append(self._begin(job, self._offer, timeout))
+                stack.enter_context(conversations[-1])
+            results = []
+            for conversation in conversations:
+                results.append(drive(conversation, NO_TOOLS, None, None))
+                if results[-1].moved:
+                    # It took its time; others that have to move are sent on their way together.
+                    for other in conversations:
+                        other.look()
+            return results
+
+
+def _policy(
+    defaults: Limits | None,
+    ceilings: Limits | None,
+    built_in: Limits,
+    most: Limits,
+    tier: str,
+    in_vm: Policy | None,
+) -> Policy:
+    ceilings = (ceilings or Limits()).within(most, Limits())
+    # Lower ceilings lower what is built in; what the caller asks for above them, the policy refuses.
+    built_in = built_in.within(Limits(), ceilings)
+    return Policy((defaults or Limits()).within(built_in, Limits()), ceilings, in_vm, tier)
+
+
+_NOTHING_GRANTED = Grants()
+
+
+def _granted(job: Job) -> Job:
+    return job if job.grants is not None else replace(job, grants=_NOTHING_GRANTED)
+
+
+def _may_move(job: Job, result: Result) -> bool:
+    return result.status is Status.UNSUPPORTED and job.tier == "auto"
+
+
+def _left(timeout: float | None, begun: float) -> float | None:
+    seconds = call_timeout(timeout)
+    return None if seconds is None else max(seconds - (monotonic() - begun), 1e-9)
 
 
 def _folders(folders: Mapping[str, Folder | str | Path]) -> dict[str, Folder]:
@@ -387,6 +519,7 @@ def evaluate(
     tool_time_counts: bool = True,
     deterministic: Deterministic | bool = False,
     cache: bool = False,
+    tier: str = "auto",
     timeout: float | None = None,
 ) -> Result:
     """Runs one snippet as `Evaluator.evaluate`, on an evaluator that is started at first use and shared by this
@@ -394,7 +527,7 @@ def evaluate(
     return _evaluator().evaluate(
         code, language=language, inputs=inputs, limits=limits, files=files, outputs=outputs, mounts=mounts, http=http,
         tools=tools, on_output=on_output, stdin=stdin, tool_time_counts=tool_time_counts,
-        deterministic=deterministic, cache=cache, timeout=timeout,
+        deterministic=deterministic, cache=cache, tier=tier, timeout=timeout,
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class Offer:
     ) -> Grants:
         """What an evaluation gets of what it asks for. Raises InvalidArgument for what it can never have.
         `is_replay`: it sends no request, whatever its policy is."""
-        _check_files(grants.files, limits)
+        check_files_fit(grants.files, limits)
         _check_outputs(grants.outputs)
         _check_tools(grants.tools, runtime, inputs)
         http = grants.http
@@ -90,7 +90,8 @@ class Offer:
 NOTHING = Offer()
 
 
-def _check_files(files: Mapping[str, bytes], limits: Limits) -> None:
+def check_files_fit(files: Mapping[str, bytes], limits: Limits) -> None:
+    """Raises InvalidArgument for files that a workspace with `limits` cannot hold."""
     most_bytes, most_files = limits.workspace_bytes or 0, limits.workspace_files or 0
     nodes = check_files("files", files, most_files)
     total = sum(map(len, files.values()))

@@ -34,6 +34,7 @@ from wasmeval.service import Pool as ServicePool
 from wasmeval.service import Service
 from wasmeval.storing import opened
 from wasmeval.telemetry import Telemetry, set_up
+from wasmeval.tiers import OFF, Moves, Tiers, VmTier, load_vm
 from wasmeval.wire import sessions as messages
 
 logger = logging.getLogger(__name__)
@@ -328,6 +329,7 @@ class Pool(ServicePool, Places, Protocol):
 
 
 MakePool = Callable[[ServerConfig, Catalogue, Telemetry | None], Pool]
+MakeVm = Callable[[ServerConfig], VmTier]
 
 
 async def serve(
@@ -336,6 +338,7 @@ async def serve(
     announce: Callable[[str], None] = print,
     catalogue: Catalogue | None = None,
     make_pool: MakePool | None = None,
+    make_vm: MakeVm | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains: running evaluations end within `config.grace_seconds`.
 
@@ -344,7 +347,9 @@ async def serve(
     Raises InvalidArgument or SetupError when it cannot start.
     """
     catalogue = catalogue or Catalogue.installed()
-    policy = Policy(config.limits.defaults.limits(), config.limits.ceilings.limits())
+    of_vms = Policy(config.vm.limits.defaults.limits(), config.vm.limits.ceilings.limits(), tier="vm")
+    policy = Policy(config.limits.defaults.limits(), config.limits.ceilings.limits(), of_vms)
+    moves = _moves(config, policy, make_vm)
     offer = configured(config, os.environ)
     async with contextlib.AsyncExitStack() as stack:
         signals = stack.enter_context(_Signals())
@@ -359,8 +364,10 @@ async def serve(
             stack.callback(store.close)
             kept = home(config, os.environ, store, catalogue, pool)
         stack.push_async_callback(pool.aclose)
+        if moves.vm is not None:
+            stack.push_async_callback(moves.vm.aclose)
         service = Service(
-            pool,
+            Tiers(pool, moves),
             catalogue,
             policy,
             telemetry=telemetry,
@@ -370,11 +377,13 @@ async def serve(
             residence=kept.residence if kept else None,
             notary=kept.notary if kept else None,
             answers=kept.answers if kept else None,
+            vm_runtimes=lambda: moves.runtimes,
         )
         # Bound before the workers start: a port in use is known at once.
         server = Server(service, config.listen, insecure=config.insecure)
         stack.push_async_callback(server.stop)
-        if not await signals.interrupt(_start(pool, offer), signals.first):
+        starting = _start(pool, offer, moves, is_required=config.vm.enabled is True)
+        if not await signals.interrupt(starting, signals.first):
             return
         # What is there by now stays: no collection during a request need walk through it.
         gc.freeze()
@@ -383,6 +392,8 @@ async def serve(
             looking = asyncio.ensure_future(kept.watch())
             stack.callback(looking.cancel)
         for line in _in_force(server.address, config, policy, service.runtimes(), pool.jail()):
+            _say(announce, line)
+        for line in _vms_in_force(config, of_vms, moves):
             _say(announce, line)
         await signals.interrupt(server.watch(lambda: pool.healthy), signals.first)
         _say(announce, f"draining for at most {config.grace_seconds:g} s; a second signal ends at once")
@@ -449,9 +460,47 @@ class _Signals:
         (self.second if self.first.is_set() else self.first).set()
 
 
-async def _start(pool: Pool, offer: Offer) -> None:
+async def _start(pool: Pool, offer: Offer, moves: Moves, *, is_required: bool) -> None:
     """Whoever sends the first request waits for nothing that could have been loaded before."""
-    await asyncio.gather(pool.start(), offer.load())
+    await asyncio.gather(pool.start(), offer.load(), _start_vms(moves, is_required=is_required))
+
+
+async def _start_vms(moves: Moves, *, is_required: bool) -> None:
+    vm = moves.vm
+    if vm is None or moves.missing:
+        return
+    try:
+        await vm.start()
+    except SetupError as error:
+        if is_required:
+            raise
+        logger.warning("no microVMs: %s", error)
+        moves.give_up(error)
+
+
+def _moves(config: ServerConfig, policy: Policy, make_vm: MakeVm | None) -> Moves:
+    """What there is of VMs. Raises SetupError when there must be some, and something is missing."""
+    if config.vm.enabled is False:
+        return Moves(policy, None, off=f"{OFF}; its operator can turn it on ([vm] enabled)")
+    try:
+        moves = Moves(policy, (make_vm or _vm_tier)(config), auto=config.vm.auto)
+    except SetupError as error:
+        moves = Moves(policy, None, off=str(error))
+    if config.vm.enabled is True and moves.missing:
+        raise SetupError(f"vm.enabled is true, and there can be no microVMs: {moves.missing}")
+    return moves
+
+
+def _vm_tier(config: ServerConfig) -> VmTier:
+    return load_vm(
+        image=config.vm.image,
+        images_dir=config.vm.images_dir,
+        ready=config.vm.ready,
+        most=config.vm.most,
+        queue_size=config.vm.queue_size,
+        accelerator=config.vm.accelerator,
+        require_jail=config.require_jail,
+    )
 
 
 def _worker_pool(config: ServerConfig, catalogue: Catalogue, telemetry: Telemetry | None) -> Pool:
@@ -501,6 +550,20 @@ def _in_force(
             yield f"jail: WITHOUT {name}: {detail}"
 
 
+def _vms_in_force(config: ServerConfig, policy: Policy, moves: Moves) -> Iterator[str]:
+    vm, missing = moves.vm, moves.missing
+    if vm is None or missing:
+        yield f"microVMs: none; {missing}"
+        return
+    how = "evaluations move there by themselves" if config.vm.auto else "for those that ask"
+    yield (
+        f"microVMs: {vm.detail}, image {config.vm.image}, {config.vm.ready} kept ready, {config.vm.most} at most; {how}"
+    )
+    yield f"limits in a microVM by default: {_limits(policy.defaults)}"
+    yield f"limits in a microVM at most: {_limits(policy.ceilings)}"
+
+
 def _limits(limits: Limits) -> str:
     memory, output = (f"{(value or 0) / MIB:g} MiB" for value in (limits.memory_bytes, limits.output_bytes))
-    return f"{limits.fuel:,} fuel, {limits.deadline_seconds:g} s, {memory} of memory, {output} of each output"
+    cpu = f"{limits.fuel:,} fuel" if limits.fuel else f"{limits.cpu_seconds:g} s of CPU"
+    return f"{cpu}, {limits.deadline_seconds:g} s, {memory} of memory, {output} of each output"

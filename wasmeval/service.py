@@ -28,7 +28,7 @@ from wasmeval.model import (
     why_unrepeatable,
 )
 from wasmeval.offer import NOTHING, Offer
-from wasmeval.policy import Policy, check_memory, prepare, runtime_infos
+from wasmeval.policy import BASH, Policy, check_memory, prepare, runtime_infos
 from wasmeval.receipts import Notary, takes_time
 from wasmeval.residence import Residence, Resident, with_session
 from wasmeval.runtimes import Catalogue
@@ -81,7 +81,7 @@ class Service:
     `batch_in_flight` is how much of one batch is in the pool at a time, so that a batch of a thousand leaves the
     workers to others; slow evaluations let it grow to `batch_most_in_flight`. `batch_reply_bytes` bounds the results
     of one batch together. `notary` makes the receipts of deterministic evaluations, `answers` knows those that were
-    given before.
+    given before; `vm_runtimes` tells what VMs run at the time.
     """
 
     def __init__(
@@ -98,8 +98,10 @@ class Service:
         residence: Residence | None = None,
         notary: Notary | None = None,
         answers: Answers | None = None,
+        vm_runtimes: Callable[[], tuple[RuntimeInfo, ...]] = tuple,
     ) -> None:
         self._pool = pool
+        self._vm_runtimes = vm_runtimes
         self._residence = residence
         self._notary = notary
         self._answers = answers
@@ -136,17 +138,18 @@ class Service:
             self._leave()
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[Callable[[Limits | None, int], None]]:
-        """Room for files and input that a client sends in pieces: call what it gives for each of them.
+    def hold(self) -> Iterator[Callable[[Request, int], None]]:
+        """Room for files and input that a client sends in pieces: call what it gives for each of them, with the request
+        that they are for.
 
         Raises InvalidArgument for more than the evaluation's workspace holds, ResourceExhausted for more than
         MAX_UPLOADS_BYTES in all conversations together.
         """
         held = 0
 
-        def hold(limits: Limits | None, size: int) -> None:
+        def hold(request: Request, size: int) -> None:
             nonlocal held
-            most = self._policy.apply(limits).workspace_bytes or 0
+            most = self.limits(request).workspace_bytes or 0
             if held + size > most:
                 raise InvalidArgument(
                     "data", f"more than limits.workspace_bytes ({most}) together; raise it or send less"
@@ -172,8 +175,8 @@ class Service:
         self._uploads -= _reply_bytes(result)
 
     def limits(self, request: Request) -> Limits:
-        """The limits that apply to a request."""
-        return self._policy.apply(request.limits)
+        """The limits that apply to a request, where it runs at first."""
+        return self._policy.of(request).apply(request.limits)
 
     def check(self, request: Request) -> None:
         """Raises InvalidArgument as `converse`, whose request may get files that are not here yet."""
@@ -200,6 +203,8 @@ class Service:
 
     async def create_session(self, language: str, options: SessionOptions) -> SessionInfo:
         """Begins a session. Raises InvalidArgument."""
+        if options.tier == "vm" or language == BASH:
+            raise InvalidArgument("tier", "there are no sessions in VMs yet; leave it out")
         runtime = self._catalogue.for_language(language)
         options = replace(options, limits=self._policy.apply(options.limits))
         check_memory(options.limits, runtime)
@@ -302,6 +307,10 @@ class Service:
             )
         if request.cache:
             raise InvalidArgument("evaluation.cache", "a step runs; leave it out")
+        if request.tier != "auto":
+            raise InvalidArgument("evaluation.tier", "is the session's; leave it out")
+        if request.command:
+            raise InvalidArgument("evaluation.command", "is no step of a session; evaluate it by itself")
         if deterministic is not None:
             deterministic = given or deterministic
         request = request._replace(language=record.language, limits=limits, deterministic=deterministic)
@@ -348,7 +357,7 @@ class Service:
 
     def runtimes(self) -> tuple[RuntimeInfo, ...]:
         """What is installed."""
-        return runtime_infos(self._catalogue)
+        return runtime_infos(self._catalogue) + self._vm_runtimes()
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuses what is new from now on and returns when all that was accepted has its answer.

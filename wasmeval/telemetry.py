@@ -78,6 +78,10 @@ class Observation:
 
     def ended(self, result: Result) -> None:
         """The evaluation gave `result`."""
+        if result.moved:
+            # What began in Wasm counts where it ended.
+            self._runtime = result.runtime
+            self._span.set_attribute(Attribute.RUNTIME, self._runtime)
         self._span.set_attributes(
             {
                 Attribute.FUEL: result.usage.fuel,
@@ -88,7 +92,8 @@ class Observation:
                 Attribute.STDERR_CHARACTERS: len(result.stderr),
             }
         )
-        self._telemetry.fuel.record(result.usage.fuel, {Attribute.RUNTIME: self._runtime})
+        if result.tier != "vm":
+            self._telemetry.fuel.record(result.usage.fuel, {Attribute.RUNTIME: self._runtime})
         if result.usage.tool_calls:
             self._telemetry.tool_calls.add(result.usage.tool_calls, {Attribute.RUNTIME: self._runtime})
         for use in result.http:

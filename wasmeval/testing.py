@@ -1,4 +1,5 @@
-"""ScriptedPool: behaves like `AsyncPool`, without guests; for tests of what stands above the pool."""
+"""ScriptedPool: behaves like `AsyncPool`, without guests; for tests of what stands above the pool. ScriptedVm: the same
+for `wasmeval.vm.VmTier`."""
 
 from __future__ import annotations
 
@@ -6,8 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wasmeval.errors import ResourceExhausted, Unavailable
-from wasmeval.model import ErrorInfo, Job, Result, Status
+from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
+from wasmeval.model import ErrorInfo, Job, Result, RuntimeInfo, Status
 
 Answer = Result | BaseException | Awaitable[Result]
 
@@ -59,6 +60,8 @@ class ScriptedPool:
         self.stopped: list[Job] = []
         self.partners: list[Any] = []
         """Whom the calls of each evaluation that was granted something go to."""
+        self.links: list[ScriptedLink] = []
+        """The way into each of these."""
         self.healthy = True
         """Whether it says that it can run guests; a test may change it."""
         self._script = script
@@ -87,7 +90,8 @@ class ScriptedPool:
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held.add(stop)
         if attend is not None:
-            self.partners.append(attend(ScriptedLink(stop)))
+            self.links.append(ScriptedLink(stop))
+            self.partners.append(attend(self.links[-1]))
         try:
             async with self._slots:
                 if stop.done():
@@ -133,3 +137,60 @@ class ScriptedPool:
         guest.cancel()
         error = ErrorInfo("Cancelled", "the service was shutting down")
         return Result(Status.CANCELLED, error=error, limits=job.limits, runtime=job.runtime)
+
+
+def succeed_in_vm(job: Job) -> Result:
+    """The default script of a VM: every job ends `ok` with the value None."""
+    status = 0 if job.command or job.runtime == "vm-bash" else None
+    return Result(
+        Status.OK,
+        value_json=b"null",
+        limits=job.limits,
+        tier="vm",
+        runtime=job.runtime,
+        tier_detail=ScriptedVm.detail,
+        exit_status=status,
+    )
+
+
+class ScriptedVm(ScriptedPool):
+    """A tier of VMs without VMs: answers as ScriptedPool does. `missing` says what it lacks; `starts` and `closes` are
+    counted. With `failure` it cannot be started."""
+
+    detail = "scripted"
+
+    def __init__(
+        self,
+        script: Callable[[Job], Answer] = succeed_in_vm,
+        *,
+        missing: str = "",
+        failure: SetupError | None = None,
+        minimum_memory_bytes: int = 64 << 20,
+        running: int = 16,
+        queue_size: int = 256,
+    ) -> None:
+        super().__init__(script, running=running, queue_size=queue_size)
+        self.missing = missing
+        self.starts = 0
+        self.closes = 0
+        self._failure = failure
+        self.runtimes = tuple(
+            RuntimeInfo(name, "1.2", name, languages, "cd" * 32, 0, minimum_memory_bytes, "vm")
+            for name, languages in (
+                ("vm-python", ("python",)),
+                ("vm-javascript", ("javascript",)),
+                ("vm-bash", ("bash",)),
+                ("vm-command", ()),
+            )
+        )
+
+    async def start(self) -> None:
+        """Raises `failure`."""
+        self.starts += 1
+        if self._failure is not None:
+            raise self._failure
+
+    async def aclose(self) -> None:
+        """Stops everything at once."""
+        self.closes += 1
+        await super().aclose()

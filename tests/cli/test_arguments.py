@@ -73,6 +73,7 @@ def test_a_wrong_input_is_named(text: str, message: str) -> None:
         (None, "a/b.py", "python"),
         (None, "a/b.JS", "javascript"),
         (None, "b.mjs", "javascript"),
+        (None, "b.sh", "bash"),
         (None, "b.txt", "python"),
         ("python", "b.js", "python"),
         ("cobol", "b.js", "cobol"),
@@ -128,3 +129,12 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     assert exit_of.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: wasmeval {command}")
+
+
+def test_the_tier_is_one_of_three(capsys: pytest.CaptureFixture[str]) -> None:
+    parse = parser_of_all().parse_args
+    assert parse(["run", "-c", "1"]).tier == "auto"
+    assert parse(["run", "-c", "1", "--tier", "vm"]).tier == "vm"
+    with pytest.raises(SystemExit):
+        parse(["run", "-c", "1", "--tier", "moon"])
+    assert "invalid choice: 'moon'" in capsys.readouterr().err

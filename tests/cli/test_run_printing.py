@@ -141,12 +141,31 @@ def test_json_is_the_whole_result_in_one_line(answer: Any, capfd: Captured) -> N
         "peak_memory_bytes": 1024,
         "tool_calls": 0,
         "virtual_ns": 0,
+        "cpu_seconds": 0.0,
     }
     assert decoded["limits"]["deadline_seconds"] == 2.0
     assert decoded["stdout"] == '"\\u0000value"'
     # Those are what --receipt writes.
     shown = [f.name for f in fields(Result) if f.name not in ("transcript", "seal_holds", "recording")]
     assert list(decoded) == ["value" if name == "value_json" else name for name in shown]
+
+
+def test_an_evaluation_that_moved_says_so_on_stderr(answer: Any, capfd: Captured) -> None:
+    answer(Result(Status.OK, b"7", stdout="hi\n", tier="vm", moved="No module named 'numpy'"))
+    assert main(["run", "-c", "..."]) == 0
+    assert capfd.readouterr() == ("hi\n7\n", "wasmeval: ran in a microVM: No module named 'numpy'\n")
+    assert main(["run", "--json", "-c", "..."]) == 0
+    out, err = capfd.readouterr()
+    assert (json.loads(out)["moved"], err) == ("No module named 'numpy'", "")
+
+
+def test_a_script_that_fails_exits_with_1(answer: Any, capfd: Captured) -> None:
+    error = ErrorInfo("ExitStatus", "exit status 3")
+    answer(Result(Status.ERROR, stderr="no such file\n", error=error, tier="vm", exit_status=3))
+    assert main(["run", "-l", "bash", "-c", "..."]) == 1
+    assert capfd.readouterr() == ("", "no such file\nwasmeval: ExitStatus: exit status 3\n")
+    assert main(["run", "--json", "-c", "..."]) == 1
+    assert json.loads(capfd.readouterr().out)["exit_status"] == 3
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"{", b"[" * 100_000, b"1\x00", b"1, 2"])

@@ -33,7 +33,8 @@ async def later(job: Job) -> Result:
 
 
 if __name__ == "__main__":
-    config = load(environ={}, overrides={"listen": "127.0.0.1:0", "grace_seconds": float(sys.argv[1])})
+    overrides = {"listen": "127.0.0.1:0", "grace_seconds": float(sys.argv[1]), "vm.enabled": False}
+    config = load(environ={}, overrides=overrides)
     announce = lambda line: print(line, flush=True)  # noqa: E731
     pool = ScriptedPool(script)
     make_pool = lambda *_: pool  # noqa: E731

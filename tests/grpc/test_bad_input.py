@@ -93,6 +93,20 @@ BAD = [
         "1048576 is less than python needs; ask for 25165824",
     ),
     (request(limits=pb.Limits(output_bytes=0)), "limits.output_bytes", "not 0"),
+    (request(tier=9), "tier", "9 is none; send AUTO, WASM or VM"),
+    (request(tier=pb.TIER_WASM, language="bash"), "tier", "bash runs in a VM alone"),
+    (request(tier=pb.TIER_VM, mounts=["data"]), "mounts", "a VM mounts no folders"),
+    (request(tier=pb.TIER_VM, cache=True), "cache", "a VM has none"),
+    (
+        request(tier=pb.TIER_VM, deterministic=pb.Deterministic()),
+        "deterministic",
+        "a VM repeats nothing exactly",
+    ),
+    (request(command=["ls"]), "code", "a command runs in place of code"),
+    (request(code="", command=["ls"]), "language", "a command has none"),
+    (request(code="", language="", command=["ls", "a\0"]), "command[1]", "a NUL character"),
+    (request(language="bash", inputs={"a-b": b"1"}), "inputs.a-b", "no name of an environment variable"),
+    (request(limits=pb.Limits(processes=0)), "limits.processes", "not 0"),
 ]
 
 
@@ -128,7 +142,7 @@ def test_a_batch_is_neither_empty_nor_too_long(shared: Running, number: int, cou
 
 
 # On the wire: a field's number times 8, plus 2 for bytes that follow their length.
-CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in (1, 2, 3, 4, 11))
+CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in (1, 2, 3, 4, 13))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +153,7 @@ CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in
         (INPUTS + b"\x03\x0a\x01\xff", "inputs", "not valid UTF-8"),
         (b"not a message", "request", "not a wasmeval.v1.EvaluateRequest message"),
         (CODE + b"\x7f\x31", "request", "not a wasmeval.v1.EvaluateRequest message"),
-        (CODE + b"\x01\x31" + UNKNOWN + b"\x01x", "11", "EvaluateRequest has no field 11"),
+        (CODE + b"\x01\x31" + UNKNOWN + b"\x01x", "13", "EvaluateRequest has no field 13"),
         (CODE + b"\x01\x31" + LIMITS + b"\x02\x78\x01", "limits.15", "wasmeval.v1.Limits has no field 15"),
         (bytes([1 * 8]) + b"\x05", "1", "EvaluateRequest has no field 1 of this type"),
     ],
@@ -154,7 +168,7 @@ def test_bytes_that_are_no_request_are_named(shared: Running, data: bytes, field
     ("data", "field"),
     [
         (b"\x0a\x00\x0a\x03\x0a\x01\xff", "evaluations[1].code"),
-        (b"\x0a\x00\x0a\x03\x5a\x01x", "evaluations[1].11"),
+        (b"\x0a\x00\x0a\x03\x6a\x01x", "evaluations[1].13"),
         (b"\x4a\x01x", "9"),
     ],
 )

@@ -14,7 +14,7 @@ LANGUAGES = ("python", "javascript")
 
 @pytest.fixture(scope="session")
 def shared_evaluator() -> Iterator[Evaluator]:
-    with Evaluator(workers=1, require_jail=True) as evaluator:
+    with Evaluator(workers=1, require_jail=True, vm=False) as evaluator:
         yield evaluator
 
 

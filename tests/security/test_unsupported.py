@@ -53,14 +53,14 @@ JAVASCRIPT_NEEDS = {
 
 @pytest.mark.parametrize(("code", "message"), NEEDS.items(), ids=NEEDS)
 def test_python_says_what_it_needs(evaluator: Evaluator, code: str, message: str) -> None:
-    result = evaluator.evaluate(code)
+    result = evaluator.evaluate(code, tier="wasm")
     assert result.error
     assert (result.status, result.error.message) == (Status.UNSUPPORTED, message)
 
 
 @pytest.mark.parametrize(("code", "message"), JAVASCRIPT_NEEDS.items(), ids=JAVASCRIPT_NEEDS)
 def test_javascript_says_what_it_needs(evaluator: Evaluator, code: str, message: str) -> None:
-    result = evaluator.evaluate(code, language="javascript")
+    result = evaluator.evaluate(code, language="javascript", tier="wasm")
     assert result.error
     assert (result.status, result.error.message) == (Status.UNSUPPORTED, message)
 

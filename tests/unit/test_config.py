@@ -11,7 +11,7 @@ import pytest
 
 from wasmeval import InvalidArgument
 from wasmeval.config import ServerConfig, load
-from wasmeval.limits import CEILINGS, DEFAULTS
+from wasmeval.limits import CEILINGS, DEFAULTS, VM_CEILINGS, VM_DEFAULTS
 
 
 def test_nothing_given_takes_what_is_built_in() -> None:
@@ -130,3 +130,45 @@ def test_a_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     file.write_bytes(b'listen = "\xff"')
     with pytest.raises(InvalidArgument, match="is not TOML"):
         load(file, {})
+
+
+def test_vms_are_there_when_they_can_be() -> None:
+    vm = load(environ={}).vm
+    assert (vm.enabled, vm.auto, vm.image, vm.ready, vm.most, vm.queue_size) == (
+        "auto",
+        True,
+        "default",
+        2,
+        16,
+        256,
+    )
+    assert vm.limits.defaults.limits() == VM_DEFAULTS
+    assert vm.limits.ceilings.limits() == VM_CEILINGS
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("true", True), ("false", False), ("1", True)])
+def test_whether_there_are_vms_is_said_in_the_environment_too(text: str, value: object) -> None:
+    assert load(environ={"WASMEVAL_VM_ENABLED": text}).vm.enabled == value
+
+
+@pytest.mark.parametrize(
+    ("variables", "field"),
+    [
+        ({"WASMEVAL_VM_ENABLED": "perhaps"}, "vm.enabled"),
+        ({"WASMEVAL_VM_READY": "-1"}, "vm.ready"),
+        ({"WASMEVAL_VM_MOST": "0"}, "vm.most"),
+        ({"WASMEVAL_VM_ACCELERATOR": "hope"}, "vm.accelerator"),
+        ({"WASMEVAL_VM_IMAGE": "../x"}, "vm.image"),
+        ({"WASMEVAL_VM_LIMITS_DEFAULTS_FUEL": "5"}, "WASMEVAL_VM_LIMITS_DEFAULTS_FUEL"),
+        ({"WASMEVAL_LIMITS_DEFAULTS_PROCESSES": "5"}, "WASMEVAL_LIMITS_DEFAULTS_PROCESSES"),
+        ({"WASMEVAL_VM_LIMITS_DEFAULTS_PROCESSES": "5000"}, "vm.limits"),
+    ],
+)
+def test_what_no_vms_can_be_is_named(variables: dict[str, str], field: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        load(environ=variables)
+    assert caught.value.field.startswith(field)
+
+
+def test_a_service_s_tests_have_a_variable_of_their_own() -> None:
+    assert load(environ={"WASMEVAL_TEST_VM": "1"}) == load(environ={})

@@ -16,6 +16,7 @@ examples:
   wasmeval run -l javascript -c '[3, 1, 2].toSorted()' --json
   wasmeval run script.py --deadline 2 --memory 128
   wasmeval run chart.py --file data.csv --output '*.svg' <more.txt
+  wasmeval run -l bash -c 'git --version | tr a-z A-Z'
   wasmeval run -c 'import random; random.random()' --receipt receipt.json
   wasmeval replay receipt.json
   wasmeval repl
@@ -31,7 +32,8 @@ def parser_of_all() -> argparse.ArgumentParser:
     """The parser of `wasmeval` and its commands; `command` names the one that was chosen."""
     parser = argparse.ArgumentParser(
         prog="wasmeval",
-        description="Evaluate Python and JavaScript snippets, each in a fresh, isolated WebAssembly instance.",
+        description="Evaluate Python and JavaScript snippets, each in a fresh, isolated WebAssembly instance, or in a "
+        "microVM of its own when it needs a whole operating system.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -62,7 +64,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "-l",
         "--language",
         metavar="LANG",
-        help="default: from FILE's ending (.py, .js, .mjs, .ts), else python",
+        help="default: from FILE's ending (.py, .js, .mjs, .ts, .sh), else python",
+    )
+    parser.add_argument(
+        "--tier",
+        choices=("auto", "wasm", "vm"),
+        default="auto",
+        help="where it runs: in Wasm, in a microVM, or (auto) in Wasm and again in a microVM if it needs one",
     )
     parser.add_argument(
         "--input",
@@ -290,6 +298,8 @@ LANGUAGES_BY_ENDING = {
     ".mjs": "javascript",
     ".ts": "typescript",
     ".mts": "typescript",
+    ".sh": "bash",
+    ".bash": "bash",
 }
 
 

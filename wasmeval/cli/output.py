@@ -41,6 +41,9 @@ def result_json(result: Result) -> str:
         "receipt": result.receipt.told() if result.receipt else None,
         "unrepeatable": result.unrepeatable,
         "cached": result.cached,
+        "tier_detail": result.tier_detail,
+        "moved": result.moved,
+        "exit_status": result.exit_status,
     }
     return json.dumps(fields).replace(_PLACE_OF_VALUE, _checked(result.value_json) or "null", 1)
 

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         "stdin": b"" if arguments.file == "-" else _Stdin(),
         "deterministic": _deterministic(arguments),
         "cache": arguments.cache,
+        "tier": arguments.tier,
     }
     if arguments.cache:
         given["stdin"] = None
@@ -221,6 +222,8 @@ def _print(result: Result, printer: _Printer) -> None:
         separator = "" if printer.last == "\n" else "\n"
         _write(sys.stdout, separator + result.value_json.decode("utf-8", "replace") + "\n")
     sys.stdout.flush()
+    if result.moved:
+        _write(sys.stderr, f"wasmeval: ran in a microVM: {result.moved.splitlines()[0]}\n")
     if result.error is None:
         return
     if result.error.traceback:

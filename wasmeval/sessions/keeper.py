@@ -208,7 +208,16 @@ class Keeper:
         deterministic = record.options.deterministic
         if deterministic is None or record.course is None:
             # By hand: `replace` takes ten times as long.
-            return Job(job.runtime, job.code, job.inputs, limits, job.grants, job.translator, live.place)
+            return Job(
+                job.runtime,
+                job.code,
+                job.inputs,
+                limits,
+                job.grants,
+                job.translator,
+                live.place,
+                tier=job.tier,
+            )
         world = record.course.world(deterministic, record.steps, job.world)
         return replace(
             job, limits=limits, session=live.place, deterministic=deterministic, world=world, cache=False
