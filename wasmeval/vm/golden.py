@@ -25,6 +25,7 @@ from wasmeval.errors import SetupError
 from wasmeval.limits import MIB
 from wasmeval.vm import qemu
 from wasmeval.vm.frames import Decoder, MalformedFrame, Word
+from wasmeval.vm.guest import guest_files
 from wasmeval.vm.images import VmImage
 
 FOLDER = "golden"
@@ -95,9 +96,7 @@ def source_of(image: VmImage) -> Source:
     """What `image` is booted from, with this package's own files for the guest. Raises SetupError, OSError."""
     from wasmeval.vm.building import initramfs
 
-    with tempfile.NamedTemporaryFile() as file:
-        initramfs.make(image, initramfs.GUEST, Path(file.name))
-        first = Path(file.name).read_bytes()
+    first = initramfs.make(image, guest_files())
     about = (image.manifest.root_sha256, image.manifest.kernel_sha256, hashlib.sha256(first).hexdigest())
     return Source(image.root, image.kernel.read_bytes(), first, ".".join(about))
 

@@ -3,16 +3,15 @@ than the image, and nothing else of an image has to be made anew then."""
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from wasmeval.errors import SetupError
 from wasmeval.vm.images import VmImage
-
-GUEST = Path(__file__).resolve().parent.parent / "guest"
 
 _DIRECTORIES = ("bin", "dev", "guest", "modules", "new", "proc", "sys")
 _ALIGNMENT = 4
@@ -27,19 +26,20 @@ class Entry(NamedTuple):
     device: tuple[int, int] = (0, 0)
 
 
-def make(image: VmImage, guest: Path, out: Path) -> None:
-    """Write the initramfs of `image` with the files of `guest` to `out`, in milliseconds: nothing is compressed.
+def make(image: VmImage, guest: Mapping[str, bytes]) -> bytes:
+    """The initramfs of `image` with the files of `guest`, made in milliseconds: nothing is compressed.
 
-    `guest/init` becomes `/init`, its other files `/guest/NAME`. Raises SetupError when the image lacks a part.
+    `init` among them becomes `/init`, the others `/guest/NAME`. Raises SetupError when the image lacks a part.
     """
+    archive = io.BytesIO()
     try:
-        with open(out, "wb") as file:
-            write_cpio(entries(image.initramfs, guest), file)
+        write_cpio(entries(image.initramfs, guest), archive)
     except OSError as error:
         raise SetupError(f"cannot make the initramfs of the VM image {image.name!r}: {error}") from error
+    return archive.getvalue()
 
 
-def entries(parts: Path, guest: Path) -> Iterator[Entry]:
+def entries(parts: Path, guest: Mapping[str, bytes]) -> Iterator[Entry]:
     """What the initramfs holds, in order: a directory comes before what lies in it."""
     for name in _DIRECTORIES:
         yield Entry(name, stat.S_IFDIR | 0o755)
@@ -48,16 +48,11 @@ def entries(parts: Path, guest: Path) -> Iterator[Entry]:
     yield Entry("bin/busybox", stat.S_IFREG | 0o755, (parts / "busybox").read_bytes())
     for path in sorted((parts / "modules").iterdir()):
         yield Entry(f"modules/{path.name}", stat.S_IFREG | 0o644, path.read_bytes())
-    for path in guest_files(guest):
-        if path.name == "init":
-            yield Entry("init", stat.S_IFREG | 0o755, path.read_bytes())
+    for name, content in sorted(guest.items()):
+        if name == "init":
+            yield Entry("init", stat.S_IFREG | 0o755, content)
         else:
-            yield Entry(f"guest/{path.name}", stat.S_IFREG | 0o644, path.read_bytes())
-
-
-def guest_files(guest: Path) -> list[Path]:
-    """The files of `guest` that the guest gets; what makes it a package of ours, or was cached, is not."""
-    return sorted(path for path in guest.iterdir() if path.is_file() and path.name != "__init__.py")
+            yield Entry(f"guest/{name}", stat.S_IFREG | 0o644, content)
 
 
 def write_cpio(files: Iterator[Entry], out: BinaryIO) -> None:

@@ -23,12 +23,17 @@ SHARED = {
 }
 """Name in the guest -> the file's home in a checkout."""
 
-_SUFFIXES = (".py", ".cjs", ".sh")
+_INIT = "init"
+_SUFFIXES = (".py", ".cjs")
 
 
 def guest_files() -> dict[str, bytes]:
-    """The content of every file that the guest gets, all of them in one folder, by name."""
-    own = [path for path in _HERE.iterdir() if path.suffix in _SUFFIXES and path.name != "__init__.py"]
+    """The content of every file that the guest gets, by name: `init`, and what it puts into one folder."""
+    own = [
+        path
+        for path in _HERE.iterdir()
+        if path.name == _INIT or (path.suffix in _SUFFIXES and path.name != "__init__.py")
+    ]
     files = {path.name: path.read_bytes() for path in sorted(own)}
     return files | {name: _shared(name, home).read_bytes() for name, home in SHARED.items()}
 

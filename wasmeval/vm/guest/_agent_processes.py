@@ -63,7 +63,7 @@ def spawn(argv: Sequence[str], group: str, environment: Mapping[str, str], descr
             for each_signal in (signal.SIGPIPE, signal.SIGINT):
                 signal.signal(each_signal, signal.SIG_DFL)
             os.umask(0o022)
-            os.execvpe(argv[0], argv, environment)
+            os.execvpe(argv[0], list(argv), environment)
         except BaseException as error:
             os.write(told, struct.pack("<i", getattr(error, "errno", 0) or errno.EINVAL))
         finally:

@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 # ---- the channel -------------------------------------------------------------------------------------------------
 
-EVALUATE, ANSWER, READY, REPLY, CALL = b"E", b"A", b"W", b"R", b"H"
+EVALUATE, ANSWER, PRACTISE, READY, REPLY, CALL = b"E", b"A", b"P", b"W", b"R", b"H"
 
 NOTHING_UNDER_WAY = -2
 
@@ -44,6 +44,8 @@ class Channel:
         self._received = bytearray()
         self._unread_answers = 0
         self.lock = threading.Lock()
+        self.practise: Optional[Callable[[], None]] = None
+        """What goes along the way of an evaluation when the agent asks for it."""
 
     def send(self, kind: bytes, payload: bytes) -> None:
         """One frame, whole."""
@@ -97,6 +99,9 @@ class Channel:
             if kind == EVALUATE:
                 self._unread_answers = 0
                 return payload
+            if kind == PRACTISE and self.practise is not None:
+                self.practise()
+                self.send(READY, b"")
 
     def close(self) -> None:
         """No frame goes in or out of this process any more."""

@@ -170,7 +170,7 @@ class Agent:
             select.select([harness.control.descriptor], [], [], left)
             try:
                 for head, _ in harness.control.frames():
-                    return head[1] == WARM
+                    return bool(head[1] == WARM)
             except EOFError:
                 break
         return False

@@ -463,6 +463,18 @@ def warm_up(interpreter: Interpreter) -> None:
     _forget(filters)
 
 
+def practise(interpreter: Interpreter) -> None:
+    """Takes a snippet along the way of every snippet once more, in a clone that has time: an emulated CPU is quicker then."""
+    filters = list(warnings.filters)
+    real, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), *(_nowhere(), _nowhere())
+    try:
+        for code in ("x = [1]\nprint(x, sum(x))\n{'x': x}", "1 / 0"):
+            interpreter.evaluate(Request(0, 1 << 20, code, b"")).frame()
+    finally:
+        sys.stdout, sys.stderr = real
+    _forget(filters)
+
+
 def _nowhere() -> Any:
     return io.TextIOWrapper(open(os.devnull, "wb"), encoding="utf-8", line_buffering=True)  # noqa: SIM115
 
@@ -539,6 +551,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     _wasmeval.channel = channel
+    channel.practise = lambda: practise(interpreter)
     channel.lock.acquire()
     channel.send(_wasmeval.READY, b"")
     serve(interpreter, streams)
