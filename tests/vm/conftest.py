@@ -1,0 +1,34 @@
+"""Real machines for the tests of this folder: one evaluator for all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import wasmeval
+from wasmeval.vm import VmSettings, VmTier
+
+ARE_REQUIRED = os.environ.get("WASMEVAL_TEST_VM") == "1"
+
+
+def settings(**changed: object) -> VmSettings:
+    """Those of the default image; skips, or fails where machines are required, when there can be none."""
+    chosen = VmSettings(**changed)  # type: ignore[arg-type]
+    if missing := VmTier(chosen).missing:
+        if ARE_REQUIRED:
+            pytest.fail(f"WASMEVAL_TEST_VM is set, and there can be no virtual machines: {missing}")
+        pytest.skip(f"needs virtual machines: {missing}")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def vm_settings() -> VmSettings:
+    return settings()
+
+
+@pytest.fixture(scope="session")
+def vms(vm_settings: VmSettings) -> Iterator[wasmeval.Evaluator]:
+    with wasmeval.Evaluator(workers=1, vm=vm_settings) as evaluator:
+        yield evaluator
