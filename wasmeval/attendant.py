@@ -105,6 +105,12 @@ class Attendant:
         """The HTTP requests so far."""
         return tuple(self._exchange.uses) if self._exchange else ()
 
+    @property
+    def gateway(self) -> Exchange | None:
+        """What answers the connections of a guest that has a network of its own; on this attendant's loop. None when
+        the evaluation may send no HTTP requests."""
+        return self._exchange
+
     def called(self, call: int, operation: Operation, body: bytes) -> None:
         """See pool.Partner."""
         if operation is Operation.CALL:

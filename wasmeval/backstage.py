@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from wasmeval.attendant import Attendant
+    from wasmeval.egress import Exchange
 
 # asyncio and the attendant, with all that HTTP takes, are loaded with the first evaluation that needs them: most do
 # not, and a `wasmeval run` would start 40 ms later.
@@ -188,6 +189,12 @@ class EmbeddedConversation(Conversation):
         self._over = True
         self._running.cancel()
         self._dismiss()
+
+    @property
+    def gateway(self) -> Exchange | None:
+        """See Attendant; on the loop of the Backstage."""
+        attendant = self._attendant
+        return attendant.gateway if attendant else None
 
     # --- pool.Partner, and attendant.Talk ------------------------------------------------------------------------
 

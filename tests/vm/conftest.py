@@ -1,13 +1,14 @@
-"""Real machines for the tests of this folder: one evaluator for all of them."""
+"""Real machines for the tests of this folder, one evaluator for all of them; and a server that guests may ask."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 import wasmeval
+from tests.egress.conftest import Server, running
 from wasmeval.vm import VmSettings, VmTier
 
 ARE_REQUIRED = os.environ.get("WASMEVAL_TEST_VM") == "1"
@@ -32,3 +33,9 @@ def vm_settings() -> VmSettings:
 def vms(vm_settings: VmSettings) -> Iterator[wasmeval.Evaluator]:
     with wasmeval.Evaluator(workers=1, vm=vm_settings) as evaluator:
         yield evaluator
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with running() as one:
+        yield one

@@ -25,7 +25,7 @@ from wasmeval.errors import InvalidArgument
 from wasmeval.grants import HttpPolicy
 
 if TYPE_CHECKING:
-    from wasmeval.egress.transfer import Means
+    from wasmeval.egress.hop import Means
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,8 @@ class Egress:
         except OSError as error:
             logger.error("HTTP is not possible: the trusted certificates cannot be read: %s", error)
             raise failed("tls", "the service cannot read its trusted certificates") from None
+        from wasmeval.egress.hop import Means
         from wasmeval.egress.network import open_pool
-        from wasmeval.egress.transfer import Means
 
         credentials = {
             rule.credential: self._credentials[rule.credential] for rule in rules if rule.credential
@@ -149,6 +149,7 @@ class Egress:
                 import httpx
 
                 import wasmeval.egress.network
+                import wasmeval.egress.proxy
                 import wasmeval.egress.transfer  # noqa: F401
 
                 self._context = httpx.create_ssl_context()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import struct
@@ -17,7 +18,10 @@ from wasmeval.egress.order import Order, parse_order
 from wasmeval.grants import HttpUse
 
 if TYPE_CHECKING:
-    from wasmeval.egress.transfer import Head, Means, Transfer
+    from wasmeval.egress.asking import Stream
+    from wasmeval.egress.hop import Means
+    from wasmeval.egress.proxy import Proxy
+    from wasmeval.egress.transfer import Head, Transfer
 
 _FIRST_STREAM = 1 << 30
 """Streams are numbered from here, so that none has the number of a call: the guest's `drop` takes either."""
@@ -53,6 +57,7 @@ class Exchange:
         self._running: set[asyncio.Task[None]] = set()
         self._streams: dict[int, _Running] = {}
         self._numbers = itertools.count(_FIRST_STREAM)
+        self._proxy: Proxy | None = None
         self._closed = False
 
     @property
@@ -76,6 +81,27 @@ class Exchange:
             running.task.cancel()
             raise
         return self._outcome(head, running)
+
+    async def serve(self, stream: Stream) -> None:
+        """Be the proxy of one connection of the guest's, to its end; its requests count among the others.
+
+        Whoever calls closes `stream` afterwards. Raises ConnectionError when the guest is gone; the end of the exchange
+        cancels it.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            # Loads what the proxy takes, off the loop. The guest is told of a failure when it asks for something.
+            with contextlib.suppress(HttpFailure):
+                await self._connected()
+            if self._proxy is None:
+                from wasmeval.egress.proxy import Proxy
+
+                self._proxy = Proxy(self._connected, self._meter)
+            await self._proxy.serve(stream)
+        finally:
+            self._running.discard(task)
 
     async def read(self, stream: int, most: int) -> bytes:
         """At least one byte of `stream` and at most `most` (or 256 KiB); none at its end. Raises HttpFailure.

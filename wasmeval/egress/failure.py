@@ -12,12 +12,13 @@ class HttpFailure(Exception):
     """A request or a read that did not succeed: data for the guest, never a fault of the service.
 
     `kind` is 2 for a limit that was reached, 3 for what the policy does not allow, 4 for a connection that failed;
-    `payload` is the JSON of that outcome. Neither holds a credential.
+    `name` is the limit, or the type of what failed; `payload` is the JSON of that outcome. None holds a credential.
     """
 
     def __init__(self, kind: int, document: dict[str, str]) -> None:
         super().__init__(document["message"])
         self.kind = kind
+        self.name = document.get("limit") or document.get("type") or ""
         self.message = document["message"]
         self.payload = json.dumps(document).encode("ascii")
 

@@ -50,6 +50,27 @@ class Gate:
             raise refused(f"the service's operator does not allow {_said(method, url)}")
         return rule
 
+    def check_tunnel(self, url: Destination) -> None:
+        """Whether an opaque tunnel to host and port of `url` may be opened; raises HttpFailure if not.
+
+        Nothing of what goes through one can be seen, so that only a rule that asks for nothing but `https` to that
+        host opens it, of the policy and of the operator's.
+        """
+        self._check_tunnel(self._rules, url, "no rule of this evaluation allows")
+        self._check_tunnel(self._ceiling, url, "the service's operator does not allow")
+
+    @staticmethod
+    def _check_tunnel(rules: Sequence[CompiledRule], url: Destination, refusal: str) -> None:
+        meant = [rule for rule in rules if rule.means(url)]
+        if any(rule.opens_tunnels for rule in meant):
+            return
+        message = f"{refusal} CONNECT {url.host}:{url.port}"
+        if any(rule.credential for rule in meant):
+            message += "; a rule with a credential does not, which cannot be added within a tunnel"
+        elif meant:
+            message += "; a rule with methods or a path_prefix does not, which cannot be seen within a tunnel"
+        raise refused(message)
+
     def credential_for(self, rule: CompiledRule, url: Destination) -> Credential | None:
         """What `rule` adds to a request to `url`; None, too, when it may not go there."""
         credential = self._credentials.get(rule.credential)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
-from wasmeval.egress.failure import limit
+from wasmeval.egress.failure import REFUSED, HttpFailure, limit
 from wasmeval.grants import HttpPolicy, HttpUse
 
 _SHOWN = 256
@@ -72,6 +73,19 @@ class Meter:
         record = Record(method, host, path, self._clock())
         self.records.append(record)
         return record
+
+    @contextmanager
+    def recorded(self, method: str) -> Iterator[Record]:
+        """One request or hop, ended with the context; it says why when it is refused."""
+        record = self.begin(method)
+        try:
+            yield record
+        except HttpFailure as failure:
+            if failure.kind == REFUSED:
+                record.refused = failure.message
+            raise
+        finally:
+            self.end(record)
 
     def end(self, record: Record) -> None:
         if record.ended is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ import httpcore
 
 from wasmeval.egress.failure import HttpFailure, failed
 from wasmeval.egress.meter import Meter
+from wasmeval.egress.target import Target
 
 MOST_CONNECTIONS = 32
 """Of one evaluation at once; a further request waits until one is free, within its own seconds."""
@@ -35,6 +37,23 @@ def open_pool(context: ssl.SSLContext, pins: Pins, meter: Meter) -> httpcore.Asy
         retries=0,
         network_backend=PinnedBackend(pins, meter),
     )
+
+
+async def connect(
+    addresses: tuple[str, ...], target: Target
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection for a tunnel, to the first of the checked `addresses` that takes one. Raises HttpFailure."""
+    *others, last = addresses
+    for address in others:
+        try:
+            async with asyncio.timeout(_NEXT_ADDRESS_SECONDS):
+                return await asyncio.open_connection(address, target.port, limit=_READ_BYTES)
+        except OSError:  # TimeoutError is one
+            continue
+    try:
+        return await asyncio.open_connection(last, target.port, limit=_READ_BYTES)
+    except OSError as error:
+        raise failed("connect", f"could not connect to {target.authority}{_reason(error)}") from None
 
 
 class PinnedBackend(httpcore.AsyncNetworkBackend):

@@ -77,7 +77,7 @@ def parse_order(request: bytes) -> Order:
     if not isinstance(head, dict):
         raise refused("the request's head is not a JSON object")
     return Order(
-        method=_method(head.get("method")),
+        method=check_method(head.get("method")),
         url=_text(head.get("url"), "url"),
         headers=_headers(head.get("headers")),
         body=request[4 + length :],
@@ -92,7 +92,8 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
-def _method(value: Any) -> str:
+def check_method(value: Any) -> str:
+    """`value` in capitals; raises HttpFailure when it is no method that can be sent."""
     method = _text(value, "method")
     if not _METHOD.fullmatch(method) or method.upper() in FORBIDDEN_METHODS:
         raise refused(f"{method[:40]!r} is not a method that can be sent")
@@ -107,6 +108,11 @@ def _headers(value: Any) -> Headers:
     headers = tuple(_header(pair) for pair in value)
     if sum(len(name) + len(content) for name, content in headers) > MOST_HEADER_BYTES:
         raise refused(f"the request's headers have more than {MOST_HEADER_BYTES} bytes")
+    return theirs(headers)
+
+
+def theirs(headers: Headers) -> Headers:
+    """Those of `headers` that are not ours to set."""
     return tuple(header for header in headers if header[0].lower().decode("ascii") not in _OURS)
 
 

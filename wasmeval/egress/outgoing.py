@@ -19,20 +19,23 @@ _RANGES = frozenset([b"range", b"if-range"])
 _WITH_BODY = frozenset(["POST", "PUT", "PATCH"])
 
 
-def outgoing(order: Order, target: Target, credential: Credential | None) -> tuple[Target, Headers]:
+def outgoing(
+    order: Order, target: Target, credential: Credential | None, body: Headers | None = None
+) -> tuple[Target, Headers]:
     """Where to send `order` and with which headers, once `credential` is added.
 
-    A request with a credential asks for no range: a server that echoes what it was sent could be asked for the secret
+    `body` are the headers of a body that is not the order's own: of another client, which is sent no defaults. A
+    request with a credential asks for no range: a server that echoes what it was sent could be asked for the secret
     in pieces, none of which is the secret.
     """
     if credential is None:
-        return target, _headers(order, target)
+        return target, _headers(order, target, body)
     order = order.without(_RANGES)
     if credential.kind == "query":
-        return target.with_parameter(credential.name, credential.secret), _headers(order, target)
+        return target.with_parameter(credential.name, credential.secret), _headers(order, target, body)
     name, value = _header_of(credential)
     order = order.without(frozenset([name.lower()]))
-    return target, (*_headers(order, target), (name, value))
+    return target, (*_headers(order, target, body), (name, value))
 
 
 def size(order: Order, target: Target) -> int:
@@ -44,12 +47,15 @@ def _size(headers: Headers) -> int:
     return sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-def _headers(order: Order, target: Target) -> Headers:
+def _headers(order: Order, target: Target, body: Headers | None) -> Headers:
+    host = (b"Host", target.authority.encode("ascii"))
+    if body is not None:
+        return (host, *order.headers, *body)
     return (
-        (b"Host", target.authority.encode("ascii")),
+        host,
         *order.headers,
         *_missing(order),
-        (b"Accept-Encoding", _accepted(order)),
+        (b"Accept-Encoding", accepted(order)),
         *_length(order),
     )
 
@@ -59,7 +65,8 @@ def _missing(order: Order) -> Iterator[tuple[bytes, bytes]]:
     return (default for default in _DEFAULTS if default[0].lower() not in present)
 
 
-def _accepted(order: Order) -> bytes:
+def accepted(order: Order) -> bytes:
+    """The encodings that a body may come in that is to be decoded."""
     # A part of a compressed body cannot be decoded.
     return b"identity" if any(name.lower() == b"range" for name, _ in order.headers) else ACCEPTED
 

@@ -53,12 +53,18 @@ class CompiledRule:
     schemes: frozenset[str]
     credential: str
 
+    @property
+    def opens_tunnels(self) -> bool:
+        """Whether it asks for nothing that could not be seen from outside of a tunnel."""
+        return not (self.methods or self.prefix or self.credential)
+
+    def means(self, url: Destination) -> bool:
+        """Whether scheme, host and port are among those that it is about."""
+        return url.scheme in self.schemes and self.host.matches(url.host, url.port, url.scheme)
+
     def allows(self, method: str, url: Destination) -> bool:
         return (
-            url.scheme in self.schemes
-            and self.host.matches(url.host, url.port, url.scheme)
-            and (not self.methods or method in self.methods)
-            and within(self.prefix, url.path)
+            self.means(url) and (not self.methods or method in self.methods) and within(self.prefix, url.path)
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import struct
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from typing import Protocol
 
 from wasmeval.vm import frames
 from wasmeval.vm.frames import Frame, MalformedFrame, Order, Word
+from wasmeval.vm.network import Gateway, Network, NetworkViolation
 
 _RECEIVE_BYTES = 1 << 18
 _RESUME = struct.Struct("<q")
@@ -23,7 +25,7 @@ class Machine(Protocol):
     """What a driver gives: see qemu.Machine, and docs/vm.md for what another driver has to promise."""
 
     channel: Channel
-    network: Channel
+    network: socket.socket
 
     def cpu_seconds(self) -> float:
         """What it has used so far, measured from outside."""
@@ -66,6 +68,8 @@ class Agent:
         self._early: list[Frame] = []
         self._lost: Lost | None = None
         self._closed = False
+        self._network: Network | None = None
+        self._serving: asyncio.Task[None] | None = None
         self._loop.add_reader(machine.channel.fileno(), self._readable)
 
     @property
@@ -114,11 +118,27 @@ class Agent:
         finally:
             self._hear = self._lose = None
 
+    def connect(self, gateway: Gateway | None) -> None:
+        """What answers the guest's connections from now on; None refuses them."""
+        if self._network is not None:
+            self._network.gateway = gateway
+        elif gateway is not None and not self.is_lost:
+            self._network = Network(self.machine.network, gateway)
+            self._serving = self._loop.create_task(self._serve(self._network))
+
+    async def _serve(self, network: Network) -> None:
+        try:
+            await network.run()
+        except NetworkViolation as violation:
+            self._fail(Lost(f"the guest's network is not to be trusted any more: {violation}"))
+
     def close(self) -> None:
         """Kill the machine. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
+        if self._serving is not None and self._serving is not asyncio.current_task():
+            self._serving.cancel()
         self._outbox.clear()
         self._unwatch()
         self.machine.kill()

@@ -21,6 +21,7 @@ from wasmeval.model import Job, Result
 from wasmeval.paths import check_path
 from wasmeval.vm.agent import Agent, Lost
 from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
+from wasmeval.vm.network import ENVIRONMENT, Gateway
 from wasmeval.vm.results import Ended, Ending
 from wasmeval.wasm import abi
 from wasmeval.wasm.calls import Calls, Operation, Outcome, Waiting
@@ -45,6 +46,10 @@ class Partner(Protocol):
 
     def printed(self, stream: int, data: bytes) -> None:
         """The guest wrote to stdout (1) or stderr (2)."""
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """What answers the guest's connections; None for none."""
 
 
 class Task:
@@ -79,11 +84,14 @@ class Task:
     async def run(self) -> Result:
         """Order it, and return when it has ended. Cancelled, it leaves the machine as it is: kill that."""
         self._agent.attend(self._hear, self._lose)
+        if self._grants.http is not None and self._partner is not None:
+            self._agent.connect(self._partner.gateway)
         self._order()
         try:
             return await self._result
         finally:
             self.is_over = True
+            self._agent.connect(None)
             for timer in self._timers.values():
                 timer.cancel()
 
@@ -124,7 +132,6 @@ class Task:
             "argv": list(job.command),
             "environment": self._environment(),
             "stdin": grants.stdin,
-            "network": grants.http is not None,
             "outputs": [_expressions(pattern) for pattern in grants.outputs],
             "is_step": self._is_step,
             "output_bytes": limits.output_bytes,
@@ -143,13 +150,11 @@ class Task:
         self._check_cpu()
 
     def _environment(self) -> dict[str, str]:
-        """Of a shell or a command: its inputs."""
-        if self._program in ("python", "javascript") or not self._job.inputs:
+        """Of a shell or a command: its inputs, and the way to the network. Harnesses know it by themselves."""
+        if self._program in ("python", "javascript"):
             return {}
-        return {
-            name: value if isinstance(value, str) else json.dumps(value)
-            for name, value in json.loads(self._job.inputs).items()
-        }
+        proxies = ENVIRONMENT if self._grants.http is not None else {}
+        return {**proxies, **json.loads(self._job.inputs or b"{}")}
 
     def _request(self) -> bytes:
         job = self._job

@@ -284,7 +284,7 @@ class Agent:
     def _rehearse(self) -> None:
         """Go once through what an order takes: under software emulation the first time costs most."""
         order: dict[str, Any] = {
-            "program": "command", "environment": {}, "stdin": False, "network": False, "outputs": [["nothing"]],
+            "program": "command", "environment": {}, "stdin": False, "outputs": [["nothing"]],
             "is_step": False, "output_bytes": 1 << 20, "memory_bytes": 1 << 29, "processes": 64,
             "workspace_bytes": 1 << 29, "workspace_files": 1 << 16,
         }  # fmt: skip
