@@ -20,7 +20,7 @@ from wasmeval.backstage import Backstage, Begins, EmbeddedConversation
 from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks, drive, known_output
 from wasmeval.determinism import Deterministic
 from wasmeval.embedded_session import NO_TOOLS, EmbeddedSession, Mounts, names_of
-from wasmeval.errors import InvalidArgument, at_index
+from wasmeval.errors import DeadlineExceeded, InvalidArgument, at_index
 from wasmeval.grants import Folder, Grants, HttpPolicy, Tool
 from wasmeval.limits import CEILINGS, DEFAULTS, VM_CEILINGS, VM_DEFAULTS, Limits, call_timeout
 from wasmeval.model import (
@@ -335,21 +335,27 @@ class Evaluator:
         tiers: Begins = self._pool if job.tier == "wasm" else self._open_tiers()[1]
         return EmbeddedConversation(tiers, self._backstage, offer, _granted(job), timeout, finish)
 
-    def _again(self, jobs: Sequence[Job], firsts: list[Result], timeout: float | None) -> list[Result]:
+    def _again(
+        self, jobs: Sequence[Job], firsts: list[Result], timeout: float | None, begun: float
+    ) -> list[Result]:
         """The results of `jobs`, whose runs in workers ended `firsts`: those that need a VM run there, all at once."""
-        both = self._open_tiers()[1]
+        both, left = self._open_tiers()[1], _left(timeout, begun)
         with ExitStack() as stack:
             crossing = {
                 index: stack.enter_context(
                     EmbeddedConversation(
-                        both.after(firsts[index]), self._backstage, self._offer, _granted(job), timeout
+                        both.after(firsts[index]), self._backstage, self._offer, _granted(job), left
                     )
                 )
                 for index, job in enumerate(jobs)
                 if _may_move(job, firsts[index])
             }
-            for index, conversation in crossing.items():
-                firsts[index] = drive(conversation, NO_TOOLS, None, None)
+            try:
+                for index, conversation in crossing.items():
+                    firsts[index] = drive(conversation, NO_TOOLS, None, None)
+            except DeadlineExceeded:
+                text = f"the time-out of {timeout:g} s passed before the result arrived"
+                raise DeadlineExceeded(text) from None
         return firsts
 
     def _retained(self) -> Retained:
@@ -395,7 +401,7 @@ class Evaluator:
         begun = monotonic()
         results = self._pool.evaluate_many(jobs, timeout)
         if any(map(_may_move, jobs, results)):
-            return self._again(jobs, results, _left(timeout, begun))
+            return self._again(jobs, results, timeout, begun)
         return results
 
     def _perform(
@@ -412,7 +418,7 @@ class Evaluator:
         begun = monotonic()
         result = self._pool.evaluate_many([job], timeout)[0]
         if _may_move(job, result):
-            return self._again([job], [result], _left(timeout, begun))[0]
+            return self._again([job], [result], timeout, begun)[0]
         return result
 
     def _prepare(self, request: Request, offer: Offer) -> Job:

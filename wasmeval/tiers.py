@@ -7,19 +7,22 @@ second one; `Tiers` is the pool that a service has over both.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from wasmeval.attendant import Link
 from wasmeval.errors import InvalidArgument, SetupError
 from wasmeval.limits import Limits
 from wasmeval.model import ErrorInfo, Job, Result, RuntimeInfo, Status
 from wasmeval.offer import check_files_fit
 from wasmeval.policy import VM_RUNTIMES, Policy
 from wasmeval.wasm.calls import Operation
+
+if TYPE_CHECKING:
+    from wasmeval.attendant import Link
+
+# asyncio is loaded by who has a loop already: a `wasmeval run` would start 40 ms later.
 
 OFF = "the tier of microVMs is turned off here"
 UNAVAILABLE = "TierUnavailable"
@@ -286,6 +289,8 @@ class Tiers:
 
     async def drain(self, grace_seconds: float) -> None:
         """See service.Pool."""
+        import asyncio
+
         vm = self._moves.vm
         draining = [self._pool.drain(grace_seconds)]
         if vm is not None and not self._moves.missing:

@@ -14,7 +14,7 @@ from wasmeval import Evaluator, InvalidArgument, Limits
 from wasmeval.limits import CEILINGS, DEFAULTS, MIB
 
 FIELDS = tuple(field.name for field in fields(Limits))
-SECONDS = ("deadline_seconds", "tool_seconds")
+SECONDS = ("deadline_seconds", "tool_seconds", "cpu_seconds")
 
 
 def test_the_defaults_apply(evaluator: Evaluator) -> None:
