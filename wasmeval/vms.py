@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wasmeval.backstage import Backstage, Begins, Running
 from wasmeval.errors import DeadlineExceeded, SetupError, Unavailable
@@ -221,6 +221,11 @@ class _Running:
         """See pool.Partner."""
         self._partner.printed(stream, data)
         self._news.put(None)
+
+    @property
+    def gateway(self) -> Any:
+        """See vm.task.Partner."""
+        return getattr(self._partner, "gateway", None)
 
     def _say(self, say: Callable[[Link], None]) -> None:
         self._backstage.call(self._pass_on, say)

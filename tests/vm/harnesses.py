@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from wasmeval.vm.guest import guest_files
 from wasmeval.wasm.abi import Reply, decode_reply, encode_request
@@ -37,7 +38,9 @@ class Evaluated(NamedTuple):
 
 
 class Harness:
-    """One process, warm and waiting. `interpreter` is its command; `folder` is where a snippet starts and finds its files."""
+    """One process, warm and waiting. `interpreter` is its command; below `folder` are its files and its workspace."""
+
+    process: subprocess.Popen[bytes] | None
 
     def __init__(
         self,
@@ -45,43 +48,42 @@ class Harness:
         script: str,
         folder: Path,
         *,
-        stdin: bytes = b"",
+        stdin: bytes | None = b"",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        files = folder / "guest"
-        files.mkdir()
-        for name, content in guest_files().items():
-            (files / name).write_bytes(content)
-        self.workspace = folder / "workspace"
-        self.workspace.mkdir()
-        self._channel, theirs = socket.socketpair()
-        self._channel.settimeout(TIMEOUT_SECONDS)
-        self._outputs: list[bytearray] = [bytearray(), bytearray()]
-        home = folder / "home"
-        home.mkdir()
+        self.workspace, environment = _prepare(folder), _environment(folder) | (environment or {})
+        self._open_streams()
+        guest = str(folder / "guest" / script)
+        theirs = self._theirs
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{theirs.fileno()}', "sh", *interpreter, str(files / script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=[theirs.fileno()],
+            ["bash", "-c", f'exec "$@" {_moved(theirs[0])}', "sh", *interpreter, guest],
+            stdin=theirs[1],
+            stdout=theirs[2],
+            stderr=theirs[3],
+            pass_fds=theirs[:1],
             cwd=self.workspace,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(home),
-                "LANG": "C.UTF-8",
-                "TZ": "UTC",
-                "PYTHONHASHSEED": "20",
-                **(environment or {}),
-            },
+            env=environment,
         )
-        theirs.close()
-        assert self.process.stdin and self.process.stdout and self.process.stderr
-        self.process.stdin.write(stdin)
-        self.process.stdin.close()
+        self._begin(stdin)
+
+    def _open_streams(self) -> None:
+        """The channel and the three streams, both sides of each."""
+        self._channel, channel = socket.socketpair()
+        self._channel.settimeout(TIMEOUT_SECONDS)
+        (stdin, self._stdin), (self._stdout, stdout), (self._stderr, stderr) = (os.pipe() for _ in range(3))
+        self._theirs = [channel.detach(), stdin, stdout, stderr]
+        self._outputs = [bytearray(), bytearray()]
+
+    def _begin(self, stdin: bytes | None) -> None:
+        for descriptor in self._theirs:
+            os.close(descriptor)
+        if stdin is not None:
+            os.write(self._stdin, stdin)
+            os.close(self._stdin)
+            self._stdin = -1
         self._readers = [
-            threading.Thread(target=_read_all, args=(pipe.fileno(), kept), daemon=True)
-            for pipe, kept in zip((self.process.stdout, self.process.stderr), self._outputs, strict=True)
+            threading.Thread(target=_read_all, args=(pipe, kept), daemon=True)
+            for pipe, kept in zip((self._stdout, self._stderr), self._outputs, strict=True)
         ]
         for reader in self._readers:
             reader.start()
@@ -98,7 +100,7 @@ class Harness:
         is_step: bool = False,
         renews_entropy: bool = False,
     ) -> Evaluated:
-        """Sends `code`, answers host calls by `host`, and reads until the reply. The process ends unless it was a step."""
+        """Sends `code`, answers host calls by `host`, reads until the reply. The process ends unless it was a step."""
         self.begin(
             code, inputs, host=host, value_limit=value_limit, is_step=is_step, renews_entropy=renews_entropy
         )
@@ -135,15 +137,19 @@ class Harness:
                 break
             assert kind == b"H"
             answer = host(payload) if host else -1
-            body = struct.pack("<i", answer) if isinstance(answer, int) else struct.pack("<i", len(answer)) + answer
+            body = (
+                struct.pack("<i", answer)
+                if isinstance(answer, int)
+                else struct.pack("<i", len(answer)) + answer
+            )
             self.send(b"A", body)
         reply = decode_reply(payload, value_limit)
         if not is_step:
-            self.process.wait(TIMEOUT_SECONDS)
+            if self.process:
+                self.process.wait(TIMEOUT_SECONDS)
             for reader in self._readers:
                 reader.join(TIMEOUT_SECONDS)
-        stdout, stderr = (bytes(kept).decode(errors="replace") for kept in self._outputs)
-        return Evaluated(reply, stdout, stderr)
+        return Evaluated(reply, *self.output())
 
     def send(self, kind: bytes, payload: bytes) -> None:
         """One frame to the harness."""
@@ -154,24 +160,126 @@ class Harness:
         length, kind = _HEAD.unpack(self._exactly(_HEAD.size))
         return kind, self._exactly(length)
 
+    def output(self) -> tuple[str, str]:
+        """What was printed to stdout and stderr until now."""
+        stdout, stderr = (bytes(kept).decode(errors="replace") for kept in self._outputs)
+        return stdout, stderr
+
+    def interrupt(self) -> None:
+        """Sends SIGINT."""
+        assert self.process
+        self.process.send_signal(signal.SIGINT)
+
     def close(self) -> None:
         """Ends the process, whatever it does."""
         self._channel.close()
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe
-            pipe.close()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        for reader in self._readers:
+            reader.join(1)
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            if pipe >= 0:
+                os.close(pipe)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _exactly(self, length: int) -> bytes:
         received = bytearray()
         while len(received) < length:
             part = self._channel.recv(min(length - len(received), 1 << 20))
             if not part:
-                told = bytes(self._outputs[1]).decode(errors="replace")
-                raise AssertionError(f"the harness ended, status {self.process.wait()}: {told}")
+                raise AssertionError(f"the harness ended: {self.output()}")
             received += part
         return bytes(received)
+
+
+class Clone(Harness):
+    """A fork of a warm Python harness: what a clone of a microVM's memory is to the VM that was snapshotted."""
+
+    process = None
+
+    def __init__(self, folder: Path, control: socket.socket, stdin: bytes | None) -> None:
+        self.workspace = folder
+        self._open_streams()
+        socket.send_fds(control, [str(folder).encode()], self._theirs)
+        self._begin(stdin)
+
+
+class CloneServer:
+    """One warm Python harness and its clones. See `clone_server.py`."""
+
+    def __init__(self, interpreter: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._count = 0
+        workspace = _prepare(folder)
+        self._control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        self._control.settimeout(TIMEOUT_SECONDS)
+        server = str(Path(__file__).with_name("clone_server.py"))
+        self._process = subprocess.Popen(
+            [
+                "bash",
+                "-c",
+                f'exec "$@" {_moved(theirs.fileno())}',
+                "sh",
+                interpreter,
+                server,
+                str(folder / "guest"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            cwd=workspace,
+            env=_environment(folder) | (environment or {}),
+        )
+        theirs.close()
+        assert self._control.recv(1) == b"W"
+
+    def clone(self, stdin: bytes | None = b"") -> Clone:
+        """A fresh clone in a folder of its own."""
+        self._count += 1
+        workspace = self._folder / f"workspace-{self._count}"
+        workspace.mkdir()
+        return Clone(workspace, self._control, stdin)
+
+    def evaluate(self, code: str, inputs: Mapping[str, Any] | None = None, **how: Any) -> Evaluated:
+        """`code` in a clone that nothing else uses."""
+        with self.clone(how.pop("stdin", b"")) as clone:
+            return clone.evaluate(code, inputs, **how)
+
+    def close(self) -> None:
+        """Ends the process; clones end when their own channel is closed."""
+        self._control.close()
+        self._process.wait(TIMEOUT_SECONDS)
+
+
+def _prepare(folder: Path) -> Path:
+    """Puts the guest's files below `folder`; a workspace beside them."""
+    for name in ("guest", "workspace", "home"):
+        (folder / name).mkdir()
+    for name, content in guest_files().items():
+        (folder / "guest" / name).write_bytes(content)
+    return folder / "workspace"
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """As the agent sets it, but for the places."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder / "home"),
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONHASHSEED": "20",
+    }
+
+
+def _moved(descriptor: int) -> str:
+    """The redirections by which `descriptor` is 3 and nothing else."""
+    return "" if descriptor == 3 else f"3<&{descriptor} {descriptor}<&-"
 
 
 def _read_all(descriptor: int, kept: bytearray) -> None:

@@ -16,7 +16,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 # ---- the channel -------------------------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ class Channel:
             if not part:
                 raise ChannelClosed("the agent is gone")
 
-    def ask(self, request: bytes) -> Optional[bytes]:
+    def ask(self, request: bytes) -> bytes | None:
         """The answer to one host operation of `abi.md`. None when nothing is under way; NotImplementedError for none."""
         with self.lock:
             self.send(CALL, request)
@@ -122,11 +122,11 @@ def _wait_for(descriptor: int) -> None:
     poll.poll()
 
 
-channel: Optional[Channel] = None
+channel: Channel | None = None
 """The harness's; None before there is one."""
 
 
-def call_host(request: bytes) -> Optional[bytes]:
+def call_host(request: bytes) -> bytes | None:
     """Asks for an operation of the guest ABI. None when nothing is under way that could end; NotImplementedError when
     the host offers no such operation to this evaluation.
     """
@@ -147,7 +147,7 @@ sources: dict[str, str] = {}
 """Name of a snippet, or of a session's step -> its text."""
 
 
-def source(name: str) -> Optional[str]:
+def source(name: str) -> str | None:
     """The text of the snippet, or of the session's step, of that name; None when there is no such."""
     return sources.get(name)
 
@@ -176,7 +176,7 @@ _parse = json.JSONDecoder().decode
 _has_digit_limit = hasattr(sys, "set_int_max_str_digits")
 
 
-def encode(value: Any) -> Optional[bytes]:
+def encode(value: Any) -> bytes | None:
     """`value` as JSON by the rules of an evaluation's value; None when it is not JSON."""
     try:
         return encode_within(value, _ENDLESS)

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import _wasmeval
 
@@ -55,7 +55,7 @@ def drop(number: int) -> None:
 
 def outcome(number: int) -> tuple[int, bytes]:
     """Kind and outcome of one call; blocks until it has ended."""
-    seconds: Optional[float] = _SHORTEST_SECONDS
+    seconds: float | None = _SHORTEST_SECONDS
     while True:
         alone = _is_alone()
         answer = _wait(None if alone else seconds, number)
@@ -76,7 +76,7 @@ def _is_alone() -> bool:
     return threading.active_count() == 1
 
 
-def _wait(seconds: Optional[float], number: int) -> Optional[bytes]:
+def _wait(seconds: float | None, number: int) -> bytes | None:
     timeout = -1 if seconds is None else int(min(seconds, _LONGEST_SECONDS) * 1e9)
     return _wasmeval.call_host(WAIT + _WAIT.pack(timeout, number))
 
@@ -115,7 +115,7 @@ def _look(loop: Any, seconds: float) -> None:
         loop.call_later(seconds, _look, loop, min(seconds * 2, _MOMENT_SECONDS))
 
 
-def _idleness(loop: Any) -> tuple[bool, Optional[float]]:
+def _idleness(loop: Any) -> tuple[bool, float | None]:
     """Whether `loop` can only be woken by the host or a timer, and the seconds until its next timer (None: no timer).
 
     Looks at what loops of the standard library keep for themselves; any other loop is taken for a busy one.
@@ -130,7 +130,7 @@ def _idleness(loop: Any) -> tuple[bool, Optional[float]]:
         return False, 0
 
 
-def _settle_one(seconds: Optional[float]) -> bool:
+def _settle_one(seconds: float | None) -> bool:
     """Waits until a call has ended, `seconds` at most (None: for ever), and hands its outcome on. Whether one had."""
     answer = _wait(seconds, 0)
     if answer is None:

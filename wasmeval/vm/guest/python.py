@@ -28,7 +28,7 @@ import threading
 import types
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 
@@ -104,9 +104,7 @@ if sys.version_info < (3, 11):
         """Code objects have no qualified name yet."""
 
         def function(self, name: str, qualified: str, names: dict[str, Any], code_name: str) -> Any:
-            function = types.FunctionType(
-                self._code.replace(co_name=code_name), names, name, self._defaults
-            )
+            function = types.FunctionType(self._code.replace(co_name=code_name), names, name, self._defaults)
             function.__qualname__ = qualified
             function.__kwdefaults__ = self._named_defaults
             function.__annotations__ = dict(self._annotations)
@@ -122,9 +120,28 @@ _report._need = lambda error: None
 if sys.version_info < (3, 11):
     _report._column = lambda step, name: 0
 
-_OUR_FILES = frozenset(
-    [_wasmeval.TOOL_FILE, __file__, *(str(path) for path in HERE.glob("*.py")), *(str(HERE / "python.py"),)]
-)
+_image_traceback = _report._traceback
+
+
+def _with_suggestion(error: BaseException, name: str) -> str:
+    """Before 3.12 `traceback` knows no "Did you mean"; the interpreter does, when it prints an error itself."""
+    text: str = _image_traceback(error, name)
+    if not isinstance(error, (NameError, AttributeError)):
+        return text
+    printed, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        sys.__excepthook__(type(error), error, error.__traceback__)
+        hint = sys.stderr.getvalue().rstrip("\n").rpartition("\n")[2]
+    finally:
+        sys.stderr = printed
+    plain = text.rstrip("\n").rpartition("\n")[2]
+    return text[: -len(plain) - 1] + hint + "\n" if hint.startswith(plain) else text
+
+
+if (3, 10) <= sys.version_info < (3, 12):
+    _report._traceback = _with_suggestion
+
+_OUR_FILES = frozenset([_wasmeval.TOOL_FILE, __file__, *map(str, HERE.glob("*.py"))])
 
 
 # ---- one evaluation ----------------------------------------------------------------------------------------------
@@ -171,12 +188,12 @@ class Ending(NamedTuple):
 class Interpreter:
     """What evaluations of this process share: a session's globals, the count of its steps, memory to fail with."""
 
-    def __init__(self, channel: Any) -> None:
-        self.channel = channel
+    def __init__(self) -> None:
         self.process = os.getpid()
         self.steps = 0
+        self.streams = sys.stdout, sys.stderr
         self.proxy = os.environ.pop("WASMEVAL_PROXY", "http://127.0.0.1:3128")
-        self._session: Optional[dict[str, Any]] = None
+        self._session: dict[str, Any] | None = None
         self._reserve: Any = None
         self._interrupt: Any = signal.default_int_handler
         signal.signal(signal.SIGINT, _ignore_interrupt)
@@ -247,7 +264,7 @@ class Interpreter:
         value = b"null" if outcome == VALUE else b""
         return Ending(outcome, 0, value, *told)
 
-    def _end_child(self, error: Optional[BaseException]) -> None:
+    def _end_child(self, error: BaseException | None) -> None:
         """A child that comes to the snippet's end ends as a script's would: it has nothing to tell the host."""
         if os.getpid() == self.process:
             return
@@ -276,7 +293,7 @@ def _run(code: str, name: str, names: dict[str, Any]) -> Any:
     return names.get(kept) if kept is not None else None
 
 
-def _keep_last_value(tree: Any) -> Optional[str]:
+def _keep_last_value(tree: Any) -> str | None:
     """Changes the last statement so that its value is kept. The name that will hold it; None when there is none."""
     last = tree.body[-1] if tree.body else None
     target: Any = None
@@ -310,7 +327,7 @@ def _describe_value(value: Any, limit: int) -> Ending:
 
 def _leave_out_our_frames(error: BaseException) -> None:
     """Takes the harness's frames out of the tracebacks of `error` and of all that led to it."""
-    waiting: list[Optional[BaseException]] = [error]
+    waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:
         one = waiting.pop()
@@ -348,7 +365,7 @@ def _flush(*streams: Any) -> None:
             pass  # closed, None, or an object of the snippet's that fails
 
 
-def _finish(streams: tuple[Any, ...], is_step: bool) -> None:
+def _finish(interpreter: Interpreter, is_step: bool) -> None:
     """What an interpreter does as it ends: threads, exit functions, streams. A session's step is no end."""
     if not is_step:
         for end in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
@@ -356,12 +373,14 @@ def _finish(streams: tuple[Any, ...], is_step: bool) -> None:
                 end()
             except BaseException:
                 pass
-    _flush(sys.stdout, sys.stderr, *streams)
+    _flush(sys.stdout, sys.stderr, *interpreter.streams)
 
 
-def serve(interpreter: Interpreter, streams: tuple[Any, ...]) -> None:
-    """Evaluates one snippet, or the steps of a session one after the other until the agent is gone."""
-    channel = interpreter.channel
+def serve(interpreter: Interpreter, channel: Any) -> None:
+    """Says that this process can be snapshotted, then evaluates one snippet, or a session's steps one after the other."""
+    _wasmeval.channel = channel
+    channel.lock.acquire()
+    channel.send(_wasmeval.READY, b"")
     first = True
     while True:
         try:
@@ -380,7 +399,7 @@ def serve(interpreter: Interpreter, streams: tuple[Any, ...]) -> None:
         # Between two steps nobody asks the host: threads that a step left wait here for the next one.
         channel.lock.release()
         ending = interpreter.evaluate(request)
-        _finish(streams, is_step)
+        _finish(interpreter, is_step)
         reply = ending.frame()
         channel.lock.acquire()
         channel.send(_wasmeval.REPLY, reply)
@@ -412,7 +431,7 @@ matplotlib.pyplot matplotlib.backends.backend_agg requests yaml PIL.Image scipy.
 SNIPPETS = (
     "1+1",
     "x = 3\ny = x * 2\nprint(x, y)\ny",
-    "import json\njson.dumps(json.loads('{\"a\": [1, 2.5, null, true, \"t\"]}'), indent=2)",
+    'import json\njson.dumps(json.loads(\'{"a": [1, 2.5, null, true, "t"]}\'), indent=2)',
     "def double(n):\n    return n * 2\n\n[double(i) for i in range(9) if i % 2]",
     "import re\n[m.group(1) for m in re.finditer(r'(\\w+)@(\\w+)', 'a@b c@d')]",
     "class Point:\n    def __init__(self, x):\n        self.x = x\nPoint(1)",
@@ -452,7 +471,9 @@ def warm_up(interpreter: Interpreter) -> None:
     environment = dict(os.environ)
     try:
         _warm_up_tools()
-        interpreter.evaluate(Request(0, 1 << 20, "a + len(b)", b'{"a": 1, "b": [1.5, "two", null, {"k": false}]}'))
+        interpreter.evaluate(
+            Request(0, 1 << 20, "a + len(b)", b'{"a": 1, "b": [1.5, "two", null, {"k": false}]}')
+        )
         for code in SNIPPETS * 3 + FAILING * 2 + ("1+1",) * 100:
             ending = interpreter.evaluate(Request(0, 1 << 20, code, b""))
             ending.frame()
@@ -531,30 +552,35 @@ def _set_up_paths() -> None:
     except OSError:
         pass  # no home, or one that cannot be written to
     kept = [path for path in sys.path if path not in (*here, "", user)]
-    at = next((i for i, path in enumerate(kept) if path.endswith(("site-packages", "dist-packages"))), len(kept))
+    at = next(
+        (i for i, path in enumerate(kept) if path.endswith(("site-packages", "dist-packages"))), len(kept)
+    )
     sys.path[:] = [os.getcwd(), *kept[:at], user, *kept[at:]]
     sys.argv[:] = [""]
 
 
-def main() -> None:
-    """Warm up, say so, and serve."""
+def prepare() -> Interpreter:
+    """Sets this process up as a script's, warms it, and makes what it holds the least work to share."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     # It was for this process: those that the snippet starts draw their own.
     os.environ.pop("PYTHONHASHSEED", None)
-    channel = _take_channel()
-    interpreter = Interpreter(channel)
     _set_up_streams()
-    streams = (sys.stdout, sys.stderr)
     _set_up_paths()
+    interpreter = Interpreter()
     warm_up(interpreter)
     renewal.remember_generators()
     gc.collect()
     gc.freeze()
-    _wasmeval.channel = channel
+    return interpreter
+
+
+def main() -> None:
+    """Warm up, say so, and serve."""
+    # First, so that no process of the warm-up has it.
+    channel = _take_channel()
+    interpreter = prepare()
     channel.practise = lambda: practise(interpreter)
-    channel.lock.acquire()
-    channel.send(_wasmeval.READY, b"")
-    serve(interpreter, streams)
+    serve(interpreter, channel)
 
 
 if __name__ == "__main__":
