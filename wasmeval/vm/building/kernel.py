@@ -51,7 +51,9 @@ def fetch(downloads: Downloads, work: Path, out: Path) -> dict[str, str]:
     parts = out / "initramfs"
     (parts / "modules").mkdir(parents=True)
     collect_modules(modules, parts / "modules")
-    busybox = next((path for path in (work / "bin/busybox", work / "usr/bin/busybox") if path.is_file()), None)
+    busybox = next(
+        (path for path in (work / "bin/busybox", work / "usr/bin/busybox") if path.is_file()), None
+    )
     if busybox is None:
         _missing(BUSYBOX_PACKAGE, "/bin/busybox")
     else:
@@ -79,7 +81,9 @@ def vmlinux(image: bytes) -> bytes:
     payload = image[begin : begin + length]
     data = _unpacked(payload, _LARGEST_KERNEL)
     if data[:4] != b"\x7fELF":
-        raise SetupError(f"the kernel's payload begins with {payload[:6].hex()}: neither gzip, xz, zstd nor LZ4")
+        raise SetupError(
+            f"the kernel's payload begins with {payload[:6].hex()}: neither gzip, xz, zstd nor LZ4"
+        )
     return data
 
 

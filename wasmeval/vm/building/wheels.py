@@ -49,8 +49,10 @@ def pip(runner: Runner) -> list[str]:
         except SetupError:
             continue
         return candidate
-    raise SetupError("the image's Python packages are fetched by pip, which this machine does not have; "
-                     "sudo apt-get install python3-pip")
+    raise SetupError(
+        "the image's Python packages are fetched by pip, which this machine does not have; "
+        "sudo apt-get install python3-pip"
+    )
 
 
 def platforms(glibc: tuple[int, int], machine: str) -> list[str]:
