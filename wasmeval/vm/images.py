@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ ROOT_NAME, KERNEL_NAME, INITRAMFS_NAME, MANIFEST_NAME = "root.erofs", "vmlinux",
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_MANIFEST = 8 << 20
-_MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +273,11 @@ def packages_of(value: object) -> tuple[Package, ...]:
     found = []
     for index, entry in enumerate(value):
         package = _dict(entry, f"packages[{index}]")
-        read: Callable[[str], str] = lambda key, of=package, at=index: _text(  # noqa: E731
-            of.get(key), f"packages[{at}].{key}", empty=True
+        kind, name, version, licence = (
+            _text(package.get(key), f"packages[{index}].{key}", empty=True)
+            for key in ("kind", "name", "version", "licence")
         )
-        found.append(Package(read("kind"), read("name"), read("version"), read("licence")))
+        found.append(Package(kind, name, version, licence))
     return tuple(found)
 
 

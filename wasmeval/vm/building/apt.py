@@ -164,9 +164,10 @@ class Downloads:
     def dependency(self, package: str, pattern: str) -> str:
         """The package that `package` depends on and whose name matches `pattern`: what a metapackage stands for."""
         text = self._run("apt-cache", "depends", "--important", package)
-        for name in re.findall(r"Depends: (\S+)", text):
+        for line in text.splitlines():
+            name = line.partition("Depends: ")[2].strip()
             if re.fullmatch(pattern, name) and _PACKAGE_NAME.fullmatch(name):
-                return str(name)
+                return name
         raise SetupError(f"the package {package} of this machine's apt sources depends on no {pattern}")
 
     def unpack(self, packages: Sequence[str], folder: Path) -> dict[str, str]:

@@ -162,10 +162,8 @@ def _python_packages() -> list[dict[str, str]]:
     for distribution in metadata.distributions():
         fields = distribution.metadata
         name = fields["Name"]
-        if not name or (
-            "dist-packages" not in str(path := distribution.locate_file(""))
-            and "site-packages" not in str(path)
-        ):
+        where = str(distribution.locate_file(""))
+        if not name or not ("dist-packages" in where or "site-packages" in where):
             continue
         licence = fields["License-Expression"] or fields["License"] or ""
         if not licence or "\n" in licence or len(licence) > 100:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -22,6 +24,7 @@ from wasmeval.vm.building.running import Ended, Runner
 from wasmeval.vm.images import Manifest, VmImage
 
 _TAIL_LINES = 15
+_LOCK_NAME = "lock"
 _LARGEST_FACTS = 8 << 20
 
 
@@ -42,7 +45,7 @@ def build(
     *,
     snapshot: bool = True,
 ) -> VmImage:
-    """Build the image `name` below `folder` (default: images.default_folder()); one of that name is replaced at the end.
+    """Build the image `name` below `folder` (default: images.default_folder()); one of that name is replaced.
 
     Takes minutes, and about 2 GB in `$TMPDIR` meanwhile. `snapshot` boots it once, so that its VMs start in a moment.
     Raises InvalidArgument for the name, SetupError when this machine lacks something, BuildFailed when a step fails.
@@ -63,7 +66,9 @@ def build(
             if snapshot:
                 _take_snapshot(image, stages)
             stages.begin("putting it in place")
+            (out / _LOCK_NAME).unlink()
             _put_in_place(out, folder / name)
+            (folder / f"{name}.log").unlink(missing_ok=True)
             stages.end()
         except Ended:
             raise SetupError("the build was given up") from None
@@ -81,20 +86,31 @@ def _tools_needed(recipe: Recipe) -> list[str]:
 @contextlib.contextmanager
 def _folders(name: str, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
     """Where the new image is put together, a folder for the work, and the log in it; both are gone afterwards."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        images.check_owner(folder)
-        out = Path(tempfile.mkdtemp(dir=folder, prefix=f".{name}-"))
-    except (OSError, ValueError) as error:
-        raise SetupError(f"cannot build below {folder}: {error}; set WASMEVAL_VM_IMAGES_DIR") from error
-    stage = Path(tempfile.mkdtemp(prefix="wasmeval-vm-"))
-    # In a user namespace, the root of the new system is another user than this one.
-    stage.chmod(0o755)
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            images.check_owner(folder)
+            _sweep(folder)
+            out = Path(tempfile.mkdtemp(dir=folder, prefix=f".new-{name}-"))
+            stack.callback(shutil.rmtree, out, ignore_errors=True)
+            # Held as long as this process lives, whatever ends it.
+            held = stack.enter_context(open(out / _LOCK_NAME, "w"))
+            fcntl.flock(held, fcntl.LOCK_EX)
+            stage = Path(tempfile.mkdtemp(prefix="wasmeval-vm-"))
+        except (OSError, ValueError) as error:
+            raise SetupError(f"cannot build below {folder}: {error}; set WASMEVAL_VM_IMAGES_DIR") from error
+        stack.callback(shutil.rmtree, stage, ignore_errors=True)
+        # In a user namespace, the root of the new system is another user than this one.
+        stage.chmod(0o755)
         yield out, stage, stage / "log"
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(out, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builds left that were killed: folders of new images that no process holds any more."""
+    for left in folder.glob(".new-*"):
+        with contextlib.suppress(OSError), open(left / _LOCK_NAME) as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _build(
@@ -191,9 +207,12 @@ def _sha256(path: Path) -> str:
 
 
 def _take_snapshot(image: VmImage, stages: Stages) -> None:
+    """Boot `image` and keep the machine as it is then. Not the image's own business, so loaded only here."""
+    try:
+        golden = importlib.import_module("wasmeval.vm.golden")
+    except ModuleNotFoundError:
+        return
     stages.begin("booting it once")
-    from wasmeval.vm import golden
-
     golden.make(image, stages.begin)
 
 
@@ -221,6 +240,5 @@ def _failure(error: WasmevalError, name: str, folder: Path, log: Path) -> Wasmev
     kept = folder / f"{name}.log"
     shutil.copyfile(log, kept)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return BuildFailed(
-        f"building the VM image {name!r} failed: {error}; see {kept}", kept, "\n".join(lines[-_TAIL_LINES:])
-    )
+    message = f"building the VM image {name!r} failed: {error}; all that was said is in {kept}"
+    return BuildFailed(message, kept, "\n".join(lines[-_TAIL_LINES:]))
