@@ -20,7 +20,7 @@ names = {
     'numpy': [numpy.random.rand(), numpy.random.default_rng().random()],
     'tempfile': tempfile.mktemp(),
     'openssl': ssl.RAND_bytes(16).hex(),
-    'child': subprocess.run(['python3', '-c', 'import random; print(random.random())'], capture_output=True).stdout.decode(),
+    'child': subprocess.check_output(['python3', '-c', 'import random; print(random.random())']).decode(),
     'bash': subprocess.run(['bash', '-c', 'echo $RANDOM$RANDOM$RANDOM'], capture_output=True).stdout.decode(),
     'kernel': open('/proc/sys/kernel/random/uuid').read(),
     'host': os.uname().nodename,
@@ -58,14 +58,17 @@ def test_the_clock_is_right(vms: wasmeval.Evaluator) -> None:
 
 
 def test_nothing_remains_of_another_job(vms: wasmeval.Evaluator) -> None:
-    script = "ls -A /workspace /tmp /var/tmp; touch /workspace/x /tmp/x /var/tmp/x /home/user/x; pgrep -u user -c python3"
+    places = "/workspace/x /tmp/x /var/tmp/x /home/user/x"
+    script = f"ls -A /workspace /tmp /var/tmp; touch {places}; pgrep -u user -c python3"
     first, second = (vms.evaluate(script, language="bash").stdout for _ in range(2))
     assert first == second
     assert "x" not in first.split()
 
 
 def test_there_is_no_network(vms: wasmeval.Evaluator) -> None:
-    script = "cat /proc/net/dev | tail -n +3 | cut -d: -f1; ls /sys/class/net; curl -sS -m 5 http://192.0.2.1/"
+    script = (
+        "cat /proc/net/dev | tail -n +3 | cut -d: -f1; ls /sys/class/net; curl -sS -m 5 http://192.0.2.1/"
+    )
     result = vms.evaluate(script, language="bash")
     assert set(result.stdout.split()) == {"lo"}
     assert result.exit_status == 7
@@ -74,7 +77,8 @@ def test_there_is_no_network(vms: wasmeval.Evaluator) -> None:
 def test_the_job_is_an_ordinary_user(vms: wasmeval.Evaluator) -> None:
     script = (
         "id -u; grep -E '^(CapEff|CapPrm)' /proc/self/status | cut -f2; "
-        "touch /usr/x /etc/x /run/x /run/wasmeval/x; ls /run/scratch; cat /dev/vda > /dev/null; cat /dev/vport*p* > /dev/null; "
+        "touch /usr/x /etc/x /run/x /run/wasmeval/x; ls /run/scratch; "
+        "cat /dev/vda > /dev/null; cat /dev/vport*p* > /dev/null; "
         "ls /run/wasmeval > /dev/null; kill -9 1 2; exit 0"
     )
     result = vms.evaluate(script, language="bash")

@@ -38,7 +38,9 @@ def test_javascript_gives_its_completion_value(vms: wasmeval.Evaluator) -> None:
 
 
 def test_bash_gives_its_output_and_status(vms: wasmeval.Evaluator) -> None:
-    result = vms.evaluate("echo out; echo $WHO $N >&2; exit 3", language="bash", inputs={"WHO": "you", "N": [1]})
+    result = vms.evaluate(
+        "echo out; echo $WHO $N >&2; exit 3", language="bash", inputs={"WHO": "you", "N": [1]}
+    )
     assert (result.stdout, result.stderr, result.exit_status) == ("out\n", "you [1]\n", 3)
     assert result.status == "error"
     assert result.error is not None
@@ -87,7 +89,10 @@ def test_files_go_both_ways(vms: wasmeval.Evaluator) -> None:
     )
     result = vms.evaluate(code, tier="vm", files={"in/a.txt": b"text"}, outputs=["out/**/*.txt", "out/*.bin"])
     assert result.value == "/workspace"
-    assert {path: file.size for path, file in result.files.items()} == {"out/b.bin": 300_000, "out/deep/c.txt": 4}
+    assert {path: file.size for path, file in result.files.items()} == {
+        "out/b.bin": 300_000,
+        "out/deep/c.txt": 4,
+    }
     assert result.files["out/deep/c.txt"].data == b"TEXT"
 
 
@@ -135,20 +140,44 @@ def test_a_batch(vms: wasmeval.Evaluator) -> None:
     assert results[3].stdout == "x\n"
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import threading\nfound = []\nt = threading.Thread(target=lambda: found.append(1))\nt.start(); t.join()\nfound == [1]",
-        "from concurrent.futures import ProcessPoolExecutor\nwith ProcessPoolExecutor(2) as pool:\n    r = list(pool.map(abs, [-1, -2]))\nr == [1, 2]",
-        "import socket\na, b = socket.socketpair()\na.send(b'x')\nb.recv(1) == b'x'",
-        "import ctypes\nctypes.CDLL(None).getpid() > 0",
-        "import sqlite3, tempfile, mmap, resource, fcntl, pwd\npwd.getpwuid(1000).pw_name == 'user'",
-        "import numpy, pandas, matplotlib\nmatplotlib.get_backend().lower() == 'agg'",
-        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(1)'], capture_output=True).stdout == b'1\\n'",
-        "import multiprocessing\ndef f(x):\n    return x + 1\nwith multiprocessing.Pool(2) as pool:\n    r = pool.map(f, [1, 2])\nr == [2, 3]",
-        "import asyncio\nasync def f():\n    p = await asyncio.create_subprocess_exec('true')\n    return await p.wait()\nasyncio.run(f()) == 0",
-    ],
-)  # fmt: skip
+THERE = {
+    "threads": """
+import threading
+found = []
+t = threading.Thread(target=lambda: found.append(1))
+t.start(); t.join()
+found == [1]""",
+    "executors": """
+from concurrent.futures import ProcessPoolExecutor
+with ProcessPoolExecutor(2) as pool:
+    r = list(pool.map(abs, [-1, -2]))
+r == [1, 2]""",
+    "multiprocessing": """
+import multiprocessing
+def f(x):
+    return x + 1
+with multiprocessing.Pool(2) as pool:
+    r = pool.map(f, [1, 2])
+r == [2, 3]""",
+    "sockets": """
+import socket
+a, b = socket.socketpair()
+a.send(b'x')
+b.recv(1) == b'x'""",
+    "ctypes": "import ctypes\nctypes.CDLL(None).getpid() > 0",
+    "modules": "import sqlite3, tempfile, mmap, resource, fcntl, pwd\npwd.getpwuid(1000).pw_name == 'user'",
+    "packages": "import numpy, pandas, matplotlib\nmatplotlib.get_backend().lower() == 'agg'",
+    "subprocess": "import subprocess, sys\nsubprocess.check_output([sys.executable, '-c', 'print(1)']) == b'1\\n'",
+    "asyncio": """
+import asyncio
+async def f():
+    p = await asyncio.create_subprocess_exec('true')
+    return await p.wait()
+asyncio.run(f()) == 0""",
+}
+
+
+@pytest.mark.parametrize("code", THERE.values(), ids=THERE)
 def test_what_wasm_lacks_is_there(vms: wasmeval.Evaluator, code: str) -> None:
     result = vms.evaluate(code, tier="vm")
     assert (result.status, result.value) == ("ok", True), result.error
@@ -177,5 +206,7 @@ def test_git_works(vms: wasmeval.Evaluator) -> None:
 
 
 def test_a_virtual_environment_is_made(vms: wasmeval.Evaluator) -> None:
-    result = vms.evaluate("python3 -m venv --without-pip env && env/bin/python -c 'print(1)'", language="bash")
+    result = vms.evaluate(
+        "python3 -m venv --without-pip env && env/bin/python -c 'print(1)'", language="bash"
+    )
     assert result.stdout == "1\n", result.stderr

@@ -52,13 +52,15 @@ def test_the_memory_of_a_command(vms: wasmeval.Evaluator) -> None:
 
 
 def test_the_memory_of_all_processes_together(vms: wasmeval.Evaluator) -> None:
-    script = "for i in 1 2 3 4; do python3 -c 'import time; x = b\"1\" * (60 << 20); time.sleep(3)' & done; wait"
+    script = (
+        "for i in 1 2 3 4; do python3 -c 'import time; x = b\"1\" * (60 << 20); time.sleep(3)' & done; wait"
+    )
     result = vms.evaluate(script, language="bash", limits=Limits(memory_bytes=128 << 20, deadline_seconds=60))
     assert result.usage.peak_memory_bytes <= 128 << 20
 
 
 def test_the_disk_in_bytes(vms: wasmeval.Evaluator) -> None:
-    script = "head -c 100000000 /dev/zero > big; echo $?; stat -c %s big; head -c 1000000 /dev/zero > /tmp/more; echo $?"
+    script = "head -c 100000000 /dev/zero > big; echo $?; stat -c %s big; head -c 999999 /dev/zero > /tmp/x; echo $?"
     result = vms.evaluate(script, language="bash", limits=Limits(workspace_bytes=10 << 20))
     status, size, again = result.stdout.split()
     assert (status, again) == ("1", "1")
@@ -115,7 +117,10 @@ def test_files_that_are_too_many_to_give_back(vms: wasmeval.Evaluator) -> None:
 
 
 def test_calls_of_tools(vms: wasmeval.Evaluator) -> None:
-    code = "from wasmeval import ToolLimitError\ntry:\n    for _ in range(9): f()\nexcept ToolLimitError as e:\n    x = e.limit\nx"
+    code = (
+        "from wasmeval import ToolLimitError\n"
+        "try:\n    for _ in range(9): f()\nexcept ToolLimitError as e:\n    x = e.limit\nx"
+    )
     result = vms.evaluate(code, tier="vm", tools={"f": lambda: 1}, limits=Limits(tool_calls=3))
     assert result.value == "tool_calls"
     assert result.usage.tool_calls == 3

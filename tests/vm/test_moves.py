@@ -10,7 +10,10 @@ import wasmeval
 @pytest.mark.parametrize(
     ("code", "need"),
     [
-        ("import subprocess\nsubprocess.run(['echo', 'hi'], capture_output=True).stdout.decode()", "processes"),
+        (
+            "import subprocess\nsubprocess.run(['echo', 'hi'], capture_output=True).stdout.decode()",
+            "processes",
+        ),
         ("import numpy\nstr(numpy.arange(3).sum())", "numpy"),
         ("import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()\n'hi'", "threads"),
         ("import socket\ns = socket.create_server(('127.0.0.1', 0))\ns.close()\n'hi'", "sockets"),
@@ -39,7 +42,10 @@ def test_what_called_a_tool_stays(vms: wasmeval.Evaluator) -> None:
 
 
 def test_a_move_has_its_inputs_files_and_outputs(vms: wasmeval.Evaluator) -> None:
-    code = "import subprocess\nopen('out.txt', 'w').write(open('in.txt').read() * n)\nsubprocess.run(['ls'], stdout=None)\nn"
+    code = (
+        "import subprocess\nopen('out.txt', 'w').write(open('in.txt').read() * n)\n"
+        "subprocess.run(['ls'], stdout=None)\nn"
+    )
     result = vms.evaluate(code, inputs={"n": 2}, files={"in.txt": b"ab"}, outputs=["out.txt"])
     assert result.value == 2
     assert result.files["out.txt"].data == b"abab"

@@ -1,8 +1,8 @@
 """Jail: what a virtual machine's own process is held in, should a guest ever break out of it.
 
 Another user than the service's when that is root, namespaces of its own without a network (bubblewrap), no file but the
-programs and libraries of the machine, resource limits, and the seccomp filter that qemu sets for itself. All that it may
-talk to are the descriptors that it is given.
+programs and libraries of the machine, resource limits, and the seccomp filter that qemu sets for itself. All that it
+may talk to are the descriptors that it is given.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ _KERNEL = (
     "console=ttyS0 quiet panic=-1 reboot=t mitigations=off pci=off random.trust_cpu=on tsc_early_khz=2600000 "
     "init_on_alloc=0 cgroup_disable=io nokaslr"
 )
+# What has no name cannot be locked, and nobody else writes to it.
+_FILE = "file.driver=file,file.locking=off"
 _COMPLAINT = 500
 """Characters."""
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -274,9 +276,9 @@ def _start(
         *hardware.arguments(),
         "-object", f"{memory},share={'on' if share else 'off'}",
         "-add-fd", f"fd={parts.root},set=1", "-add-fd", f"fd={parts.disk},set=2",
-        "-blockdev", "driver=raw,node-name=root,read-only=on,file.driver=file,file.filename=/dev/fdset/1,file.locking=off",
+        "-blockdev", f"driver=raw,node-name=root,read-only=on,{_FILE},file.filename=/dev/fdset/1",
         "-device", "virtio-blk-device,drive=root",
-        "-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=/dev/fdset/2,file.locking=off",
+        "-blockdev", f"driver=raw,node-name=disk,{_FILE},file.filename=/dev/fdset/2",
         "-device", "virtio-blk-device,drive=disk",
         *ends.arguments(),
         "-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng",

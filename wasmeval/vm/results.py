@@ -1,4 +1,4 @@
-"""How a job in a machine becomes a Result: what its program replied or how it ended, or the host's decision to stop it."""
+"""How a job in a machine becomes a Result: by its program's reply or end, or by the host's decision to stop it."""
 
 from __future__ import annotations
 
@@ -56,15 +56,16 @@ class Ending:
     cpu_seconds: float = 0.0
     tool_calls: int = 0
     reply: bytes = b""
-    ended: Ended = Ended()
+    ended: Ended = field(default_factory=Ended)
     files: dict[str, bytearray] = field(default_factory=dict)
 
     def told(self) -> Result:
         """As its program says."""
         ended, limits = self.ended, self.job.limits
         if ended.files_left_out:
-            text = f"the files that outputs asked for are more than {limits.workspace_bytes} bytes or {limits.workspace_files} files"
-            return self._result(Status.OUTPUT_EXCEEDED, ErrorInfo("OutputExceeded", f"{text}; ask for fewer"))
+            most = f"{limits.workspace_bytes} bytes or {limits.workspace_files} files"
+            text = f"the files that outputs asked for are more than {most}; ask for fewer"
+            return self._result(Status.OUTPUT_EXCEEDED, ErrorInfo("OutputExceeded", text))
         if self.program in _PLAIN:
             return self._exited()
         if self.reply:
@@ -81,7 +82,8 @@ class Ending:
 
     def deadline(self) -> Result:
         """The deadline passed."""
-        text = f"the deadline of {self.job.limits.deadline_seconds:g} s passed; raise limits.deadline_seconds or do less"
+        seconds = self.job.limits.deadline_seconds
+        text = f"the deadline of {seconds:g} s passed; raise limits.deadline_seconds or do less"
         return self._result(Status.DEADLINE_EXCEEDED, ErrorInfo("DeadlineExceeded", text))
 
     def cpu_used_up(self) -> Result:
@@ -111,7 +113,10 @@ class Ending:
         if reply.outcome is abi.Outcome.OUT_OF_MEMORY:
             message = f"{message} ({limits.memory_bytes} bytes); raise limits.memory_bytes or use less"
         elif reply.outcome is abi.Outcome.VALUE_TOO_LARGE:
-            message = f"the value is larger than output_bytes ({limits.output_bytes}); raise limits.output_bytes or return less"
+            most = limits.output_bytes
+            message = (
+                f"the value is larger than output_bytes ({most}); raise limits.output_bytes or return less"
+            )
         error = ErrorInfo(reply.type, message, reply.traceback, reply.line or None, reply.column or None)
         return self._result(_STATUS[reply.outcome], error)
 

@@ -16,8 +16,8 @@ class VmSettings:
 
     `image` is one of `wasmeval vm list`, below `images_dir` or this user's own folder. `ready` machines wait for a job,
     at most `most` are there at a time, and `queue_size` jobs wait for one. `accelerator` is "kvm" (the processor's
-    virtualisation), "tcg" (software emulation), or "auto" for the first that works. With `require_jail` none starts where
-    a part of its jail is lacking. Raises InvalidArgument.
+    virtualisation), "tcg" (software emulation), or "auto" for the first that works. With `require_jail` none starts
+    where a part of its jail is lacking. Raises InvalidArgument.
     """
 
     image: str = "default"

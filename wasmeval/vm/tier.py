@@ -116,8 +116,8 @@ class VmTier:
     async def evaluate(self, job: Job, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in a machine of its own. Cancelling the awaiting task ends the machine.
 
-        `attend` is given the way into it, and gives whom the guest's calls go to. Raises ResourceExhausted when too many
-        wait, Unavailable when draining or closed.
+        `attend` is given the way into it, and gives whom the guest's calls go to. Raises ResourceExhausted when too
+        many wait, Unavailable when draining or closed.
         """
         if self._drains:
             raise Unavailable(_DRAINING)

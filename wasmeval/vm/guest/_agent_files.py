@@ -1,5 +1,5 @@
-"""Files of the job, as the agent has them: opened with the rights of the job's user, so that what he left as a link leads
-nowhere that he could not go, and counted to his quota."""
+"""Files of the job, as the agent has them: opened with the rights of the job's user, so that what he left as a link
+leads nowhere that he could not go, and counted to his quota."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def write_piece(begins: int, payload: bytes) -> None:
 
 
 def read_pieces(
-    patterns: Sequence[Sequence[Optional[str]]], most_bytes: int, most_files: int
-) -> Iterator[Optional[Any]]:
+    patterns: Sequence[Sequence[str | None]], most_bytes: int, most_files: int
+) -> Iterator[Any | None]:
     """The files below the workspace that match, in pieces: whether the file begins with it, and the payload of a frame.
     None at the end when some are left out because they are too many or too large."""
     compiled = [tuple(None if part is None else re.compile(part) for part in parts) for parts in patterns]
@@ -134,9 +134,10 @@ def _below(folder: str, prefix: str, states: _States) -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _below(entry.path, path + "/", reached)
-        elif entry.is_file(follow_symlinks=False):
-            if any(place == len(pattern) for pattern, place in _beyond(reached)):
-                yield path
+        elif entry.is_file(follow_symlinks=False) and any(
+            place == len(pattern) for pattern, place in _beyond(reached)
+        ):
+            yield path
 
 
 def _after(states: _States, name: str) -> Iterator[tuple[Pattern, int]]:

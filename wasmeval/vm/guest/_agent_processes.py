@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Optional
 
 from _agent_streams import HARNESS_HEADER, PIECE_BYTES, SKIPPED, Stream
 
@@ -90,7 +89,7 @@ class Output:
         self._tail = bytearray()
         self._skipped = 0
 
-    def read(self) -> Optional[bytes]:
+    def read(self) -> bytes | None:
         """What there is to pass on; None when there is nothing to read."""
         try:
             data = os.read(self.descriptor, PIECE_BYTES)
@@ -114,7 +113,7 @@ class Output:
             self._skipped += len(self._tail) - keep
             del self._tail[: len(self._tail) - keep]
 
-    def rest(self) -> Optional[bytes]:
+    def rest(self) -> bytes | None:
         """How much was left out, and what came at the end; None when all was passed on. It begins anew."""
         over = max(0, len(self._tail) - (self.limit - self.limit // 2))
         told = SKIPPED.pack(self._skipped + over) + bytes(self._tail[over:]) if self._tail else None
@@ -124,16 +123,16 @@ class Output:
 
 
 class Process:
-    """A process and its streams; with `has_control` also a socket, its descriptor 3, which carries a harness's frames."""
+    """A process and its streams; with `has_control` also a socket, its descriptor 3, for a harness's frames."""
 
     def __init__(
         self, argv: Sequence[str], group: str, environment: Mapping[str, str], *, has_control: bool = False
     ) -> None:
         self.group = group
-        self.status: Optional[int] = None
-        self.control: Optional[Stream] = None
+        self.status: int | None = None
+        self.control: Stream | None = None
         stdin, ours = os.pipe2(os.O_CLOEXEC)
-        self.stdin: Optional[int] = ours
+        self.stdin: int | None = ours
         theirs = [stdin]
         self.outputs: list[Output] = []
         for number in (1, 2):
@@ -162,7 +161,7 @@ class Process:
         outputs = [output.descriptor for output in self.outputs]
         return outputs if self.stdin is None else [self.stdin, *outputs]
 
-    def poll(self) -> Optional[int]:
+    def poll(self) -> int | None:
         """How it ended, as a wait status; None while it runs."""
         if self.status is None:
             try:
@@ -173,7 +172,7 @@ class Process:
                 self.status = status
         return self.status
 
-    def wait(self, seconds: float) -> Optional[int]:
+    def wait(self, seconds: float) -> int | None:
         """The same, after it has ended or so long."""
         select.select([self.ending], [], [], seconds)
         return self.poll()

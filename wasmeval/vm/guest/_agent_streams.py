@@ -36,7 +36,7 @@ def open_port(name: str) -> int:
 
 
 class Stream:
-    """Frames over one descriptor that never blocks: what does not go out yet waits, what has come is cut into frames."""
+    """Frames over one descriptor that never blocks: what does not go out yet waits, what comes is cut into frames."""
 
     def __init__(self, descriptor: int, header: struct.Struct) -> None:
         self.descriptor = descriptor

@@ -44,7 +44,7 @@ class Channel:
         self._received = bytearray()
         self._unread_answers = 0
         self.lock = threading.Lock()
-        self.practise: Optional[Callable[[], None]] = None
+        self.practise: Callable[[], None] | None = None
         """What goes along the way of an evaluation when the agent asks for it."""
 
     def send(self, kind: bytes, payload: bytes) -> None:

@@ -2,16 +2,16 @@
 
     python3 -I -S -B agent.py
 
-Frames, both ways, little-endian: u32 length of the payload | u8 kind | u32 number | payload. `wasmeval/vm/frames.py` has
-the kinds.
+Frames, both ways, little-endian: u32 length of the payload | u8 kind | u32 number | payload. The kinds
+are those of `wasmeval/vm/frames.py`.
 
 The agent starts the interpreters' harnesses (`python.py`, `javascript.cjs`) and the network's relay, says READY, and
 waits; then the machine is snapshotted. Each clone gets RESUME and one order (of a session: one after the other): FILE
 for each file, then BEGIN, and RUN with what is to run. It answers with OUTPUT, CALL, INPUT, REPLY, and at last LEFT
 and DONE.
 
-Whoever runs in the job is hostile to this process too: he is another user, in a cgroup of its own, and nothing here waits
-for him. What this process itself says is hostile to the host, which checks every frame.
+Whoever runs in the job is hostile to this process too: he is another user, in a cgroup of its own, and nothing here
+waits for him. What this process itself says is hostile to the host, which checks every frame.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import socket
 import struct
 import sys
 import time
-from typing import Any, Optional
+from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -131,7 +131,7 @@ class Agent:
         self.host = Stream(open_port(PORT), HEADER)
         self.harnesses: dict[str, Process] = {}
         self.order: dict[str, Any] = {}
-        self.job: Optional[Job] = None
+        self.job: Job | None = None
 
     # ---- before the snapshot ----
 
@@ -408,7 +408,7 @@ class Agent:
 
     # ---- the end of a job ----
 
-    def _finish(self, job: Job, reply: Optional[bytes] = None) -> None:
+    def _finish(self, job: Job, reply: bytes | None = None) -> None:
         process, self.job = job.process, None
         for output in process.outputs:
             while output.is_open and self._pass_on(output):
@@ -423,7 +423,7 @@ class Agent:
         if not job.order["is_step"]:
             process.close()
 
-    def _tell(self, order: dict[str, Any], group: str, status: Optional[int], reply: Optional[bytes]) -> None:
+    def _tell(self, order: dict[str, Any], group: str, status: int | None, reply: bytes | None) -> None:
         """The reply, the files, and how it ended."""
         for start in range(0, len(reply or b""), PIECE_BYTES):
             self.say(REPLY, (reply or b"")[start : start + PIECE_BYTES])
