@@ -12,7 +12,7 @@ Each limit has a unit, a default, a ceiling and a way to be told that it was rea
 | `tool_calls`, `tool_calls_in_flight` | calls in total, at a time | the snippet's error | `ToolLimitError` |
 | `tool_call_bytes`, `tool_bytes` | JSON each way of one call, of all | the snippet's error | `ToolLimitError` |
 | `tool_seconds` | wall clock of one call | the snippet's error | `ToolLimitError` |
-| `cpu_seconds` | CPU time of a VM | `deadline_exceeded` | nothing: it ends |
+| `cpu_seconds` | CPU time of a VM | `fuel_exhausted` | nothing: it ends |
 | `processes` | processes and threads in a VM at a time | the snippet's error | `EAGAIN` |
 
 `fuel` is Wasm's alone, the last two are a VM's: in what applied, those of the other tier are None. In a VM

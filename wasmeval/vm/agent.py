@@ -24,7 +24,7 @@ _SEED_BYTES = 64
 class Machine(Protocol):
     """What a driver gives: see qemu.Machine, and docs/vm.md for what another driver has to promise."""
 
-    channel: Channel
+    channel: socket.socket
     network: socket.socket
 
     def cpu_seconds(self) -> float:
@@ -41,14 +41,6 @@ class Machine(Protocol):
 
     def ended(self) -> bool:
         """Whether it is buried."""
-
-
-class Channel(Protocol):
-    """A stream socket that does not block."""
-
-    def fileno(self) -> int: ...
-    def recv(self, size: int, /) -> bytes: ...
-    def send(self, data: bytes | memoryview, /) -> int: ...
 
 
 class Lost(Exception):
