@@ -10,6 +10,7 @@ Source: QEMU 7.2, docs/system/i386/microvm.rst and docs/devel/migration.rst.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -41,6 +42,7 @@ _FILE = "file.driver=file,file.locking=off"
 _COMPLAINT = 500
 """Characters."""
 _TICKS = os.sysconf("SC_CLK_TCK")
+# Source: Linux, include/uapi/linux/fcntl.h.
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1033, 1, 2, 4, 8
 
 
@@ -137,16 +139,21 @@ class Machine:
         errors = self.process.stderr
         if errors is None:
             return ""
-        os.set_blocking(errors.fileno(), False)
         try:
+            os.set_blocking(errors.fileno(), False)
             said = os.read(errors.fileno(), 1 << 16).decode("utf-8", "replace")
         except (OSError, ValueError):
             return ""
-        return " ".join(said.split())[-_COMPLAINT:]
+        # Whoever broke out of a guest writes it.
+        return one_line(said)[-_COMPLAINT:]
 
     def ended(self) -> bool:
         """Whether it has ended, by itself or killed, and was waited for."""
-        return self.process.poll() is not None
+        if self.process.poll() is None:
+            return False
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        return True
 
     def _forget(self) -> None:
         if self._told >= 0:
@@ -237,13 +244,29 @@ def _command(command: dict[str, Any]) -> bytes:
     return json.dumps(command).encode() + b"\n"
 
 
+def one_line(said: str) -> str:
+    """What was said, as a line of a log that can do nothing to a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(said.split()))
+
+
 def held(content: bytes | memoryview, name: str) -> int:
-    """`content` as a file in memory, which another user may open by its descriptor."""
-    file = os.memfd_create(f"wasmeval-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    """`content` as a file in memory, which another user may open by its descriptor, and nobody can change."""
+    file = memory_file(name)
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]
+    seal(file)
     return file
+
+
+def memory_file(name: str) -> int:
+    """A file in memory that holds nothing yet."""
+    return os.memfd_create(f"wasmeval-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(file: int) -> None:
+    """Let nobody change a file in memory any more. Whoever has it open could otherwise, whatever he opened it for."""
+    fcntl.fcntl(file, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_WRITE)
 
 
 def clone(hardware: Hardware, parts: Parts, state: int, number: int) -> Machine:
@@ -254,8 +277,13 @@ def clone(hardware: Hardware, parts: Parts, state: int, number: int) -> Machine:
         rest = ["-serial", "null", "-incoming", "defer"]
         machine = _start(hardware, parts, rest, number, share=False, inherited=[own])
         incoming = {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{own}"}}
-        # Some hundred bytes: the socket takes them at once, before there is anybody to read them.
-        machine.monitor.send(b"".join(map(_command, (*CAPABLE, incoming))))
+        try:
+            # Some hundred bytes: the socket takes them at once, before there is anybody to read them.
+            machine.monitor.send(b"".join(map(_command, (*CAPABLE, incoming))))
+        except BaseException:
+            machine.kill()
+            machine.process.wait()
+            raise
         return machine
     finally:
         os.close(own)
