@@ -1,4 +1,4 @@
-"""A guest reaches what its evaluation's HTTP policy allows, through pip, git, curl and its own code, and nothing else."""
+"""A guest reaches what its evaluation's HTTP policy allows, by pip, git, curl and its own code, and nothing else."""
 
 from __future__ import annotations
 

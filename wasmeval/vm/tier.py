@@ -62,6 +62,7 @@ class VmTier:
         if self._image is None:
             return ()
         manifest = self._image.manifest
+        languages = manifest.languages if self._golden is None else self._golden.languages
         known = [
             RuntimeInfo(
                 f"vm-{language}",
@@ -73,7 +74,7 @@ class VmTier:
                 LEAST_BYTES,
                 "vm",
             )
-            for language, version in manifest.languages.items()
+            for language, version in languages.items()
         ]
         command = RuntimeInfo(
             "vm-command", "", manifest.source, (), manifest.root_sha256, 0, LEAST_BYTES, "vm"
@@ -123,6 +124,7 @@ class VmTier:
             raise Unavailable(_DRAINING)
         await self.start()
         assert self._lobby is not None
+        self._check_language(job)
         agent = await self._lobby.take()
         try:
             task = Task(self._fitted(job), agent, self.detail)
@@ -192,6 +194,16 @@ class VmTier:
             "virtual machines are emulated in software, some twenty times slower: %s", answer.detail
         )
         return "tcg"
+
+    def _check_language(self, job: Job) -> None:
+        """Raises SetupError when the machines have no interpreter for it."""
+        assert self._golden is not None
+        language = job.runtime.removeprefix("vm-")
+        if not job.command and language not in self._golden.languages:
+            known = ", ".join(self._golden.languages) or "none"
+            raise SetupError(
+                f"the VM image {self._settings.image!r} has no interpreter of {language}; it has: {known}"
+            )
 
     def _fitted(self, job: Job) -> Job:
         """The job with no limit above what a machine has."""

@@ -460,7 +460,7 @@ def start_relay() -> None:
     ready, tells = os.pipe()
     if os.fork() == 0:
         argv = ["/usr/bin/python3", "-I", "-S", "-B", f"{HERE}/network.py", "--ready", str(tells)]
-        os.close(ready)
+        os.set_inheritable(tells, True)
         os.execv(argv[0], argv)
     os.close(tells)
     while os.read(ready, 64):
