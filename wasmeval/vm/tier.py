@@ -19,6 +19,7 @@ from wasmeval.vm.settings import VmSettings
 from wasmeval.vm.task import Partner, Task
 
 if TYPE_CHECKING:
+    from wasmeval.vm.agent import Agent
     from wasmeval.vm.golden import Golden
     from wasmeval.vm.lobby import Lobby, Stats
 
@@ -81,6 +82,12 @@ class VmTier:
         )
         return (*known, command)
 
+    @property
+    def lobby(self) -> Lobby:
+        """Where its machines wait. Only after `start`."""
+        assert self._lobby is not None
+        return self._lobby
+
     def stats(self) -> Stats | None:
         """Counts of now; None before `start`."""
         return self._lobby.stats() if self._lobby else None
@@ -127,18 +134,29 @@ class VmTier:
         self._check_language(job)
         agent = await self._lobby.take()
         try:
-            task = Task(self._fitted(job), agent, self.detail)
-            if attend is not None:
-                task.attended(attend(task))
-            self._tasks.add(task)
-            try:
-                return await task.run()
-            finally:
-                self._tasks.discard(task)
-                if not self._tasks:
-                    self._idle.set()
+            return await self.run(job, agent, attend)
         finally:
             self._lobby.leave(agent)
+
+    async def run(
+        self,
+        job: Job,
+        agent: Agent,
+        attend: Callable[[Task], Partner] | None = None,
+        *,
+        is_step: bool = False,
+    ) -> Result:
+        """Run `job` in the machine of `agent`, which was taken from the lobby and stays the caller's."""
+        task = Task(self._fitted(job), agent, self.detail, is_step=is_step)
+        if attend is not None:
+            task.attended(attend(task))
+        self._tasks.add(task)
+        try:
+            return await task.run()
+        finally:
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
 
     async def drain(self, grace_seconds: float) -> None:
         """Accept nothing more; wait for what runs, at most `grace_seconds`; then end it as `cancelled`."""
