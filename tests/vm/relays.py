@@ -103,4 +103,3 @@ async def machine(
         assert process.returncode == 0
         assert ours.fileno() == -1
         assert network.connections == 0
-

@@ -19,6 +19,7 @@ from wasmeval.vm.settings import VmSettings
 from wasmeval.vm.task import Partner, Task
 
 if TYPE_CHECKING:
+    from wasmeval.vm.agent import Agent
     from wasmeval.vm.golden import Golden
     from wasmeval.vm.lobby import Lobby, Stats
 
@@ -62,6 +63,7 @@ class VmTier:
         if self._image is None:
             return ()
         manifest = self._image.manifest
+        languages = manifest.languages if self._golden is None else self._golden.languages
         known = [
             RuntimeInfo(
                 f"vm-{language}",
@@ -73,12 +75,18 @@ class VmTier:
                 LEAST_BYTES,
                 "vm",
             )
-            for language, version in manifest.languages.items()
+            for language, version in languages.items()
         ]
         command = RuntimeInfo(
             "vm-command", "", manifest.source, (), manifest.root_sha256, 0, LEAST_BYTES, "vm"
         )
         return (*known, command)
+
+    @property
+    def lobby(self) -> Lobby:
+        """Where its machines wait. Only after `start`."""
+        assert self._lobby is not None
+        return self._lobby
 
     def stats(self) -> Stats | None:
         """Counts of now; None before `start`."""
@@ -123,20 +131,32 @@ class VmTier:
             raise Unavailable(_DRAINING)
         await self.start()
         assert self._lobby is not None
+        self._check_language(job)
         agent = await self._lobby.take()
         try:
-            task = Task(self._fitted(job), agent, self.detail)
-            if attend is not None:
-                task.attended(attend(task))
-            self._tasks.add(task)
-            try:
-                return await task.run()
-            finally:
-                self._tasks.discard(task)
-                if not self._tasks:
-                    self._idle.set()
+            return await self.run(job, agent, attend)
         finally:
             self._lobby.leave(agent)
+
+    async def run(
+        self,
+        job: Job,
+        agent: Agent,
+        attend: Callable[[Task], Partner] | None = None,
+        *,
+        is_step: bool = False,
+    ) -> Result:
+        """Run `job` in the machine of `agent`, which was taken from the lobby and stays the caller's."""
+        task = Task(self._fitted(job), agent, self.detail, is_step=is_step)
+        if attend is not None:
+            task.attended(attend(task))
+        self._tasks.add(task)
+        try:
+            return await task.run()
+        finally:
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
 
     async def drain(self, grace_seconds: float) -> None:
         """Accept nothing more; wait for what runs, at most `grace_seconds`; then end it as `cancelled`."""
@@ -192,6 +212,16 @@ class VmTier:
             "virtual machines are emulated in software, some twenty times slower: %s", answer.detail
         )
         return "tcg"
+
+    def _check_language(self, job: Job) -> None:
+        """Raises SetupError when the machines have no interpreter for it."""
+        assert self._golden is not None
+        language = job.runtime.removeprefix("vm-")
+        if not job.command and language not in self._golden.languages:
+            known = ", ".join(self._golden.languages) or "none"
+            raise SetupError(
+                f"the VM image {self._settings.image!r} has no interpreter of {language}; it has: {known}"
+            )
 
     def _fitted(self, job: Job) -> Job:
         """The job with no limit above what a machine has."""

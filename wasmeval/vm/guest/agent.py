@@ -455,10 +455,17 @@ class Agent:
 
 
 def start_relay() -> None:
-    """The network's relay, a process of its own: what it does not survive costs the network alone."""
-    path = f"{HERE}/network.py"
-    if os.path.exists(path) and os.fork() == 0:
-        os.execv("/usr/bin/python3", ["/usr/bin/python3", "-I", "-S", "-B", path])
+    """The network's relay, a process of its own: what it does not survive costs the network alone. Returns when it
+    listens, or has ended."""
+    ready, tells = os.pipe()
+    if os.fork() == 0:
+        argv = ["/usr/bin/python3", "-I", "-S", "-B", f"{HERE}/network.py", "--ready", str(tells)]
+        os.set_inheritable(tells, True)
+        os.execv(argv[0], argv)
+    os.close(tells)
+    while os.read(ready, 64):
+        pass
+    os.close(ready)
 
 
 def reap(agent: int) -> None:
