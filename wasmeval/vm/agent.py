@@ -79,8 +79,9 @@ class Agent:
         """Whether it can do nothing more."""
         return self._lost is not None or self._closed
 
-    def attend(self, hear: Callable[[Frame], None], lose: Callable[[Lost], None]) -> None:
-        """Who hears it from now on, and is told when it is lost, closed here included."""
+    def attend(self, hear: Callable[[Frame], None] | None, lose: Callable[[Lost], None]) -> None:
+        """Who hears it from now on, and is told when it is lost, closed here included. Where nobody is to hear it, it
+        must say nothing."""
         self._hear, self._lose = hear, lose
         if self._lost is not None:
             lose(self._lost)
@@ -142,6 +143,8 @@ class Agent:
         if self._closed:
             return
         self._closed = True
+        if self._lost is None:
+            self._lost = Lost("the virtual machine was ended by its host")
         lose, self._hear, self._lose = self._lose, None, None
         if self._serving is not None and self._serving is not asyncio.current_task():
             self._serving.cancel()
@@ -151,7 +154,7 @@ class Agent:
         self._unwatch()
         self.machine.kill()
         if lose is not None:
-            lose(self._lost or Lost("the virtual machine was ended by its host"))
+            lose(self._lost)
 
     def _readable(self) -> None:
         began = time.monotonic()
