@@ -215,7 +215,15 @@ def _await_agent(machine: qemu.Machine, console: int) -> dict[str, str]:
                 if frame.word is Word.READY:
                     languages = json.loads(frame.payload)["languages"]
                     return {str(name): str(version) for name, version in languages.items()}
-    except (OSError, MalformedFrame, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        MalformedFrame,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = repr(error)
     else:
         reason = machine.complaint() or "its process ended"

@@ -33,7 +33,9 @@ class Left:
         self._begun += begins
         self._bytes += len(data)
         # Those that no Result can have count as well: the guest's agent has counted them, too.
-        if self._bytes > (self._limits.workspace_bytes or 0) or self._begun > (self._limits.workspace_files or 0):
+        if self._bytes > (self._limits.workspace_bytes or 0) or self._begun > (
+            self._limits.workspace_files or 0
+        ):
             raise MalformedFrame("more files than their limit")
         if not (begins or data):
             raise MalformedFrame("a piece of a file that holds nothing")

@@ -291,6 +291,8 @@ class Task:
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise MalformedFrame("an end that is none") from None
         self._ending.reply = bytes(self._reply)
+        # Without this the last one may be cut.
+        self._ending.files = self._left.files
         self._settle(self._finish or Ending.told)
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -310,7 +312,6 @@ class Task:
         ending.wall_seconds = self._loop.time() - self._started
         ending.cpu_seconds = max(0.0, self._agent.machine.cpu_seconds() - self._cpu)
         ending.tool_calls = self._calls.tool_calls
-        ending.files = self._left.files
         self._result.set_result(finish(ending))
 
     def _lose(self, lost: Lost) -> None:

@@ -121,7 +121,9 @@ class VmTier:
                 lambda stage: logger.info("the virtual machine of image %s: %s", settings.image, stage),
             )
         except OSError as error:
-            raise SetupError(f"the virtual machine of image {settings.image} cannot be had: {error}") from error
+            raise SetupError(
+                f"the virtual machine of image {settings.image} cannot be had: {error}"
+            ) from error
         if self._refuses:
             made.close()
             raise Unavailable(_DRAINING)
