@@ -41,6 +41,8 @@ _KERNEL = (
 _FILE = "file.driver=file,file.locking=off"
 _COMPLAINT = 500
 """Characters."""
+_BURIAL_SECONDS = 1.0
+"""For bubblewrap to bury what was killed; then it is killed itself."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Source: Linux, include/uapi/linux/fcntl.h.
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1033, 1, 2, 4, 8
@@ -99,14 +101,20 @@ class Machine:
         self.monitor = ends.monitor
         self.hardware = hardware
         self._told = ends.told
+        self._killed: float | None = None
         self._number = 0
 
     @property
     def number(self) -> int:
         """Of qemu's own process; 0 when it never came so far."""
         if not self._number and self._told >= 0:
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            try:
                 self._number = int(json.loads(os.read(self._told, 4096))["child-pid"])
+            except BlockingIOError:
+                # It has not come so far.
+                return 0
+            except (OSError, ValueError, KeyError):
+                pass
             self._forget()
         return self._number
 
@@ -128,11 +136,24 @@ class Machine:
 
     def kill(self) -> None:
         """End it at once; `ended` says when it is buried. Safe to call twice."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGKILL)
+        if self._killed is None:
+            self._killed = monotonic()
+            self._kill()
         for end in (self.channel, self.network, self.monitor):
             end.close()
         self._forget()
+
+    def _kill(self) -> None:
+        """Its own process first: bubblewrap then buries it and ends. Orphaned it would be process 1's to bury, which
+        in a container may be this service, and knows nothing of it."""
+        if self.process.poll() is None:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                number = self.number
+                fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
+                if number and int(fields[1]) == self.process.pid:
+                    os.kill(number, signal.SIGKILL)
+                    return
+            self.process.kill()
 
     def complaint(self) -> str:
         """The end of what it wrote to standard error, in one line."""
@@ -150,6 +171,8 @@ class Machine:
     def ended(self) -> bool:
         """Whether it has ended, by itself or killed, and was waited for."""
         if self.process.poll() is None:
+            if self._killed is not None and monotonic() - self._killed > _BURIAL_SECONDS:
+                self.process.kill()
             return False
         if self.process.stderr is not None:
             self.process.stderr.close()
@@ -170,6 +193,7 @@ class Ends:
         self.network, self._network = self._pair()
         self.monitor, self._monitor = self._pair()
         self.told, self.telling = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.told, False)
 
     def _pair(self) -> tuple[socket.socket, int]:
         ours, theirs = socket.socketpair()
@@ -315,7 +339,14 @@ def _start(
     devices = [Path("/dev/kvm")] if hardware.accelerator == "kvm" else []
     try:
         process = subprocess.Popen(
-            jail.command(arguments, number, devices, ends.telling),
+            jail.command(
+                arguments,
+                number,
+                devices,
+                ends.telling,
+                memory_bytes=hardware.memory_bytes,
+                disk_bytes=hardware.disk_bytes,
+            ),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             cwd="/",
             pass_fds=[parts.memory, parts.root, parts.disk, *inherited, *ends.descriptors],
@@ -330,7 +361,4 @@ def _start(
         raise
     finally:
         ends.release()
-    machine = Machine(process, ends, hardware)
-    with contextlib.suppress(OSError):
-        jail.limit(process.pid, hardware.memory_bytes, hardware.disk_bytes)
-    return machine
+    return Machine(process, ends, hardware)
