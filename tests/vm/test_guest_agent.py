@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.vm.guests import module
 from wasmeval.vm.frames import Order, Word
 from wasmeval.vm.task import _expressions
 from wasmeval.wasm.globs import Globs
-from wasmeval.wasm.nodes import File, Folder
+from wasmeval.wasm.nodes import File, Folder, Quota
 from wasmeval.wasm.output import Output
 
 files = module("_agent_files")
@@ -52,20 +53,21 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map(tuple)
 
 def planted(root: Path, paths: set[tuple[str, ...]]) -> Folder:
     """Files at those paths on disk, and the same as nodes of a workspace in Wasm."""
-    top = Folder()
+    top, quota = Folder(0), Quota()
+    quota.max_bytes = quota.max_files = 1 << 30
     for path in sorted(paths):
         *folders, name = path
         here, node = root, top
         for folder in folders:
             here = here / folder
-            there = node.names.setdefault(folder.encode(), Folder())
+            there = node.names.setdefault(folder.encode(), Folder(0))
             if not isinstance(there, Folder):
                 break
             node = there
             here.mkdir(exist_ok=True)
         else:
             if name.encode() not in node.names:
-                node.names[name.encode()] = File()
+                node.names[name.encode()] = File(0, quota)
                 (here / name).write_bytes(b"")
     return top
 
@@ -95,9 +97,9 @@ def test_patterns_match_in_a_machine_what_they_match_in_wasm(
 @pytest.mark.parametrize(
     ("pattern", "found"),
     [
-        ("**", [".h", "a/b.txt", "a/c/d.txt", "a.txt", "x[1]"]),
+        ("**", [".h", "a.txt", "a/b.txt", "a/c/d.txt", "x[1]"]),
         ("*.txt", ["a.txt"]),
-        ("**/*.txt", ["a/b.txt", "a/c/d.txt", "a.txt"]),
+        ("**/*.txt", ["a.txt", "a/b.txt", "a/c/d.txt"]),
         ("a/**", ["a/b.txt", "a/c/d.txt"]),
         ("a", []),
         ("?h", [".h"]),
@@ -110,6 +112,21 @@ def test_patterns_match_in_a_machine_what_they_match_in_wasm(
 def test_what_patterns_mean(tmp_path: Path, pattern: str, found: list[str]) -> None:
     top = planted(tmp_path, {(".h",), ("a.txt",), ("a", "b.txt"), ("a", "c", "d.txt"), ("x[1]",)})
     assert matching(tmp_path, [pattern]) == globbed(top, [pattern]) == found
+
+
+def test_folders_deeper_than_a_result_may_have_are_left_out(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for depth in range(1500):
+        if depth in (64, 65):
+            os.close(os.open("f", os.O_CREAT, dir_fd=here))
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert matching(tmp_path, ["**"]) == ["d/" * 64 + "f"]
+    # What pytest removes it with does not go so deep.
+    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 
 
 def test_an_expression_for_each_name() -> None:
