@@ -346,10 +346,13 @@ function whenNothingIsLeft() {
   succeed();
 }
 
+/** How many listeners there are without the snippet's: modules of node's own have some. */
+const listeners = {};
+
 function whenUncaught(event) {
   return error => {
     // One that the snippet listens for itself is no failure of it.
-    if (process.listenerCount(event) > 1) return;
+    if (process.listenerCount(event) > listeners[event]) return;
     if (evaluation !== null) fail(error);
   };
 }
@@ -474,6 +477,7 @@ async function main() {
   console.log.bind(console); // the console itself is made with its first line
   globalThis.gc?.();
   resources = process.getActiveResourcesInfo();
+  for (const event of ['uncaughtException', 'unhandledRejection']) listeners[event] = process.listenerCount(event);
   send('W');
   next();
 }

@@ -103,11 +103,11 @@ function awaited({ source, specifiers }) {
   return `const ${whole.local.name} = ${found}${others}`;
 }
 
-/** Gives a SyntaxError a frame where it was found. The compiler has put that above its text, with a mark below the line. */
+/** Gives a SyntaxError a frame where it was found. The compiler has put that above its text, with spaces up to it. */
 function placed(error, file) {
-  const found = /^[^\n]*:(\d+)\n([^\n]*)\n( *)\^/.exec(`${error.stack}`);
+  const found = /^[^\n]*:(\d+)\n[^\n]*\n( *)/.exec(`${error.stack}`);
   if (found && `${error.stack}`.startsWith(file)) {
-    const stack = `${error.name}: ${error.message}\n    at ${file}:${found[1]}:${found[3].length + 1}`;
+    const stack = `${error.name}: ${error.message}\n    at ${file}:${found[1]}:${found[2].length + 1}`;
     Object.defineProperty(error, 'stack', { value: stack, writable: true, configurable: true });
   }
   return error;
