@@ -204,6 +204,7 @@ function begin(request) {
   const context = flags & HAS_CONTEXT ? values.parse(ask(CONTEXT)[1].toString()) : null;
   network.allow(context !== null && context.http === true);
   shared.grant(context);
+  define(scripts.COMPLETION, undefined);
   if (inputs) for (const [name, value] of Object.entries(values.parse(inputs))) define(name, value);
   run(code, file).then(
     value => {
@@ -216,8 +217,11 @@ function begin(request) {
 }
 
 async function run(code, file) {
-  const [start, boxed] = scripts.compile(code, file);
-  return boxed ? (await start())?.value : await start();
+  const { start, boxed, columnOf } = scripts.compile(code, file);
+  if (evaluation !== null) evaluation.columnOf = columnOf;
+  const value = boxed ? (await start())?.value : await start();
+  delete globalThis[scripts.COMPLETION];
+  return value;
 }
 
 /** Written down when nothing more can happen. */
@@ -276,6 +280,7 @@ function fail(error) {
   }
   let told;
   try {
+    mend(error);
     told = shared.describe(error, evaluation.code, evaluation.file);
   } catch {
     told = [RAISED, 'Error', '', '', 0, 0];
@@ -283,6 +288,23 @@ function fail(error) {
   const [outcome, type, message, traceback, line, column] = told;
   reply(outcome, { type, message, traceback, line, column });
 }
+
+/** Puts the places in an error's stack right: those of a script that was wrapped, and that of an import statement. */
+function mend(error) {
+  const { code, file, columnOf } = evaluation;
+  if (!types.isNativeError(error) || typeof error.stack !== 'string') return;
+  const put = (whole, name, line, column) => (name === file && columnOf ? `${name}:${line}:${columnOf(+line, +column)}` : whole);
+  let stack = error.stack.split('\n').map(text => text.replace(PLACE, put)).filter(text => !WRAPPING.test(text)).join('\n');
+  if (error.code === 'ERR_MODULE_NOT_FOUND' && !stack.includes(file)) {
+    const name = /'([^']*)'/.exec(error.message)?.[1];
+    const line = code.split('\n').findIndex(text => text.includes('import') && text.includes(name));
+    if (line >= 0) stack += `\n    at ${file}:${line + 1}:1`;
+  }
+  if (stack !== error.stack) Object.defineProperty(error, 'stack', { value: stack, writable: true, configurable: true });
+}
+
+const PLACE = /(<snippet>|<step \d+>):(\d+):(\d+)/;
+const WRAPPING = /^ {4}at .*<(?:snippet|step \d+)>:\d+:0\)?$/;
 
 /** The snippet has called process.exit. */
 function ended(status) {
@@ -442,6 +464,7 @@ async function warmUp() {
     'v8', 'vm', 'worker_threads', 'zlib']) require(`node:${name}`);
   // Loaded lazily by the getters of these names.
   for (const name of ['fetch', 'Response', 'FormData', 'WebSocket', 'Blob', 'crypto', 'structuredClone']) void globalThis[name];
+  scripts.compile("import { sep } from 'node:path'\ntry { await sep } catch { sep }", '<snippet>');
   const { emitWarning } = process;
   process.emitWarning = () => {}; // that the loader of `import()` is experimental, which is told once
   for (const code of WARM_UP) {
@@ -457,11 +480,9 @@ async function warmUp() {
 
 const WARM_UP = [
   ...Array(20).fill('1 + 1'),
-  'var __a = { a: [1, 2.5, null, "x", 10n ** 20n], b: new Map([[1, 2]]) }; delete globalThis.__a; undefined',
   '({ a: [1, { b: "é" }], c: 12345678901234567890n })',
   'await Promise.resolve([1, 2, 3].map(n => n * 2))',
   "(await import('node:path')).sep",
-  "import { sep as __sep } from 'node:path'\n(() => __sep)()",
   'new Set([1, { a: [new Date(0)] }])',
   "(function f(n) { throw new TypeError('x'.repeat(n)) })(3)",
   'undefinedName',
