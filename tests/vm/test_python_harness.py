@@ -6,7 +6,6 @@ Most cases run in clones of one warm process by fork, as evaluations run in clon
 from __future__ import annotations
 
 import math
-import signal
 import statistics
 import subprocess
 import sys

@@ -320,6 +320,12 @@ function reply(outcome, { value = '', flags = 0, type = '', message = '', traceb
   [outcome, flags, ...texts.map(text => text.length), line, column].forEach((field, i) => header.writeUInt32LE(field, 4 * i));
   const { isStep } = evaluation;
   evaluation = null;
+  deliver(header, texts, isStep);
+}
+
+let deliver = deliverToAgent;
+
+function deliverToAgent(header, texts, isStep) {
   send('R', header, ...texts);
   if (!isStep) reallyExit(0);
   // What the step left (timers, sockets) goes on in the next one.
@@ -467,15 +473,24 @@ async function warmUp() {
   scripts.compile("import { sep } from 'node:path'\ntry { await sep } catch { sep }", '<snippet>');
   const { emitWarning } = process;
   process.emitWarning = () => {}; // that the loader of `import()` is experimental, which is told once
-  for (const code of WARM_UP) {
-    try {
-      const [text] = described(await run(code, '<snippet>'), 1 << 20);
-      values.parse(text);
-    } catch (error) {
-      shared.describe(error, code, '<snippet>');
-    }
-  }
+  renew();
+  for (const code of WARM_UP) await warmUpBy(code);
   process.emitWarning = emitWarning;
+}
+
+/** Takes a snippet along the way of every snippet, up to its reply. */
+async function warmUpBy(code) {
+  const text = Buffer.from(code);
+  const inputs = Buffer.from('{"undefinedInput": [1, "x", null]}');
+  const frame = Buffer.alloc(REQUEST_BYTES);
+  [1, 1 << 20, text.length, inputs.length].forEach((field, i) => frame.writeUInt32LE(field, 4 * i));
+  const request = readRequest(Buffer.concat([frame, text, inputs]));
+  const replied = new Promise(resolve => { deliver = resolve; });
+  begin(request);
+  while (evaluation === request && !request.settled) await new Promise(setImmediate);
+  if (evaluation === request) succeed();
+  await replied;
+  delete globalThis.undefinedInput;
 }
 
 const WARM_UP = [
@@ -495,7 +510,7 @@ async function main() {
   for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
   setUpGlobals();
   await warmUp();
-  console.log.bind(console); // the console itself is made with its first line
+  deliver = deliverToAgent;
   globalThis.gc?.();
   resources = process.getActiveResourcesInfo();
   for (const event of ['uncaughtException', 'unhandledRejection']) listeners[event] = process.listenerCount(event);

@@ -470,6 +470,7 @@ def warm_up(interpreter: Interpreter) -> None:
     real, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), *(_nowhere(), _nowhere())
     environment = dict(os.environ)
     try:
+        renewal.renew()
         _warm_up_tools()
         interpreter.evaluate(
             Request(0, 1 << 20, "a + len(b)", b'{"a": 1, "b": [1.5, "two", null, {"k": false}]}')
