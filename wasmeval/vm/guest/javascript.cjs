@@ -1,9 +1,12 @@
 // The JavaScript harness of a microVM: one warm node, waiting on descriptor 3 for what it shall evaluate.
 //
-//     node --expose-internals --experimental-vm-modules javascript.cjs    # descriptor 3: a SOCK_STREAM unix socket
+//     node --expose-internals --experimental-vm-modules --no-flush-bytecode javascript.cjs
 //
-// It keeps the guest ABI's frames and the JavaScript image's rules (docs/javascript.md). How errors are told and what tools
-// are is the image's own code (`runtimes/javascript/boot`), which gets from here what it expects of the image around it.
+// Descriptor 3 is a SOCK_STREAM unix socket; 0, 1 and 2 are pipes. Internals: for the way in which node's own prompt
+// takes `await`. Modules: for `import()`. Bytecode: so that what is warm stays so.
+//
+// It keeps the guest ABI's frames and the JavaScript image's rules (docs/javascript.md). How errors are told and what
+// tools are is the image's own code (`runtimes/javascript/boot`), which gets from here what it expects around it.
 'use strict';
 
 const fs = require('node:fs');
@@ -16,9 +19,9 @@ const { types } = util;
 const values = require('./values.cjs');
 const scripts = require('./scripts.cjs');
 const network = require('./proxy.cjs');
+const { receive, send, ask } = require('./channel.cjs');
+const { renew } = require('./random.cjs');
 
-const CHANNEL = 3;
-const HEAD_BYTES = 5;
 const REQUEST_BYTES = 16;
 const REPLY_BYTES = 32;
 const VALUE = 0;
@@ -39,40 +42,6 @@ const NOTHING_UNDER_WAY = -2;
 // Between two looks for outcomes when the snippet waits for other things too. Guesses, as in _wasmeval_calls.py.
 const SHORTEST_MS = 1;
 const LONGEST_MS = 10;
-
-// ---- the channel ----
-
-function readExactly(length) {
-  const bytes = Buffer.allocUnsafeSlow(length);
-  for (let at = 0; at < length;) {
-    const count = fs.readSync(CHANNEL, bytes, at, length - at, null);
-    if (count === 0) reallyExit(0); // the agent is gone
-    at += count;
-  }
-  return bytes;
-}
-
-function receive() {
-  const head = readExactly(HEAD_BYTES);
-  return [String.fromCharCode(head[4]), readExactly(head.readUInt32LE(0))];
-}
-
-function send(kind, ...parts) {
-  const head = Buffer.alloc(HEAD_BYTES);
-  head.writeUInt32LE(parts.reduce((sum, part) => sum + part.length, 0), 0);
-  head[4] = kind.charCodeAt(0);
-  const bytes = Buffer.concat([head, ...parts]);
-  for (let at = 0; at < bytes.length;) at += fs.writeSync(CHANNEL, bytes, at);
-}
-
-/** [result, answer] of a host operation; the answer is a buffer. */
-function ask(operation, body = Buffer.alloc(0)) {
-  send('H', Buffer.from([operation]), body);
-  for (;;) {
-    const [kind, payload] = receive();
-    if (kind === 'A') return [payload.readInt32LE(0), payload.subarray(4)];
-  }
-}
 
 // ---- the image's own code ----
 
@@ -293,14 +262,18 @@ function fail(error) {
 function mend(error) {
   const { code, file, columnOf } = evaluation;
   if (!types.isNativeError(error) || typeof error.stack !== 'string') return;
-  const put = (whole, name, line, column) => (name === file && columnOf ? `${name}:${line}:${columnOf(+line, +column)}` : whole);
-  let stack = error.stack.split('\n').map(text => text.replace(PLACE, put)).filter(text => !WRAPPING.test(text)).join('\n');
+  const put = (whole, name, line, column) => {
+    return name === file && columnOf ? `${name}:${line}:${columnOf(+line, +column)}` : whole;
+  };
+  const lines = error.stack.split('\n').map(text => text.replace(PLACE, put));
+  let stack = lines.filter(text => !WRAPPING.test(text)).join('\n');
   if (error.code === 'ERR_MODULE_NOT_FOUND' && !stack.includes(file)) {
     const name = /'([^']*)'/.exec(error.message)?.[1];
     const line = code.split('\n').findIndex(text => text.includes('import') && text.includes(name));
     if (line >= 0) stack += `\n    at ${file}:${line + 1}:1`;
   }
-  if (stack !== error.stack) Object.defineProperty(error, 'stack', { value: stack, writable: true, configurable: true });
+  if (stack === error.stack) return;
+  Object.defineProperty(error, 'stack', { value: stack, writable: true, configurable: true });
 }
 
 const PLACE = /(<snippet>|<step \d+>):(\d+):(\d+)/;
@@ -317,7 +290,8 @@ function reply(outcome, { value = '', flags = 0, type = '', message = '', traceb
     Buffer.from(value), cut(type, TYPE_BYTES), cut(message, MESSAGE_BYTES), cut(traceback, TRACEBACK_BYTES),
   ];
   const header = Buffer.alloc(REPLY_BYTES);
-  [outcome, flags, ...texts.map(text => text.length), line, column].forEach((field, i) => header.writeUInt32LE(field, 4 * i));
+  const fields = [outcome, flags, ...texts.map(text => text.length), line, column];
+  fields.forEach((field, i) => header.writeUInt32LE(field, 4 * i));
   const { isStep } = evaluation;
   evaluation = null;
   deliver(header, texts, isStep);
@@ -389,50 +363,6 @@ process.on('beforeExit', whenNothingIsLeft);
 process.on('uncaughtException', whenUncaught('uncaughtException'));
 process.on('unhandledRejection', whenUncaught('unhandledRejection'));
 
-// ---- randomness ----
-
-/** A generator for Math.random with 128 bits of state from the kernel: V8's own is seeded once, before the snapshot. */
-function freshRandom() {
-  const seed = new Uint32Array(4);
-  entropy(Buffer.from(seed.buffer));
-  seed[3] |= 1;
-  let [a, b, c, d] = seed;
-  // xoshiro128**. Source: https://prng.di.unimi.it/xoshiro128starstar.c
-  const next = () => {
-    const product = Math.imul(b, 5);
-    const result = Math.imul((product << 7) | (product >>> 25), 9) >>> 0;
-    const shifted = b << 9;
-    c ^= a;
-    d ^= b;
-    b ^= c;
-    a ^= d;
-    c ^= shifted;
-    d = (d << 11) | (d >>> 21);
-    return result;
-  };
-  return { random() { return ((next() >>> 5) * 0x4000000 + (next() >>> 6)) / 0x20000000000000; } }.random;
-}
-
-let kernel = -1;
-
-function entropy(bytes) {
-  if (kernel < 0) kernel = fs.openSync('/dev/urandom');
-  for (let at = 0; at < bytes.length;) at += fs.readSync(kernel, bytes, at, bytes.length - at, null);
-}
-
-/** Whatever was drawn before the snapshot is drawn anew. OpenSSL does so itself when the clock has leapt. */
-function renew() {
-  setRandom(freshRandom());
-  const seed = new Int32Array(1);
-  entropy(Buffer.from(seed.buffer));
-  // For contexts that the snippet makes: V8 would seed them from a state that other clones have too.
-  require('node:v8').setFlagsFromString(`--random-seed=${(seed[0] & 0x7fffffff) | 1}`);
-}
-
-function setRandom(random) {
-  Object.defineProperty(Math, 'random', { value: random, writable: true, enumerable: false, configurable: true });
-}
-
 // ---- the process ----
 
 let first = true;
@@ -464,12 +394,15 @@ function setUpGlobals() {
   process.execArgv.length = 0;
 }
 
+const COMMON = ['assert', 'buffer', 'child_process', 'crypto', 'dns', 'events', 'fs/promises', 'http', 'https', 'net',
+  'os', 'path', 'querystring', 'readline', 'stream', 'stream/promises', 'string_decoder', 'timers/promises', 'tls', 'url',
+  'v8', 'vm', 'worker_threads', 'zlib'];
+const LAZY = ['fetch', 'Response', 'FormData', 'WebSocket', 'Blob', 'crypto', 'structuredClone'];
+
 async function warmUp() {
-  for (const name of ['assert', 'buffer', 'child_process', 'crypto', 'dns', 'events', 'fs/promises', 'http', 'https', 'net',
-    'os', 'path', 'querystring', 'readline', 'stream', 'stream/promises', 'string_decoder', 'timers/promises', 'tls', 'url',
-    'v8', 'vm', 'worker_threads', 'zlib']) require(`node:${name}`);
+  for (const name of COMMON) require(`node:${name}`);
   // Loaded lazily by the getters of these names.
-  for (const name of ['fetch', 'Response', 'FormData', 'WebSocket', 'Blob', 'crypto', 'structuredClone']) void globalThis[name];
+  for (const name of LAZY) void globalThis[name];
   scripts.compile("import { sep } from 'node:path'\ntry { await sep } catch { sep }", '<snippet>');
   const { emitWarning } = process;
   process.emitWarning = () => {}; // that the loader of `import()` is experimental, which is told once

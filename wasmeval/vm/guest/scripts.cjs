@@ -25,8 +25,8 @@ async function importFromFolder(name, script, attributes) {
 
 /**
  * `start` runs the snippet; with `boxed` what it returns is a promise of `{ value }`. `columnOf` says where a place in
- * what runs is in the snippet. A script first, and with top-level await only when it is none. Throws a SyntaxError that is
- * placed in `file`.
+ * what runs is in the snippet. A script first, and with top-level await only when it is none. Throws a SyntaxError that
+ * is placed in `file`.
  */
 function compile(code, file) {
   const named = withLastName(code);
