@@ -1,8 +1,8 @@
 """Renewal: what a warm interpreter must draw anew when it wakes in one of many copies of its memory.
 
 The agent has given the kernel new entropy before; everything here draws on that. What asks the kernel each time
-(`os.urandom`, `secrets`, `uuid.uuid4`, `numpy.random.default_rng`, `random.SystemRandom`) needs no renewal. The hash seed
-of strings stays that of the snapshot, as in the Wasm image.
+(`os.urandom`, `secrets`, `uuid.uuid4`, `numpy.random.default_rng`, `random.SystemRandom`) needs no renewal. The hash
+seed of strings stays that of the snapshot, as in the Wasm image.
 """
 
 from __future__ import annotations
