@@ -45,6 +45,20 @@ def finish() -> None:
     _replace("/etc/resolv.conf", "# Names are resolved outside.\n")
     _replace("/etc/machine-id", "")
     _add_user()
+    _find_python()
+
+
+def _find_python() -> None:
+    """The agent is started as /usr/bin/python3, wherever the image has its interpreter."""
+    if os.path.exists("/usr/bin/python3"):
+        return
+    for path in ("/usr/local/bin/python3", "/opt/python/bin/python3", "/opt/venv/bin/python3"):
+        if os.path.exists(path):
+            os.makedirs("/usr/bin", exist_ok=True)
+            if os.path.lexists("/usr/bin/python3"):
+                os.unlink("/usr/bin/python3")
+            os.symlink(path, "/usr/bin/python3")
+            return
 
 
 def _add_user() -> None:
