@@ -13,6 +13,7 @@ import sys
 UID = 1000
 DIRECTORIES = {
     "dev": 0o755,
+    "etc": 0o755,
     "home": 0o755,
     "home/user": 0o755,
     "mnt": 0o755,
@@ -39,7 +40,6 @@ def finish() -> None:
             os.chmod(path, mode)
     for name in ("tmp", "var/tmp", "run"):
         _empty(f"/{name}")
-    os.makedirs("/etc", exist_ok=True)
     _replace("/etc/hosts", HOSTS)
     _replace("/etc/hostname", "wasmeval\n")
     _replace("/etc/resolv.conf", "# Names are resolved outside.\n")

@@ -50,7 +50,7 @@ class Layer:
                 continue
             self._make_parents(parent)
             self._put(archive, entry, name)
-            self._made.add(name)
+            self._remember(name)
             if entry.isdir():
                 directories.append((name, entry))
         # What was put into a directory changed its time.
@@ -82,6 +82,12 @@ class Layer:
             elif os.path.isdir(self._path(inner)):
                 self._clear(inner)
 
+    def _remember(self, name: str) -> None:
+        """This layer made `name`, so it has the folders above it too."""
+        while name and name not in self._made:
+            self._made.add(name)
+            name = name.rpartition("/")[0]
+
     def _make_parents(self, parent: str) -> None:
         if not parent or os.path.isdir(self._path(parent)):
             return
@@ -91,7 +97,6 @@ class Layer:
         if os.path.lexists(path):
             raise Refused(f"a layer puts files into {parent!r}, which is no directory")
         os.mkdir(path, 0o755)
-        self._made.add(parent)
 
     def _put(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> None:
         path = self._path(name)
