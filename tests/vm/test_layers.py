@@ -155,7 +155,7 @@ def test_links_that_lead_outside_lead_to_the_image_s_own_files(tmp_path: Path) -
         "absolute/written",
         hard_link("taken", "absolute/key"),
     )
-    with pytest.raises(SetupError, match="puts files into 'absolute'|No such file"):
+    with pytest.raises(SetupError, match=r"puts files into 'absolute'|No such file"):
         unpack(oci_archive(tmp_path / "a.tar", hostile), tmp_path)
     assert os.listdir(secret) == ["key"]
     unpacking.remove_tree(tmp_path / "root")
