@@ -45,7 +45,7 @@ def test_doctor_finds_that_all_works_here(wasmeval: Command) -> None:
 def test_doctor_as_json_names_every_check(wasmeval: Command) -> None:
     checks = {check["name"]: check for check in json.loads(wasmeval("doctor", "--json").stdout)}
     languages = [runtime.name for runtime in Catalogue.installed()]
-    expected = {"python", "wasmtime", "kvm", "cache"}
+    expected = {"python", "wasmtime", "vm qemu", "vm bubblewrap", "vm image", "cache"}
     expected |= {f"{kind} {name}" for kind in ("image", "compiled", "evaluate") for name in languages}
     assert expected <= set(checks)
     assert any(name.startswith("jail ") for name in checks)

@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_a_wheel_carries_what_the_harnesses_share_with_the_images() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert build["force-include"] == {home: f"wasmeval/vm/guest/shared/{name}" for name, home in SHARED.items()}
+    assert build["force-include"] == {
+        home: f"wasmeval/vm/guest/shared/{name}" for name, home in SHARED.items()
+    }
 
 
 def test_every_file_is_there_once_and_is_the_images_own() -> None:

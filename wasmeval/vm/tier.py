@@ -206,10 +206,10 @@ class VmTier:
             return "kvm"
         if wanted == "kvm":
             raise SetupError(
-                f"vm.accelerator is kvm, and KVM does not work here: {answer.detail}; set it to auto"
+                f"vm.accelerator is kvm, and KVM does not work here: {answer.reason}; set it to auto"
             )
         logger.warning(
-            "virtual machines are emulated in software, some twenty times slower: %s", answer.detail
+            "virtual machines are emulated in software, some twenty times slower: %s", answer.reason
         )
         return "tcg"
 

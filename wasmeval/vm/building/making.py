@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wasmeval.errors import SetupError, WasmevalError
 from wasmeval.vm import images
-from wasmeval.vm.building import apt, debian, kernel, tools
+from wasmeval.vm.building import apt, debian, kernel, tools, unpacking
 from wasmeval.vm.building.progress import StageCallback, Stages
 from wasmeval.vm.building.recipe import Recipe
 from wasmeval.vm.building.running import Ended, Runner
@@ -80,7 +80,8 @@ def build(
 
 
 def _tools_needed(recipe: Recipe) -> list[str]:
-    return [*debian.tools_needed(), "apt-cache", "dpkg-deb"]
+    needed = debian.tools_needed() if recipe.oci is None else unpacking.tools_needed()
+    return [*needed, "apt-cache", "dpkg-deb"]
 
 
 @contextlib.contextmanager
@@ -119,11 +120,16 @@ def _build(
     """Root, kernel and initramfs in `out`: what the image says it has, where it is from, its packages' versions."""
     sources = apt.host_sources()
     with _Aside(lambda: _fetch_kernel(sources, stage, out, runner), runner) as aside:
-        debian.build(recipe, sources, stage, out, runner, stages.begin)
+        if recipe.oci is None:
+            source = f"Debian {sources.codename}"
+            debian.build(recipe, sources, stage, out, runner, stages.begin)
+        else:
+            source = f"OCI archive {recipe.oci.name.encode('ascii', 'replace').decode()[:200]}"
+            unpacking.build(recipe.oci.absolute(), stage, out, runner, stages.begin)
     facts = out / "facts.json"
     document = _facts(facts)
     facts.unlink()
-    return document, f"Debian {sources.codename}", aside.versions
+    return document, source, aside.versions
 
 
 def _fetch_kernel(sources: apt.Sources, stage: Path, out: Path, runner: Runner) -> dict[str, str]:

@@ -39,18 +39,32 @@ class Runner:
         self._given_up = False
 
     def output(
-        self, argv: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        most: int = 64 << 20,
+        seconds: float = 3600.0,
     ) -> str:
-        """What `argv` prints on standard output. Raises SetupError when it fails, with the last it said."""
-        process = self._start(argv, cwd=cwd, environment=environment, stdout=subprocess.PIPE)
+        """What `argv` prints on standard output. Raises SetupError when it fails, with the last it said, when it
+        takes more than `seconds`, or prints more than `most` bytes."""
+        process = self._start(argv, cwd=cwd, environment=environment)
         said: list[bytes] = []
-        assert process.stdout is not None and process.stderr is not None
-        reader = threading.Thread(target=lambda: said.append(process.stdout.read()))  # type: ignore[union-attr]
+        stdout, stderr = process.stdout, process.stderr
+        assert stdout is not None and stderr is not None
+        reader = threading.Thread(target=_read_bounded, args=(stdout, most, said))
         reader.start()
-        self._follow(process, process.stderr, lambda line: None, argv)
-        reader.join()
-        process.stdout.close()
-        return b"".join(said).decode("utf-8", "replace")
+        late = threading.Timer(seconds, _end, (process, signal.SIGTERM))
+        late.start()
+        try:
+            self._follow(process, stderr, lambda line: None, argv)
+        finally:
+            late.cancel()
+            reader.join()
+        if len(said[0]) > most:
+            raise SetupError(f"{Path(argv[0]).name} printed more than {most} bytes")
+        return said[0].decode("utf-8", "replace")
 
     def follow(
         self,
@@ -159,6 +173,12 @@ class Runner:
         # Appended whole by the kernel, whichever thread writes.
         with open(self.log, "ab", buffering=0) as file:
             file.write(data)
+
+
+def _read_bounded(stream: IO[bytes], most: int, said: list[bytes]) -> None:
+    """Read `stream` into `said`; one that goes on beyond `most` bytes is closed, and its writer ends of it."""
+    with stream:
+        said.append(stream.read(most + 1))
 
 
 def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:

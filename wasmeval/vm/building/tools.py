@@ -21,7 +21,6 @@ PACKAGES: Mapping[str, str] = {
     "mkfs.erofs": "erofs-utils",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
-    "zstd": "zstd",
 }
 
 
