@@ -21,6 +21,7 @@ from wasmeval.errors import SetupError
 from wasmeval.vm import images
 from wasmeval.vm.building import initramfs, kernel, lz4
 from wasmeval.vm.building.initramfs import Entry
+from wasmeval.vm.guest import guest_files
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40
 

@@ -31,7 +31,7 @@ from wasmeval.vm import jail
 PROGRAM = "qemu-system-x86_64"
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _TRANSLATED_MIB = 48
-"""What emulation may keep of translated code: with less of it a NumPy job translates twice, with more none is quicker."""
+"""What emulation may keep of translated code: with less a NumPy job translates twice, with more none is quicker."""
 KERNEL_WORDS = (
     "console=ttyS0 quiet panic=-1 reboot=t mitigations=off pci=off random.trust_cpu=on tsc_early_khz=2600000 "
     "init_on_alloc=0 transparent_hugepage=never cgroup_disable=io nokaslr"

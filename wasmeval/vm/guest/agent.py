@@ -87,8 +87,16 @@ ENVIRONMENT = {
 }
 HARNESSES = {
     "python": ["/usr/bin/python3", f"{HERE}/python.py"],
-    "javascript": ["/usr/bin/node", f"{HERE}/javascript.cjs"],
+    "javascript": [
+        "/usr/bin/node",
+        "--expose-internals",
+        "--experimental-vm-modules",
+        "--no-flush-bytecode",
+        f"{HERE}/javascript.cjs",
+    ],
 }
+OF_HARNESSES = {**ENVIRONMENT, "PYTHONHASHSEED": "0"}
+"""The seed is one in all clones anyway; so it is one in all golden machines as well."""
 PLAIN = "plain"
 """The cgroup of programs that no harness runs."""
 BASH = "/bin/bash"
@@ -141,8 +149,8 @@ class Agent:
         for group in (*HARNESSES, PLAIN):
             os.makedirs(f"{GROUPS}/{group}", exist_ok=True)
         for language, argv in HARNESSES.items():
-            if os.access(argv[0], os.X_OK) and os.path.exists(argv[1]):
-                self.harnesses[language] = Process(argv, language, ENVIRONMENT, has_control=True)
+            if os.access(argv[0], os.X_OK) and os.path.exists(argv[-1]):
+                self.harnesses[language] = Process(argv, language, OF_HARNESSES, has_control=True)
         self._await_harnesses()
         languages = {}
         for language in self.harnesses:

@@ -386,7 +386,7 @@ def warm_up(interpreter: Interpreter) -> None:
 
 
 def practise(interpreter: Interpreter) -> None:
-    """Takes a snippet along the way of every snippet once more, in a clone that has time: an emulated CPU is quicker then."""
+    """Takes a snippet along the way of every snippet once more, in a clone that has time: emulation is quicker then."""
     filters = list(warnings.filters)
     real, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), *(_nowhere(), _nowhere())
     try:
