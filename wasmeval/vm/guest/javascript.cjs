@@ -371,10 +371,6 @@ let first = true;
 function next() {
   for (;;) {
     const [kind, frame] = receive();
-    if (kind === 'P') {
-      practise();
-      return;
-    }
     if (kind !== 'E') continue;
     const request = readRequest(frame);
     if (first || request.flags & RENEWS_ENTROPY) renew();
@@ -384,14 +380,6 @@ function next() {
     setImmediate(() => {});
     return;
   }
-}
-
-/** Takes a snippet along the way of every snippet once more, in a clone that has time: an emulated CPU is quicker then. */
-async function practise() {
-  await warmUpBy('[1 + 1]');
-  deliver = deliverToAgent;
-  send('W');
-  next();
 }
 
 function setUpGlobals() {
