@@ -75,6 +75,7 @@ ENVIRONMENT = {
     "LOGNAME": "user",
     "SHELL": "/bin/bash",
     "LANG": "C.UTF-8",
+    "TZ": "UTC",
     "TERM": "dumb",
     "PWD": WORKSPACE,
     "MPLBACKEND": "Agg",
@@ -95,7 +96,7 @@ HARNESSES = {
         f"{HERE}/javascript.cjs",
     ],
 }
-OF_HARNESSES = {**ENVIRONMENT, "PYTHONHASHSEED": "0"}
+OF_HARNESSES = {**ENVIRONMENT, "PYTHONHASHSEED": "20"}
 """The seed is one in all clones anyway; so it is one in all golden machines as well."""
 PLAIN = "plain"
 """The cgroup of programs that no harness runs."""
