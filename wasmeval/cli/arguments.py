@@ -91,6 +91,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=mebibytes, metavar="MIB", help="memory it may use, its interpreter included"
     )
+    parser.add_argument("--cpu", type=seconds, metavar="SECONDS", help="in a microVM: CPU time it may take")
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="in a microVM: processes and threads it may have at a time",
+    )
     parser.add_argument(
         "--file",
         dest="files",
