@@ -25,6 +25,7 @@ from wasmeval.vm.images import Manifest, VmImage
 
 _TAIL_LINES = 15
 _LOCK_NAME = "lock"
+_STAGE_PREFIX = "wasmeval-vm-"
 _LARGEST_FACTS = 8 << 20
 
 
@@ -97,7 +98,9 @@ def _folders(name: str, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
             # Held as long as this process lives, whatever ends it.
             held = stack.enter_context(open(out / _LOCK_NAME, "w"))
             fcntl.flock(held, fcntl.LOCK_EX)
-            stage = Path(tempfile.mkdtemp(prefix="wasmeval-vm-"))
+            stage = Path(tempfile.mkdtemp(prefix=_STAGE_PREFIX))
+            held.write(str(stage))
+            held.flush()
         except (OSError, ValueError) as error:
             raise SetupError(f"cannot build below {folder}: {error}; set WASMEVAL_VM_IMAGES_DIR") from error
         stack.callback(shutil.rmtree, stage, ignore_errors=True)
@@ -111,6 +114,9 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(".new-*"):
         with contextlib.suppress(OSError), open(left / _LOCK_NAME) as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stage = Path(held.read(4096))
+            if stage.name.startswith(_STAGE_PREFIX):
+                shutil.rmtree(stage, ignore_errors=True)
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -17,6 +17,8 @@ from wasmeval.vm.building import tools
 # mmdebstrap removes its folder of some hundred MB when it is asked to end.
 _SECONDS_TO_END = 20.0
 _POLL_SECONDS = 0.2
+# However this process ends. Source: prctl(2), PR_SET_PDEATHSIG; it is the thread that waits for the child that counts.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _LONGEST_LINE = 8192
 
 
@@ -116,7 +118,7 @@ class Runner:
             if self._given_up:
                 raise Ended
             process = subprocess.Popen(
-                [program, *argv[1:]],
+                [*_ENDS_WITH_US, program, *argv[1:]],
                 cwd=cwd or "/",
                 env={**tools.environment(), **(environment or {})},
                 stdin=stdin,
