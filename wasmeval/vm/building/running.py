@@ -161,7 +161,7 @@ class Runner:
         if status != 0:
             how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
             detail = f": {tail[-1]}" if tail else ""
-            raise SetupError(f"{Path(argv[0]).name} {how}{detail}")
+            raise SetupError(f"{_named(argv)} {how}{detail}")
 
     def _read(self, stream: IO[bytes], heard: Callable[[str], None], tail: list[str]) -> None:
         with contextlib.suppress(ValueError, OSError):
@@ -175,6 +175,12 @@ class Runner:
         # Appended whole by the kernel, whichever thread writes.
         with open(self.log, "ab", buffering=0) as file:
             file.write(data)
+
+
+def _named(argv: Sequence[str]) -> str:
+    """The program that `argv` is about, whatever it is wrapped in."""
+    program = argv[argv.index("--") + 1] if argv[0] == "unshare" and "--" in argv else argv[0]
+    return Path(program).name
 
 
 def _read_bounded(stream: IO[bytes], most: int, said: list[bytes]) -> None:
