@@ -15,6 +15,7 @@ from wasmeval.errors import SetupError
 from wasmeval.vm.building import tools, unpacking
 from wasmeval.vm.building.layers import Layer, Refused
 from wasmeval.vm.building.oci import Archive
+from wasmeval.vm.building.removing import remove_tree
 from wasmeval.vm.building.running import Runner
 
 sandboxed = pytest.mark.skipif(not tools.find("bwrap"), reason="bubblewrap is not installed")
@@ -158,7 +159,7 @@ def test_links_that_lead_outside_lead_to_the_image_s_own_files(tmp_path: Path) -
     with pytest.raises(SetupError, match=r"puts files into 'absolute'|No such file"):
         unpack(oci_archive(tmp_path / "a.tar", hostile), tmp_path)
     assert os.listdir(secret) == ["key"]
-    unpacking.remove_tree(tmp_path / "root")
+    remove_tree(tmp_path / "root")
     inside = layer(folder(str(secret).lstrip("/")), link("absolute", str(secret)), "absolute/written")
     root = unpack(oci_archive(tmp_path / "b.tar", inside), tmp_path)
     assert os.listdir(secret) == ["key"]

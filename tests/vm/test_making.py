@@ -111,6 +111,24 @@ def test_giving_up_ends_what_runs_and_lets_nothing_start(tmp_path: Path) -> None
         runner.output(["true"])
 
 
+def test_a_program_ends_with_the_build_however_that_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from wasmeval.vm.building.running import Runner;"
+        "say = lambda line: print(line, flush=True);"
+        "Runner(Path(sys.argv[1])).follow(['sh', '-c', 'echo $$; exec sleep 100'], say)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        process.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{number}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{number}").exists()
+
+
 def scripted(monkeypatch: pytest.MonkeyPatch, build: Any) -> None:
     """A build whose root and kernel come from `build`, which gets the folder they belong in."""
     monkeypatch.setattr(tools, "require", lambda programs: None)
@@ -196,7 +214,8 @@ def test_what_a_killed_build_left_is_swept_and_what_runs_is_not(
     folder: Path, own_temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / ".new-mine-dead").mkdir()
-    (folder / ".new-mine-dead" / "lock").touch()
+    (own_temp / "wasmeval-vm-dead").mkdir()
+    (folder / ".new-mine-dead" / "lock").write_text(str(own_temp / "wasmeval-vm-dead"))
     code = (
         "import fcntl, os, sys, time; os.mkdir(sys.argv[1]); f = open(sys.argv[1] + '/lock', 'w');"
         "fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(100)"
@@ -209,6 +228,7 @@ def test_what_a_killed_build_left_is_swept_and_what_runs_is_not(
         making.build("mine", Recipe(), folder, snapshot=False)
         process.kill()
     assert sorted(os.listdir(folder)) == [".new-mine-alive", "mine"]
+    assert os.listdir(own_temp) == []
 
 
 def test_a_folder_that_others_could_write_gets_no_image(

@@ -79,6 +79,7 @@ def build(
 def _command(recipe: Recipe, sources: apt.Sources, stage: Path, out: Path, runner: Runner) -> list[str]:
     script = f'sh {shlex.quote(str(stage))}/debian.sh "$1"'
     command = [
+        *_own_mounts(),
         "mmdebstrap",
         "--variant=minbase",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -100,6 +101,14 @@ def _command(recipe: Recipe, sources: apt.Sources, stage: Path, out: Path, runne
     if sources.local:
         command.append("--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
     return [*command, sources.codename, "/dev/null", *map(str, sources.write(stage))]
+
+
+def _own_mounts() -> list[str]:
+    """Run by root, mmdebstrap mounts in this machine's own tree, /dev/shm among others; killed, it leaves that there.
+
+    In a namespace of its own, mounts end with it. In a user namespace it has one anyway.
+    """
+    return ["unshare", "--mount", "--propagation", "private", "--"] if os.geteuid() == 0 else []
 
 
 def _packing_hooks(script: str, out: Path) -> list[str]:

@@ -20,11 +20,13 @@ from wasmeval.vm import images
 from wasmeval.vm.building import apt, debian, kernel, tools, unpacking
 from wasmeval.vm.building.progress import StageCallback, Stages
 from wasmeval.vm.building.recipe import Recipe
+from wasmeval.vm.building.removing import remove_tree
 from wasmeval.vm.building.running import Ended, Runner
 from wasmeval.vm.images import Manifest, VmImage
 
 _TAIL_LINES = 15
 _LOCK_NAME = "lock"
+_STAGE_PREFIX = "wasmeval-vm-"
 _LARGEST_FACTS = 8 << 20
 
 
@@ -93,14 +95,16 @@ def _folders(name: str, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
             images.check_owner(folder)
             _sweep(folder)
             out = Path(tempfile.mkdtemp(dir=folder, prefix=f".new-{name}-"))
-            stack.callback(shutil.rmtree, out, ignore_errors=True)
+            stack.callback(remove_tree, out)
             # Held as long as this process lives, whatever ends it.
             held = stack.enter_context(open(out / _LOCK_NAME, "w"))
             fcntl.flock(held, fcntl.LOCK_EX)
-            stage = Path(tempfile.mkdtemp(prefix="wasmeval-vm-"))
+            stage = Path(tempfile.mkdtemp(prefix=_STAGE_PREFIX))
+            held.write(str(stage))
+            held.flush()
         except (OSError, ValueError) as error:
             raise SetupError(f"cannot build below {folder}: {error}; set WASMEVAL_VM_IMAGES_DIR") from error
-        stack.callback(shutil.rmtree, stage, ignore_errors=True)
+        stack.callback(remove_tree, stage)
         # In a user namespace, the root of the new system is another user than this one.
         stage.chmod(0o755)
         yield out, stage, stage / "log"
@@ -111,7 +115,10 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(".new-*"):
         with contextlib.suppress(OSError), open(left / _LOCK_NAME) as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
+            stage = Path(held.read(4096))
+            # The name of the folder for the work stays with us until that is gone.
+            if not stage.name.startswith(_STAGE_PREFIX) or remove_tree(stage):
+                remove_tree(left)
 
 
 def _build(

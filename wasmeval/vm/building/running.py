@@ -17,6 +17,8 @@ from wasmeval.vm.building import tools
 # mmdebstrap removes its folder of some hundred MB when it is asked to end.
 _SECONDS_TO_END = 20.0
 _POLL_SECONDS = 0.2
+# However this process ends. Source: prctl(2), PR_SET_PDEATHSIG; it is the thread that waits for the child that counts.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _LONGEST_LINE = 8192
 
 
@@ -116,7 +118,7 @@ class Runner:
             if self._given_up:
                 raise Ended
             process = subprocess.Popen(
-                [program, *argv[1:]],
+                [*_ENDS_WITH_US, program, *argv[1:]],
                 cwd=cwd or "/",
                 env={**tools.environment(), **(environment or {})},
                 stdin=stdin,
@@ -159,7 +161,7 @@ class Runner:
         if status != 0:
             how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
             detail = f": {tail[-1]}" if tail else ""
-            raise SetupError(f"{Path(argv[0]).name} {how}{detail}")
+            raise SetupError(f"{_named(argv)} {how}{detail}")
 
     def _read(self, stream: IO[bytes], heard: Callable[[str], None], tail: list[str]) -> None:
         with contextlib.suppress(ValueError, OSError):
@@ -173,6 +175,12 @@ class Runner:
         # Appended whole by the kernel, whichever thread writes.
         with open(self.log, "ab", buffering=0) as file:
             file.write(data)
+
+
+def _named(argv: Sequence[str]) -> str:
+    """The program that `argv` is about, whatever it is wrapped in."""
+    program = argv[argv.index("--") + 1] if argv[0] == "unshare" and "--" in argv else argv[0]
+    return Path(program).name
 
 
 def _read_bounded(stream: IO[bytes], most: int, said: list[bytes]) -> None:

@@ -21,6 +21,8 @@ PACKAGES: Mapping[str, str] = {
     "mkfs.erofs": "erofs-utils",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
 }
 
 

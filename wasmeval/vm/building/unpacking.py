@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from wasmeval.errors import SetupError
 from wasmeval.vm.building.debian import PACKING
 from wasmeval.vm.building.oci import Archive, Layer
+from wasmeval.vm.building.removing import remove_tree
 from wasmeval.vm.building.running import Runner
 
 _HERE = Path(__file__).resolve().parent
@@ -157,11 +157,3 @@ def _check_version(facts: str) -> None:
         raise SetupError(
             f"the OCI image has Python {version[:20]}; the guest's agent needs {oldest} or newer"
         )
-
-
-def remove_tree(path: Path) -> None:
-    """Remove the folder `path`, also where its own directories forbid it."""
-    for folder, _, _ in os.walk(path):
-        with contextlib.suppress(OSError):
-            os.chmod(folder, 0o700)
-    shutil.rmtree(path, ignore_errors=True)
