@@ -93,6 +93,11 @@ class Decoder:
     def __init__(self) -> None:
         self._coming = bytearray()
 
+    @property
+    def held_bytes(self) -> int:
+        """Of a frame that is not complete."""
+        return len(self._coming)
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete with `data`. Raises MalformedFrame."""
         coming = self._coming

@@ -45,9 +45,10 @@ class VmTier:
         self._golden: Golden | None = None
         self._lobby: Lobby | None = None
         self._tasks: set[Task] = set()
+        self._accepted = 0
         self._idle = asyncio.Event()
-        self._drains = False
-        self._starting = asyncio.Lock()
+        self._drains = self._refuses = False
+        self._starting: asyncio.Task[None] | None = None
         self.missing = self._look()
         """One sentence: what there is not, and how to get it. Empty when all is there."""
 
@@ -94,32 +95,49 @@ class VmTier:
 
     async def start(self) -> None:
         """Load the golden machine, or boot it when it was not kept; begin to make clones ready. Raises SetupError."""
+        if self._lobby is None:
+            if self._starting is None:
+                self._starting = asyncio.create_task(self._start())
+                self._starting.add_done_callback(self._started)
+            # Whoever gives up waiting leaves it to the others.
+            await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
         from wasmeval.vm import golden
         from wasmeval.vm.lobby import Lobby
 
-        async with self._starting:
-            if self._lobby is not None:
-                return
-            if self.missing or self._image is None:
-                raise SetupError(self.missing)
-            settings = self._settings
-            lacking = [layer for layer in jail.report() if not layer.ok]
-            if settings.require_jail and lacking:
-                raise SetupError(f"the jail of virtual machines is not whole: {lacking[0].detail}")
-            self._accelerator = await asyncio.to_thread(self._choose, self._image)
-            self._golden = await asyncio.to_thread(
+        if self.missing or self._image is None:
+            raise SetupError(self.missing)
+        settings = self._settings
+        lacking = [layer for layer in jail.report() if not layer.ok]
+        if settings.require_jail and lacking:
+            raise SetupError(f"the jail of virtual machines is not whole: {lacking[0].detail}")
+        self._accelerator = await asyncio.to_thread(self._choose, self._image)
+        try:
+            made = await asyncio.to_thread(
                 golden.golden_of,
                 self._image,
                 self._accelerator,
                 lambda stage: logger.info("the virtual machine of image %s: %s", settings.image, stage),
             )
-            self._lobby = Lobby(
-                self._golden.clone,
-                ready=settings.ready,
-                most=settings.most,
-                queue_size=settings.queue_size,
-            )
-            self._lobby.open()
+        except OSError as error:
+            raise SetupError(
+                f"the virtual machine of image {settings.image} cannot be had: {error}"
+            ) from error
+        if self._refuses:
+            made.close()
+            raise Unavailable(_DRAINING)
+        self._golden = made
+        self._lobby = Lobby(
+            made.clone, ready=settings.ready, most=settings.most, queue_size=settings.queue_size
+        )
+        self._lobby.open()
+
+    def _started(self, starting: asyncio.Task[None]) -> None:
+        # Where it failed, the next one who asks tries again. Nobody may be left to see how it failed.
+        self._starting = None
+        if not starting.cancelled():
+            starting.exception()
 
     async def evaluate(self, job: Job, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in a machine of its own. Cancelling the awaiting task ends the machine.
@@ -129,14 +147,21 @@ class VmTier:
         """
         if self._drains:
             raise Unavailable(_DRAINING)
-        await self.start()
-        assert self._lobby is not None
-        self._check_language(job)
-        agent = await self._lobby.take()
+        self._accepted += 1
         try:
-            return await self.run(job, agent, attend)
+            await self.start()
+            if self._refuses:
+                raise Unavailable(_DRAINING)
+            self._check_language(job)
+            lobby = self.lobby
+            agent = await lobby.take()
+            try:
+                return await self.run(job, agent, attend)
+            finally:
+                lobby.leave(agent)
         finally:
-            self._lobby.leave(agent)
+            self._accepted -= 1
+            self._idle.set()
 
     async def run(
         self,
@@ -155,29 +180,36 @@ class VmTier:
             return await task.run()
         finally:
             self._tasks.discard(task)
-            if not self._tasks:
-                self._idle.set()
+            self._idle.set()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Accept nothing more; wait for what runs, at most `grace_seconds`; then end it as `cancelled`."""
+        """Accept nothing more; wait for what runs and waits, at most `grace_seconds`; then end what runs as
+        `cancelled`, and what waits as Unavailable."""
         self._drains = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
-                while self._tasks:
+                while self._tasks or self._accepted:
                     self._idle.clear()
                     await self._idle.wait()
-        for task in self._tasks:
-            task.stop("the service was shutting down")
+        self._stop_all()
 
     async def aclose(self) -> None:
         """End every machine. Safe to call twice."""
         self._drains = True
+        self._stop_all()
         lobby, golden = self._lobby, self._golden
         self._lobby = self._golden = None
         if lobby is not None:
             await lobby.close()
         if golden is not None:
             golden.close()
+
+    def _stop_all(self) -> None:
+        self._refuses = True
+        if self._lobby is not None:
+            self._lobby.refuse()
+        for task in tuple(self._tasks):
+            task.stop("the service was shutting down")
 
     # --- inside --------------------------------------------------------------------------------------------------
 
