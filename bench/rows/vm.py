@@ -1,4 +1,4 @@
-"""Virtual machines: a clone until it is ready, jobs through the API while others wait ready, sixteen at once, memory."""
+"""Virtual machines: a clone until it is ready, jobs through the API while others wait, sixteen at once, memory."""
 
 from __future__ import annotations
 

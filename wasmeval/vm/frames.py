@@ -45,7 +45,7 @@ class Word(IntEnum):
     """Guest to host."""
 
     READY = 33
-    """JSON: the languages that there are. Only before the snapshot."""
+    """JSON: the languages that there are, each with its version and its memory in bytes. Only before the snapshot."""
     RESUMED = 34
     OUTPUT = 35
     """Bytes of the stream that the number names."""

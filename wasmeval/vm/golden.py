@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasmeval.errors import SetupError
 from wasmeval.limits import MIB
@@ -29,7 +29,7 @@ from wasmeval.vm.images import VmImage
 
 FOLDER = "golden"
 """Of an image's folder, where its golden machine is kept."""
-_FORMAT = 1
+_FORMAT = 2
 _BOOT_SECONDS = 300.0
 """Under emulation an interpreter takes its time to load what snippets import."""
 _SNAPSHOT_SECONDS = 60.0
@@ -51,13 +51,21 @@ class Source:
     digest: str
 
 
+class Interpreter(NamedTuple):
+    """One that waits in every clone; or bash, which does not."""
+
+    version: str
+    memory_bytes: int
+    """What it has before it runs anything; a job's limit counts it."""
+
+
 @dataclass(slots=True)
 class Golden:
     """What clones are made of. `close` lets go of it; clones that run stay as they are."""
 
     hardware: qemu.Hardware
-    languages: dict[str, str]
-    """Languages that it has an interpreter for, and their versions."""
+    languages: dict[str, Interpreter]
+    """Those that it has an interpreter for."""
     memory: int
     state: int
     root: int
@@ -122,7 +130,7 @@ def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None
     kept = folder / _key(source, hardware)
     try:
         about = json.loads((kept / "golden.json").read_bytes())
-        languages = {str(name): str(version) for name, version in about["languages"].items()}
+        languages = _interpreters(about)
         with open(kept / "memory", "rb") as memory, open(kept / "disk", "rb") as disk:
             return Golden(
                 hardware,
@@ -133,7 +141,7 @@ def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None
                 list(_pieces(disk.fileno())),
                 folder,
             )
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -173,13 +181,22 @@ def boot(
         if os.access(folder, os.W_OK):
             golden.folder = folder
             progress("keeping it")
-            _keep(golden, disk.fileno(), folder, _key(source, hardware))
+            # It is there in any case; another service may be keeping the same one.
+            with contextlib.suppress(OSError):
+                _keep(golden, disk.fileno(), folder, _key(source, hardware))
         undo.pop_all()
         return golden
 
 
 def _key(source: Source, hardware: qemu.Hardware) -> str:
-    about = [_FORMAT, source.digest, qemu.version(), hardware.arguments(), asdict(hardware)]
+    about = [
+        _FORMAT,
+        source.digest,
+        qemu.version(),
+        qemu.KERNEL_WORDS,
+        hardware.arguments(),
+        asdict(hardware),
+    ]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
@@ -200,7 +217,7 @@ def _format(disk: int, size: int) -> None:
         raise SetupError(f"mke2fs failed: {' '.join(done.stderr.split())[:300]}")
 
 
-def _await_agent(machine: qemu.Machine, console: int) -> dict[str, str]:
+def _await_agent(machine: qemu.Machine, console: int) -> dict[str, Interpreter]:
     """Wait until the agent is ready. The languages that it has."""
     end = monotonic() + _BOOT_SECONDS
     decoder = Decoder()
@@ -213,8 +230,7 @@ def _await_agent(machine: qemu.Machine, console: int) -> dict[str, str]:
                 break
             for frame in decoder.feed(data):
                 if frame.word is Word.READY:
-                    languages = json.loads(frame.payload)["languages"]
-                    return {str(name): str(version) for name, version in languages.items()}
+                    return _interpreters(json.loads(frame.payload))
     except (
         OSError,
         MalformedFrame,
@@ -232,6 +248,14 @@ def _await_agent(machine: qemu.Machine, console: int) -> dict[str, str]:
         f"the virtual machine did not come up within {_BOOT_SECONDS:g} s: {reason}; its console said: "
         f"{qemu.one_line(said[-_SHOWN_CONSOLE:])}"
     )
+
+
+def _interpreters(told: dict[str, Any]) -> dict[str, Interpreter]:
+    """Of what an agent says when it is ready, or what was kept of that. Raises as whatever is wrong in it."""
+    return {
+        str(name): Interpreter(str(version), int(memory))
+        for name, (version, memory) in told["languages"].items()
+    }
 
 
 def _save(machine: qemu.Machine) -> int:

@@ -76,7 +76,10 @@ class Ending:
         if ended.out_of_memory:
             return self._out_of_memory()
         if status is not None and status > 0:
-            return self._result(Status.ERROR, ErrorInfo("SystemExit", str(status)))
+            error = ErrorInfo("SystemExit", str(status))
+            if self.program != "python":
+                error = ErrorInfo("ExitStatus", f"exit status {status}")
+            return self._result(Status.ERROR, error)
         how = f"killed by {_signal(-status)}" if status else "gone"
         return self.crashed(f"its interpreter was {how}")
 

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 RESERVED_BYTES = 160 * MIB
 """Of a machine's memory that no job gets: the kernel's, the agent's, and that of interpreters that wait in vain."""
 LEAST_BYTES = 64 * MIB
+_ROOM_BYTES = 32 * MIB
+"""That a snippet has at the least, beside its interpreter."""
 _INTERPRETERS = {"python": "CPython", "javascript": "Node.js", "bash": "GNU bash"}
 _DRAINING = "the virtual machines are shutting down; nothing ran"
 
@@ -63,25 +65,21 @@ class VmTier:
         """What it runs: the interpreters of its image, bash, and any command."""
         if self._image is None:
             return ()
+        if self._golden is not None:
+            known = [(name, each.version, each.memory_bytes) for name, each in self._golden.languages.items()]
+        else:
+            known = [(name, version, 0) for name, version in self._image.manifest.languages.items()]
+        infos = [self._runtime(f"vm-{name}", version, memory, (name,)) for name, version, memory in known]
+        return (*infos, self._runtime("vm-command", "", 0, ()))
+
+    def _runtime(self, name: str, version: str, memory_bytes: int, languages: tuple[str, ...]) -> RuntimeInfo:
+        assert self._image is not None
         manifest = self._image.manifest
-        languages = manifest.languages if self._golden is None else self._golden.languages
-        known = [
-            RuntimeInfo(
-                f"vm-{language}",
-                version,
-                f"{_INTERPRETERS.get(language, language)} {version}".rstrip(),
-                (language,),
-                manifest.root_sha256,
-                0,
-                LEAST_BYTES,
-                "vm",
-            )
-            for language, version in languages.items()
-        ]
-        command = RuntimeInfo(
-            "vm-command", "", manifest.source, (), manifest.root_sha256, 0, LEAST_BYTES, "vm"
+        interpreter = f"{_INTERPRETERS[languages[0]]} {version}" if languages else manifest.source
+        least = max(LEAST_BYTES, memory_bytes + _ROOM_BYTES)
+        return RuntimeInfo(
+            name, version, interpreter, languages, manifest.root_sha256, memory_bytes, least, "vm"
         )
-        return (*known, command)
 
     @property
     def lobby(self) -> Lobby:
@@ -238,10 +236,10 @@ class VmTier:
             return "kvm"
         if wanted == "kvm":
             raise SetupError(
-                f"vm.accelerator is kvm, and KVM does not work here: {answer.detail}; set it to auto"
+                f"vm.accelerator is kvm, and KVM does not work here: {answer.reason}; set it to auto"
             )
         logger.warning(
-            "virtual machines are emulated in software, some twenty times slower: %s", answer.detail
+            "virtual machines are emulated in software, some twenty times slower: %s", answer.reason
         )
         return "tcg"
 
