@@ -13,7 +13,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from _agent_streams import BEGIN, HEADER, INPUT, READY, REHEARSE, REHEARSED, RESUME, RESUMED, STOP, open_port  # noqa: E402
+from _agent_streams import BEGIN, HEADER, INPUT, READY, REHEARSE, REHEARSED, RESUME, RESUMED, STOP, open_port
 
 OUTPUT, TAIL, CALL, LEFT, DONE = 35, 36, 37, 40, 41
 

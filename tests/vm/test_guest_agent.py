@@ -106,6 +106,7 @@ def test_patterns_match_in_a_machine_what_they_match_in_wasm(
         ("x[1]", []),
         ("x[[]1]", ["x[1]"]),
         ("a.txt/**", ["a.txt"]),
+        ("a.txt/**/**", ["a.txt"]),
         ("a.+t", []),
     ],
 )
