@@ -333,8 +333,9 @@ class Agent:
             try:
                 process = Process(self._argv(order, payload), PLAIN, {**ENVIRONMENT, **order["environment"]})
             except OSError as error:
-                # As a shell tells it.
-                self.say(OUTPUT, f"{error.filename}: {error.strerror}\n".encode("utf-8", "replace"), 2)
+                # As a shell tells it, as much of it as may be said.
+                text = f"{error.filename}: {error.strerror}\n".encode("utf-8", "replace")
+                self.say(OUTPUT, text[: order["output_bytes"]], 2)
                 self._tell(order, PLAIN, 127 if error.errno == errno.ENOENT else 126, None)
                 return
             self.job = Job(order, process)
