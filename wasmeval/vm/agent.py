@@ -36,6 +36,12 @@ class Machine(Protocol):
     def complaint(self) -> str:
         """What its process said last."""
 
+    def stand_still(self) -> None:
+        """Let it compute nothing until `go_on`. Its clock goes on all the same."""
+
+    def go_on(self) -> None:
+        """After `stand_still`; no harm without."""
+
     def kill(self) -> None:
         """End it at once."""
 

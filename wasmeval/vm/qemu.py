@@ -98,6 +98,7 @@ class Machine:
         self.hardware = hardware
         self._told = ends.told
         self._number = 0
+        self._handle = -1
 
     @property
     def number(self) -> int:
@@ -124,6 +125,20 @@ class Machine:
             return 0
         return sum(int(size) << 10 for size in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE))
 
+    def stand_still(self) -> None:
+        """Let it compute nothing until `go_on`. Its clock goes on all the same."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `stand_still`; no harm without."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(OSError):
+            if self._handle < 0:
+                self._handle = os.pidfd_open(self.number)
+            signal.pidfd_send_signal(self._handle, number)
+
     def kill(self) -> None:
         """End it at once; `ended` says when it is buried. Safe to call twice."""
         with contextlib.suppress(ProcessLookupError):
@@ -131,6 +146,9 @@ class Machine:
         for end in (self.channel, self.network, self.monitor):
             end.close()
         self._forget()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     def complaint(self) -> str:
         """The end of what it wrote to standard error, in one line."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,9 +34,15 @@ _SKIPPED = struct.Struct("<Q")
 _LEAST_CPU_CHECK_SECONDS = 0.02
 _STOPPING_SECONDS = 3.0
 """For what a job that was stopped has left: under emulation its agent takes its time."""
+_INTERRUPTION_SECONDS = 2.0
+"""For a session's step that was interrupted to end by itself, before its interpreter is killed. Unmeasured."""
+_INTERRUPTIBLE = frozenset(["python"])
+"""Programs whose steps SIGINT ends, as KeyboardInterrupt does at a prompt. Node's event loop would never see it."""
 _MOST_CALLS = 1 << 20
 """Host operations of one job: each costs this process a little, even one that it refuses."""
 _RUNTIME = "vm-"
+HARNESSES = frozenset(["python", "javascript"])
+"""Programs that wait in every machine, and that a session keeps."""
 
 
 class Partner(Protocol):
@@ -57,6 +64,8 @@ class Task:
 
     def __init__(self, job: Job, agent: Agent, tier_detail: str, *, is_step: bool = False) -> None:
         self.is_over = False
+        self.can_go_on = False
+        """Whether what ran it is there for a session's next step."""
         self._partner: Partner | None = None
         limits = job.limits
         assert limits.output_bytes
@@ -113,9 +122,9 @@ class Task:
             if ended:
                 self._agent.send(Order.FEED, b"", 1)
 
-    def stop(self, why: str = "the evaluation was cancelled by its caller") -> None:
-        """End it; its Result, with the status `cancelled`, still comes."""
-        self._end(lambda ending: ending.cancelled(why))
+    def stop(self, why: str = "the evaluation was cancelled by its caller", *, at_once: bool = False) -> None:
+        """End it; its Result, with the status `cancelled`, still comes. `at_once`: no session goes on after it."""
+        self._end(lambda ending: ending.cancelled(why), at_once=at_once)
 
     # --- beginning -----------------------------------------------------------------------------------------------
 
@@ -151,14 +160,14 @@ class Task:
 
     def _environment(self) -> dict[str, str]:
         """Of a shell or a command: its inputs, and the way to the network. Harnesses know it by themselves."""
-        if self._program in ("python", "javascript"):
+        if self._program in HARNESSES:
             return {}
         proxies = ENVIRONMENT if self._grants.http is not None else {}
         return {**proxies, **json.loads(self._job.inputs or b"{}")}
 
     def _request(self) -> bytes:
         job = self._job
-        if self._program not in ("python", "javascript"):
+        if self._program not in HARNESSES:
             return job.code
         return abi.encode_request(
             job.code,
@@ -191,6 +200,7 @@ class Task:
             self._done(payload)
         elif word is Word.FAILED:
             text = payload.decode("utf-8", "replace")
+            self.can_go_on = True
             self._settle(lambda ending: ending.crashed(f"the guest could not do it: {text[:1000]}"))
         else:
             raise MalformedFrame(f"{word.name} in the middle of a job")
@@ -288,15 +298,30 @@ class Task:
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise MalformedFrame("an end that is none") from None
         self._ending.reply = bytes(self._reply)
+        # A shell is new in each step.
+        self.can_go_on = self._program not in HARNESSES or self._ending.ended.exit_status is None
         self._settle(self._finish or Ending.told)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def _end(self, finish: Callable[[Ending], Result]) -> None:
+    def _end(self, finish: Callable[[Ending], Result], *, at_once: bool = False) -> None:
         """Stop the job, and give what it has left until now; whatever it says of its own end does not count."""
-        if self.is_over or self._finish is not None:
+        if self.is_over:
             return
-        self._finish = finish
+        if self._finish is None:
+            self._finish = finish
+            if self._is_step and self._program in _INTERRUPTIBLE and not at_once:
+                # The session goes on when this is enough.
+                self._agent.send(Order.SIGNAL, number=signal.SIGINT)
+                self._at(self._loop.time() + _INTERRUPTION_SECONDS, self._kill)
+            else:
+                self._kill()
+        elif at_once:
+            self._kill()
+
+    def _kill(self) -> None:
+        finish = self._finish
+        assert finish is not None
         self._agent.send(Order.STOP)
         self._at(self._loop.time() + _STOPPING_SECONDS, lambda: self._settle(finish))
 

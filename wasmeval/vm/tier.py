@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from wasmeval.errors import SetupError, Unavailable
+from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
 from wasmeval.limits import MIB
 from wasmeval.model import Job, Result, RuntimeInfo
 from wasmeval.vm import jail, qemu
 from wasmeval.vm.images import VmImage, find
+from wasmeval.vm.place import Place
 from wasmeval.vm.settings import VmSettings
 from wasmeval.vm.task import Partner, Task
 
@@ -28,6 +29,7 @@ RESERVED_BYTES = 160 * MIB
 """Of a machine's memory that no job gets: the kernel's, the agent's, and that of interpreters that wait in vain."""
 LEAST_BYTES = 64 * MIB
 _INTERPRETERS = {"python": "CPython", "javascript": "Node.js", "bash": "GNU bash"}
+_RETRY_SECONDS = 1.0
 _DRAINING = "the virtual machines are shutting down; nothing ran"
 
 
@@ -44,6 +46,9 @@ class VmTier:
         self._golden: Golden | None = None
         self._lobby: Lobby | None = None
         self._tasks: set[Task] = set()
+        self._places: set[Place] = set()
+        self._opening = 0
+        """Sessions that wait for their machine."""
         self._idle = asyncio.Event()
         self._drains = False
         self._starting = asyncio.Lock()
@@ -117,28 +122,57 @@ class VmTier:
     async def evaluate(self, job: Job, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in a machine of its own. Cancelling the awaiting task ends the machine.
 
-        `attend` is given the way into it, and gives whom the guest's calls go to. Raises ResourceExhausted when too
-        many wait, Unavailable when draining or closed.
+        `attend` is given the way into it, and gives whom the guest's calls go to. A job with a session runs in its
+        place; one at a time, and cancelled it is stopped there. Raises ResourceExhausted when too many wait,
+        Unavailable when draining or closed.
         """
         if self._drains:
             raise Unavailable(_DRAINING)
         await self.start()
         assert self._lobby is not None
-        self._check_language(job)
+        if job.session is not None:
+            place: Place = job.session
+            task = Task(self._fitted(job), place.agent, self.detail, is_step=True)
+            return await self._attended(task, attend, place.run)
+        if not job.command:
+            self._check_language(job.runtime)
         agent = await self._lobby.take()
         try:
-            task = Task(self._fitted(job), agent, self.detail)
-            if attend is not None:
-                task.attended(attend(task))
-            self._tasks.add(task)
-            try:
-                return await task.run()
-            finally:
-                self._tasks.discard(task)
-                if not self._tasks:
-                    self._idle.set()
+            return await self._attended(Task(self._fitted(job), agent, self.detail), attend, Task.run)
         finally:
             self._lobby.leave(agent)
+
+    async def open_session(self, runtime: str) -> Place:
+        """A machine for the steps of a session, until it is closed; what runs them is `runtime`.
+
+        Raises SetupError when there is none, ResourceExhausted when sessions have as many as they may, Unavailable when
+        draining or closed.
+        """
+        if self._drains:
+            raise Unavailable(_DRAINING)
+        await self.start()
+        assert self._lobby is not None
+        self._check_language(runtime)
+        most = min(self._settings.most_sessions, self._settings.most - 1)
+        if len(self._places) + self._opening >= most:
+            raise ResourceExhausted(
+                f"{most} sessions are in virtual machines, as many as may be; close one, or try again",
+                _RETRY_SECONDS,
+            )
+        self._opening += 1
+        try:
+            place = Place(await self._lobby.take())
+        finally:
+            self._opening -= 1
+        self._places.add(place)
+        return place
+
+    def close_session(self, place: Place) -> None:
+        """Its machine is ended. Safe to call twice."""
+        if place in self._places:
+            self._places.discard(place)
+            if self._lobby is not None:
+                self._lobby.leave(place.agent)
 
     async def drain(self, grace_seconds: float) -> None:
         """Accept nothing more; wait for what runs, at most `grace_seconds`; then end it as `cancelled`."""
@@ -149,7 +183,7 @@ class VmTier:
                     self._idle.clear()
                     await self._idle.wait()
         for task in self._tasks:
-            task.stop("the service was shutting down")
+            task.stop("the service was shutting down", at_once=True)
 
     async def aclose(self) -> None:
         """End every machine. Safe to call twice."""
@@ -195,11 +229,27 @@ class VmTier:
         )
         return "tcg"
 
-    def _check_language(self, job: Job) -> None:
+    async def _attended(
+        self,
+        task: Task,
+        attend: Callable[[Task], Partner] | None,
+        run: Callable[[Task], Coroutine[Any, Any, Result]],
+    ) -> Result:
+        if attend is not None:
+            task.attended(attend(task))
+        self._tasks.add(task)
+        try:
+            return await run(task)
+        finally:
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
+
+    def _check_language(self, runtime: str) -> None:
         """Raises SetupError when the machines have no interpreter for it."""
         assert self._golden is not None
-        language = job.runtime.removeprefix("vm-")
-        if not job.command and language not in self._golden.languages:
+        language = runtime.removeprefix("vm-")
+        if language not in self._golden.languages:
             known = ", ".join(self._golden.languages) or "none"
             raise SetupError(
                 f"the VM image {self._settings.image!r} has no interpreter of {language}; it has: {known}"
