@@ -75,7 +75,7 @@ def serving(workers: int, reachable: str = "") -> Iterator[Serving]:
         start_new_session=True,
     )
     try:
-        target = _target(process)
+        target = listening(process)
         # Nobody reads what it says later; it must not stand still for that.
         threading.Thread(target=_drain, args=(process,), daemon=True).start()
         with grpc.insecure_channel(target, _OPTIONS) as channel:
@@ -91,7 +91,8 @@ def serving(workers: int, reachable: str = "") -> Iterator[Serving]:
         process.stdin.close()
 
 
-def _target(process: subprocess.Popen[bytes]) -> str:
+def listening(process: subprocess.Popen[bytes]) -> str:
+    """Where it listens, once it says so. Raises RuntimeError when it does not."""
     assert process.stdout
     said = b""
     end = time.monotonic() + _START_SECONDS

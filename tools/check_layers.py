@@ -143,7 +143,7 @@ HOMES = {
     "httpx": {"egress"},
     "httpcore": {"egress"},
     "h11": {"egress"},
-    "zstandard": {"sessions"},
+    "zstandard": {"sessions", "vm"},
     "redis": {"stores"},
     "boto3": {"stores"},
     "botocore": {"stores"},

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasmeval.errors import SetupError, WasmevalError
@@ -21,7 +20,6 @@ from wasmeval.runtimes import Catalogue, Runtime
 if TYPE_CHECKING:
     from wasmeval.embedded import Evaluator
 
-_KVM = Path("/dev/kvm")
 _OLDEST_PYTHON, _TOO_NEW_PYTHON = (3, 11), (3, 14)
 
 
@@ -43,7 +41,6 @@ def examine(before_evaluating: Callable[[], None] = lambda: None) -> Iterator[Ch
     """
     yield _check_python()
     yield _guarded("wasmtime", _check_wasmtime)
-    yield _check_kvm()
     try:
         catalogue = Catalogue.installed()
     except SetupError as error:
@@ -54,6 +51,7 @@ def examine(before_evaluating: Callable[[], None] = lambda: None) -> Iterator[Ch
     yield _guarded("cache", _check_cache)
     for runtime in catalogue:
         yield _guarded(f"compiled {runtime.name}", partial(_check_compiled, runtime))
+    yield from _check_vm()
     before_evaluating()
     yield from _check_evaluations(catalogue)
 
@@ -85,10 +83,32 @@ def _check_wasmtime() -> Check:
     )
 
 
-def _check_kvm() -> Check:
-    usable = os.access(_KVM, os.R_OK | os.W_OK)
-    detail = "usable" if usable else f"{_KVM} is {'not accessible' if _KVM.exists() else 'not there'}"
-    return Check("kvm", usable, f"{detail}; nothing uses it yet", needed=False)
+def _check_vm() -> Iterator[Check]:
+    """The VM tier, which everything else works without: its programs, its default image, and what it would run on."""
+    from wasmeval.vm import images, kvm, qemu
+
+    try:
+        yield Check("vm qemu", True, qemu.version(), needed=False)
+    except SetupError as error:
+        yield Check("vm qemu", False, str(error), needed=False)
+    jail = shutil.which("bwrap")
+    detail = jail or "not installed; apt-get install bubblewrap"
+    yield Check("vm bubblewrap", jail is not None, detail, needed=False)
+    try:
+        image = images.find()
+    except WasmevalError as error:
+        yield Check("vm image", False, str(error), needed=False)
+        return
+    languages = ", ".join(f"{name} {version}" for name, version in image.manifest.languages.items())
+    detail = f"{image.name}: {languages}; {image.manifest.source}, built {image.manifest.created}"
+    yield Check("vm image", True, detail, needed=False)
+    answer = kvm.probe(image)
+    detail = (
+        f"KVM: {answer.reason}"
+        if answer.works
+        else f"software emulation, which computes some 20 times slower; no KVM: {answer.reason}"
+    )
+    yield Check("vm accelerator", answer.works, detail, needed=False)
 
 
 def _check_image(runtime: Runtime) -> Check:

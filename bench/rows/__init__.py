@@ -22,6 +22,7 @@ from bench.rows import (
     starting,
     tools,
     typescript,
+    vm,
     waiting,
     workloads,
 )
@@ -44,6 +45,7 @@ ROWS: Mapping[str, Callable[[Settings], Iterator[Row]]] = {
     "sessions": sessions.rows,
     "repetition": repetition.rows,
     "memory": memory.rows,
+    "vm": vm.rows,
     "run": starting.run,
     "serve": starting.serve,
 }

@@ -9,7 +9,8 @@ import pytest
 
 import wasmeval
 from tests.egress.conftest import Server, running
-from wasmeval.vm import VmSettings, VmTier
+from wasmeval.vm import VmSettings, VmTier, images
+from wasmeval.vm.images import VmImage
 
 ARE_REQUIRED = os.environ.get("WASMEVAL_TEST_VM") == "1"
 
@@ -22,6 +23,13 @@ def settings(**changed: object) -> VmSettings:
             pytest.fail(f"WASMEVAL_TEST_VM is set, and there can be no virtual machines: {missing}")
         pytest.skip(f"needs virtual machines: {missing}")
     return chosen
+
+
+@pytest.fixture(scope="session")
+def default_image() -> VmImage:
+    """This user's default image."""
+    settings()
+    return images.find(images.DEFAULT)
 
 
 @pytest.fixture(scope="session")

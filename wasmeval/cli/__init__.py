@@ -1,4 +1,4 @@
-"""The command line: `wasmeval run | replay | repl | serve | runtimes | doctor`.
+"""The command line: `wasmeval run | replay | repl | serve | runtimes | vm | doctor`.
 
 Exit codes: 0 all is well, 1 the snippet failed, 2 wrong usage, 3 a limit was reached, 4 the service, this
 installation or this machine failed, 130 stopped by Ctrl-C. Start-up time counts here: a command's module is loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 from wasmeval import __version__
@@ -21,6 +22,7 @@ examples:
   wasmeval replay receipt.json
   wasmeval repl
   wasmeval serve --listen 127.0.0.1:50051
+  wasmeval vm build
 
 exit codes:
   0 all is well, 1 the snippet failed, 2 wrong usage, 3 a limit was reached,
@@ -45,6 +47,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     _add_repl(_command(commands, "repl", "evaluate step after step in a session that goes on"))
     _add_serve(_command(commands, "serve", "run the gRPC service"))
     _add_runtimes(_command(commands, "runtimes", "list the languages that can be evaluated"))
+    _add_vm(_command(commands, "vm", "build, list and remove the images of the VM tier"))
     _add_doctor(_command(commands, "doctor", "check what works on this machine"))
     return parser
 
@@ -87,6 +90,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="wall clock it may take")
     parser.add_argument(
         "--memory", type=mebibytes, metavar="MIB", help="memory it may use, its interpreter included"
+    )
+    parser.add_argument("--cpu", type=seconds, metavar="SECONDS", help="in a microVM: CPU time it may take")
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="in a microVM: processes and threads it may have at a time",
     )
     parser.add_argument(
         "--file",
@@ -194,6 +204,62 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 def _add_runtimes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the images for this machine first")
     parser.add_argument("--json", action="store_true", help="print them as a JSON array")
+
+
+def _add_vm(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="vm_command", metavar="COMMAND", required=True)
+    _add_vm_build(_command(commands, "build", "build an image from this machine's Debian packages"))
+    listing = _command(commands, "list", "list the images")
+    listing.add_argument("--json", action="store_true", help="print them as a JSON array")
+    removing = _command(commands, "remove", "remove images")
+    removing.add_argument("names", nargs="+", metavar="NAME")
+
+
+def _add_vm_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", default="default", metavar="NAME", help="default: default")
+    parser.add_argument(
+        "--packages",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PACKAGE",
+        help="Debian packages beside those that every image has",
+    )
+    parser.add_argument("--build-essential", action="store_true", help="compilers and Python's headers too")
+    parser.add_argument(
+        "--pip",
+        type=Path,
+        metavar="FILE",
+        help="a requirements.txt for pip; default: numpy, pandas, matplotlib, pytest",
+    )
+    parser.add_argument(
+        "--pip-package",
+        dest="pip_packages",
+        action="append",
+        default=[],
+        metavar="REQUIREMENT",
+        help="a Python package, such as 'scipy>=1.15'; may be given several times",
+    )
+    parser.add_argument(
+        "--oci",
+        type=Path,
+        metavar="FILE",
+        help="take the root from an OCI archive, or from what docker save wrote",
+    )
+    parser.add_argument(
+        "--memory",
+        dest="memory_bytes",
+        type=mebibytes,
+        metavar="MIB",
+        help="memory of each of its VMs; default: 1024",
+    )
+    parser.add_argument(
+        "--disk",
+        dest="disk_bytes",
+        type=mebibytes,
+        metavar="MIB",
+        help="disk of each of its VMs; default: 1024",
+    )
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:

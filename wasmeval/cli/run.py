@@ -41,7 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
         "language": language_of(arguments.language, arguments.file),
         "inputs": _collect(arguments.inputs),
         "limits": Limits(
-            fuel=arguments.fuel, deadline_seconds=arguments.deadline, memory_bytes=arguments.memory
+            fuel=arguments.fuel,
+            deadline_seconds=arguments.deadline,
+            memory_bytes=arguments.memory,
+            cpu_seconds=arguments.cpu,
+            processes=arguments.processes,
         ),
         "files": dict(map(_file, arguments.files)),
         "outputs": arguments.outputs,

@@ -1,7 +1,7 @@
 """The microVM tier: evaluations that need a whole operating system, each in a virtual machine of its own.
 
 A machine is booted once from an image (`images`, `building`) and cloned from memory (`golden`, `qemu`, `jail`); clones
-wait for jobs (`lobby`), and each runs one (`task`), with an agent inside (`guest/agent.py`) that its host does not trust.
+wait for jobs (`lobby`), and each runs one (`task`), by an agent inside (`guest/agent.py`) that its host does not trust.
 """
 
 from wasmeval.vm.settings import VmSettings

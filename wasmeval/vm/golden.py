@@ -180,7 +180,14 @@ def boot(
 
 
 def _key(source: Source, hardware: qemu.Hardware) -> str:
-    about = [_FORMAT, source.digest, qemu.version(), hardware.arguments(), asdict(hardware)]
+    about = [
+        _FORMAT,
+        source.digest,
+        qemu.version(),
+        qemu.KERNEL_WORDS,
+        hardware.arguments(),
+        asdict(hardware),
+    ]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 

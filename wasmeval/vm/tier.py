@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
 from wasmeval.limits import MIB
@@ -20,6 +20,7 @@ from wasmeval.vm.settings import VmSettings
 from wasmeval.vm.task import Partner, Task
 
 if TYPE_CHECKING:
+    from wasmeval.vm.agent import Agent
     from wasmeval.vm.golden import Golden
     from wasmeval.vm.lobby import Lobby, Stats
 
@@ -86,6 +87,12 @@ class VmTier:
         )
         return (*known, command)
 
+    @property
+    def lobby(self) -> Lobby:
+        """Where its machines wait. Only after `start`."""
+        assert self._lobby is not None
+        return self._lobby
+
     def stats(self) -> Stats | None:
         """Counts of now; None before `start`."""
         return self._lobby.stats() if self._lobby else None
@@ -131,16 +138,28 @@ class VmTier:
         await self.start()
         assert self._lobby is not None
         if job.session is not None:
-            place: Place = job.session
-            task = Task(self._fitted(job), place.agent, self.detail, is_step=True)
-            return await self._attended(task, attend, place.run)
+            return await self.run(job, job.session.agent, attend)
         if not job.command:
             self._check_language(job.runtime)
         agent = await self._lobby.take()
         try:
-            return await self._attended(Task(self._fitted(job), agent, self.detail), attend, Task.run)
+            return await self.run(job, agent, attend)
         finally:
             self._lobby.leave(agent)
+
+    async def run(self, job: Job, agent: Agent, attend: Callable[[Task], Partner] | None = None) -> Result:
+        """Run `job` in the machine of `agent`, which was taken from the lobby and stays the caller's."""
+        place: Place | None = job.session
+        task = Task(self._fitted(job), agent, self.detail, is_step=place is not None)
+        if attend is not None:
+            task.attended(attend(task))
+        self._tasks.add(task)
+        try:
+            return await (task.run() if place is None else place.run(task))
+        finally:
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
 
     async def open_session(self, runtime: str) -> Place:
         """A machine for the steps of a session, until it is closed; what runs them is `runtime`.
@@ -222,28 +241,12 @@ class VmTier:
             return "kvm"
         if wanted == "kvm":
             raise SetupError(
-                f"vm.accelerator is kvm, and KVM does not work here: {answer.detail}; set it to auto"
+                f"vm.accelerator is kvm, and KVM does not work here: {answer.reason}; set it to auto"
             )
         logger.warning(
-            "virtual machines are emulated in software, some twenty times slower: %s", answer.detail
+            "virtual machines are emulated in software, some twenty times slower: %s", answer.reason
         )
         return "tcg"
-
-    async def _attended(
-        self,
-        task: Task,
-        attend: Callable[[Task], Partner] | None,
-        run: Callable[[Task], Coroutine[Any, Any, Result]],
-    ) -> Result:
-        if attend is not None:
-            task.attended(attend(task))
-        self._tasks.add(task)
-        try:
-            return await run(task)
-        finally:
-            self._tasks.discard(task)
-            if not self._tasks:
-                self._idle.set()
 
     def _check_language(self, runtime: str) -> None:
         """Raises SetupError when the machines have no interpreter for it."""

@@ -70,7 +70,7 @@ def _codename(path: Path) -> str:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise SetupError(f"{path} does not say which Debian this machine is: {error.strerror}") from error
-    values = dict(re.findall(r'(?m)^([A-Z_]+)="?([^"\n]*)"?$', text))
+    values: dict[str, str] = dict(re.findall(r'(?m)^([A-Z_]+)="?([^"\n]*)"?$', text))
     codename = values.get("VERSION_CODENAME", "")
     if values.get("ID") != "debian" or not re.fullmatch(r"[a-z]+", codename):
         name = values.get("PRETTY_NAME", "an unknown system")

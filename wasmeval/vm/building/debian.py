@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import threading
 from collections.abc import Callable
@@ -76,8 +77,9 @@ def build(
 
 
 def _command(recipe: Recipe, sources: apt.Sources, stage: Path, out: Path, runner: Runner) -> list[str]:
-    script = f"sh '{stage}/debian.sh' \"$1\""
+    script = f'sh {shlex.quote(str(stage))}/debian.sh "$1"'
     command = [
+        *_own_mounts(),
         "mmdebstrap",
         "--variant=minbase",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -87,17 +89,38 @@ def _command(recipe: Recipe, sources: apt.Sources, stage: Path, out: Path, runne
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--aptopt={option}" for option in apt.reaching_options(runner)),
         *(f"--dpkgopt={option}" for option in _EXCLUDED),
+        # A root that a crash leaves half-made is thrown away.
+        "--dpkgopt=force-unsafe-io",
         f"--customize-hook={script} python",
         f"--customize-hook={script} finish",
-        f"--customize-hook=download /.wasmeval/facts.json '{out}/facts.json'",
-        f"--customize-hook={script} pack {' '.join(PACKING)}",
-        f"--customize-hook=download /.wasmeval/root.erofs '{out}/root.erofs'",
+        f"--customize-hook=download /.wasmeval/facts.json {shlex.quote(str(out))}/facts.json",
+        *_packing_hooks(script, out),
         # Packed by then.
         "--skip=cleanup",
     ]
     if sources.local:
         command.append("--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
     return [*command, sources.codename, "/dev/null", *map(str, sources.write(stage))]
+
+
+def _own_mounts() -> list[str]:
+    """Run by root, mmdebstrap mounts in this machine's own tree, /dev/shm among others; killed, it leaves that there.
+
+    In a namespace of its own, mounts end with it. In a user namespace it has one anyway.
+    """
+    return ["unshare", "--mount", "--propagation", "private", "--"] if os.geteuid() == 0 else []
+
+
+def _packing_hooks(script: str, out: Path) -> list[str]:
+    """Root writes the packed root where it belongs; the root of a user namespace could not, and has it carried."""
+    options, root = " ".join(PACKING), f"{shlex.quote(str(out))}/root.erofs"
+    if os.geteuid() == 0:
+        return [f"--customize-hook={script} pack {root} {options}"]
+    return [
+        f'--customize-hook={script} pack "$1/.wasmeval/root.erofs" {options}',
+        "--customize-hook=echo 'wasmeval: stage copying the root'",
+        f"--customize-hook=download /.wasmeval/root.erofs {root}",
+    ]
 
 
 def _hear(line: str, begin: Callable[[str], None], fetching: _Fetching) -> None:

@@ -1,4 +1,4 @@
-# Run by mmdebstrap outside of the new root, which is $1, as its root: `sh debian.sh ROOT STEP`.
+# Run by mmdebstrap outside of the new root, as its root: `sh debian.sh ROOT STEP`, and `... pack FILE OPTION...`.
 set -eu
 root=$1 step=$2
 stage=$(dirname "$0")
@@ -45,9 +45,9 @@ pack)
     # A view of it without what is mounted below.
     mkdir -p "$inside/tree"
     mount --bind "$root" "$inside/tree"
-    shift 2
-    mkfs.erofs "$@" --exclude-path=.wasmeval "$inside/root.erofs" "$inside/tree"
+    out=$3
+    shift 3
+    mkfs.erofs "$@" --exclude-path=.wasmeval "$out" "$inside/tree"
     umount "$inside/tree"
-    say "stage copying the root"
     ;;
 esac

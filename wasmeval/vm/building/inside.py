@@ -13,6 +13,7 @@ import sys
 UID = 1000
 DIRECTORIES = {
     "dev": 0o755,
+    "etc": 0o755,
     "home": 0o755,
     "home/user": 0o755,
     "mnt": 0o755,
@@ -39,12 +40,25 @@ def finish() -> None:
             os.chmod(path, mode)
     for name in ("tmp", "var/tmp", "run"):
         _empty(f"/{name}")
-    os.makedirs("/etc", exist_ok=True)
     _replace("/etc/hosts", HOSTS)
     _replace("/etc/hostname", "wasmeval\n")
     _replace("/etc/resolv.conf", "# Names are resolved outside.\n")
     _replace("/etc/machine-id", "")
     _add_user()
+    _find_python()
+
+
+def _find_python() -> None:
+    """The agent is started as /usr/bin/python3, wherever the image has its interpreter."""
+    if os.path.exists("/usr/bin/python3"):
+        return
+    for path in ("/usr/local/bin/python3", "/opt/python/bin/python3", "/opt/venv/bin/python3"):
+        if os.path.exists(path):
+            os.makedirs("/usr/bin", exist_ok=True)
+            if os.path.lexists("/usr/bin/python3"):
+                os.unlink("/usr/bin/python3")
+            os.symlink(path, "/usr/bin/python3")
+            return
 
 
 def _add_user() -> None:

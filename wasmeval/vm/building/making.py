@@ -17,14 +17,16 @@ from pathlib import Path
 
 from wasmeval.errors import SetupError, WasmevalError
 from wasmeval.vm import images
-from wasmeval.vm.building import apt, debian, kernel, tools
+from wasmeval.vm.building import apt, debian, kernel, tools, unpacking
 from wasmeval.vm.building.progress import StageCallback, Stages
 from wasmeval.vm.building.recipe import Recipe
+from wasmeval.vm.building.removing import remove_tree
 from wasmeval.vm.building.running import Ended, Runner
 from wasmeval.vm.images import Manifest, VmImage
 
 _TAIL_LINES = 15
 _LOCK_NAME = "lock"
+_STAGE_PREFIX = "wasmeval-vm-"
 _LARGEST_FACTS = 8 << 20
 
 
@@ -80,7 +82,8 @@ def build(
 
 
 def _tools_needed(recipe: Recipe) -> list[str]:
-    return [*debian.tools_needed(), "apt-cache", "dpkg-deb"]
+    needed = debian.tools_needed() if recipe.oci is None else unpacking.tools_needed()
+    return [*needed, "apt-cache", "dpkg-deb"]
 
 
 @contextlib.contextmanager
@@ -92,14 +95,16 @@ def _folders(name: str, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
             images.check_owner(folder)
             _sweep(folder)
             out = Path(tempfile.mkdtemp(dir=folder, prefix=f".new-{name}-"))
-            stack.callback(shutil.rmtree, out, ignore_errors=True)
+            stack.callback(remove_tree, out)
             # Held as long as this process lives, whatever ends it.
             held = stack.enter_context(open(out / _LOCK_NAME, "w"))
             fcntl.flock(held, fcntl.LOCK_EX)
-            stage = Path(tempfile.mkdtemp(prefix="wasmeval-vm-"))
+            stage = Path(tempfile.mkdtemp(prefix=_STAGE_PREFIX))
+            held.write(str(stage))
+            held.flush()
         except (OSError, ValueError) as error:
             raise SetupError(f"cannot build below {folder}: {error}; set WASMEVAL_VM_IMAGES_DIR") from error
-        stack.callback(shutil.rmtree, stage, ignore_errors=True)
+        stack.callback(remove_tree, stage)
         # In a user namespace, the root of the new system is another user than this one.
         stage.chmod(0o755)
         yield out, stage, stage / "log"
@@ -110,7 +115,10 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(".new-*"):
         with contextlib.suppress(OSError), open(left / _LOCK_NAME) as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
+            stage = Path(held.read(4096))
+            # The name of the folder for the work stays with us until that is gone.
+            if not stage.name.startswith(_STAGE_PREFIX) or remove_tree(stage):
+                remove_tree(left)
 
 
 def _build(
@@ -119,11 +127,16 @@ def _build(
     """Root, kernel and initramfs in `out`: what the image says it has, where it is from, its packages' versions."""
     sources = apt.host_sources()
     with _Aside(lambda: _fetch_kernel(sources, stage, out, runner), runner) as aside:
-        debian.build(recipe, sources, stage, out, runner, stages.begin)
+        if recipe.oci is None:
+            source = f"Debian {sources.codename}"
+            debian.build(recipe, sources, stage, out, runner, stages.begin)
+        else:
+            source = f"OCI archive {recipe.oci.name.encode('ascii', 'replace').decode()[:200]}"
+            unpacking.build(recipe.oci.absolute(), stage, out, runner, stages.begin)
     facts = out / "facts.json"
     document = _facts(facts)
     facts.unlink()
-    return document, f"Debian {sources.codename}", aside.versions
+    return document, source, aside.versions
 
 
 def _fetch_kernel(sources: apt.Sources, stage: Path, out: Path, runner: Runner) -> dict[str, str]:

@@ -97,5 +97,5 @@ def _check_size(field: str, size: int, least: int, most: int) -> None:
     if not least <= size <= most:
         raise InvalidArgument(
             field,
-            f"{size / _MEBIBYTE:g} MiB is not between {least // _MEBIBYTE} and {most // _MEBIBYTE} MiB",
+            f"{size / _MEBIBYTE:.12g} MiB is not between {least // _MEBIBYTE} and {most // _MEBIBYTE} MiB",
         )

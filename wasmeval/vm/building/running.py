@@ -17,6 +17,8 @@ from wasmeval.vm.building import tools
 # mmdebstrap removes its folder of some hundred MB when it is asked to end.
 _SECONDS_TO_END = 20.0
 _POLL_SECONDS = 0.2
+# However this process ends. Source: prctl(2), PR_SET_PDEATHSIG; it is the thread that waits for the child that counts.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _LONGEST_LINE = 8192
 
 
@@ -39,18 +41,32 @@ class Runner:
         self._given_up = False
 
     def output(
-        self, argv: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        most: int = 64 << 20,
+        seconds: float = 3600.0,
     ) -> str:
-        """What `argv` prints on standard output. Raises SetupError when it fails, with the last it said."""
-        process = self._start(argv, cwd=cwd, environment=environment, stdout=subprocess.PIPE)
+        """What `argv` prints on standard output. Raises SetupError when it fails, with the last it said, when it
+        takes more than `seconds`, or prints more than `most` bytes."""
+        process = self._start(argv, cwd=cwd, environment=environment)
         said: list[bytes] = []
-        assert process.stdout is not None and process.stderr is not None
-        reader = threading.Thread(target=lambda: said.append(process.stdout.read()))  # type: ignore[union-attr]
+        stdout, stderr = process.stdout, process.stderr
+        assert stdout is not None and stderr is not None
+        reader = threading.Thread(target=_read_bounded, args=(stdout, most, said))
         reader.start()
-        self._follow(process, process.stderr, lambda line: None, argv)
-        reader.join()
-        process.stdout.close()
-        return b"".join(said).decode("utf-8", "replace")
+        late = threading.Timer(seconds, _end, (process, signal.SIGTERM))
+        late.start()
+        try:
+            self._follow(process, stderr, lambda line: None, argv)
+        finally:
+            late.cancel()
+            reader.join()
+        if len(said[0]) > most:
+            raise SetupError(f"{Path(argv[0]).name} printed more than {most} bytes")
+        return said[0].decode("utf-8", "replace")
 
     def follow(
         self,
@@ -102,7 +118,7 @@ class Runner:
             if self._given_up:
                 raise Ended
             process = subprocess.Popen(
-                [program, *argv[1:]],
+                [*_ENDS_WITH_US, program, *argv[1:]],
                 cwd=cwd or "/",
                 env={**tools.environment(), **(environment or {})},
                 stdin=stdin,
@@ -145,7 +161,7 @@ class Runner:
         if status != 0:
             how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
             detail = f": {tail[-1]}" if tail else ""
-            raise SetupError(f"{Path(argv[0]).name} {how}{detail}")
+            raise SetupError(f"{_named(argv)} {how}{detail}")
 
     def _read(self, stream: IO[bytes], heard: Callable[[str], None], tail: list[str]) -> None:
         with contextlib.suppress(ValueError, OSError):
@@ -159,6 +175,18 @@ class Runner:
         # Appended whole by the kernel, whichever thread writes.
         with open(self.log, "ab", buffering=0) as file:
             file.write(data)
+
+
+def _named(argv: Sequence[str]) -> str:
+    """The program that `argv` is about, whatever it is wrapped in."""
+    program = argv[argv.index("--") + 1] if argv[0] == "unshare" and "--" in argv else argv[0]
+    return Path(program).name
+
+
+def _read_bounded(stream: IO[bytes], most: int, said: list[bytes]) -> None:
+    """Read `stream` into `said`; one that goes on beyond `most` bytes is closed, and its writer ends of it."""
+    with stream:
+        said.append(stream.read(most + 1))
 
 
 def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:

@@ -21,7 +21,8 @@ PACKAGES: Mapping[str, str] = {
     "mkfs.erofs": "erofs-utils",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
-    "zstd": "zstd",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
 }
 
 

@@ -1,8 +1,9 @@
-"""Guest: what runs inside a microVM. Nothing here imports wasmeval, and wasmeval imports nothing of it; it is carried in as files.
+"""Guest: what runs inside a microVM. Carried in as files: nothing here imports wasmeval, nothing imports it.
 
 The interpreters' harnesses share with the Wasm images what those have in their own language: how errors are told, what
-tools are. Those files have one home, below `runtimes/` in a checkout; a wheel carries copies in `shared/` (pyproject.toml).
-The harnesses give them the names that they expect of an image, and never change them: a changed file is another image.
+tools are. Those files have one home, below `runtimes/` in a checkout; a wheel carries copies in `shared/`
+(pyproject.toml). The harnesses give them the names that they expect of an image, and never change them: a changed file
+is another image.
 """
 
 from __future__ import annotations

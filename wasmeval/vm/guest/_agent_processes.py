@@ -184,7 +184,7 @@ class Process:
         return self.poll()
 
     def open_stdin(self) -> None:
-        """Its input begins anew, without what it left unread; for a harness. A pipe that is written to again has no end."""
+        """A harness's input begins anew, without what it left unread: a pipe that is written to again has no end."""
         if self.stdin is None and self._unread >= 0:
             try:
                 while os.read(self._unread, PIECE_BYTES):

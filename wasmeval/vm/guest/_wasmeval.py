@@ -1,8 +1,8 @@
 """The guest's `_wasmeval`: what the modules of the Python image ask of the reactor that holds them, in plain Python.
 
-The image's own modules (`guest_files()` lists them) speak to the host, write values and make tools through a C module of
-this name (`runtimes/python/host.c`, `tools.c`, `values.c`). In a microVM the interpreter is the guest's own and there is
-no reactor; this module has the same names with the same meaning, so that those modules run unchanged.
+The image's own modules (`guest_files()` lists them) speak to the host, write values and make tools through a C module
+of this name (`runtimes/python/host.c`, `tools.c`, `values.c`). In a microVM the interpreter is the guest's own and
+there is no reactor; this module has the same names with the same meaning, so that those modules run unchanged.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Channel:
                 raise ChannelClosed("the agent is gone")
 
     def ask(self, request: bytes) -> bytes | None:
-        """The answer to one host operation of `abi.md`. None when nothing is under way; NotImplementedError for none."""
+        """The answer to one operation of `abi.md`. None when nothing is under way; NotImplementedError when refused."""
         with self.lock:
             self.send(CALL, request)
             self._unread_answers += 1
@@ -136,9 +136,8 @@ def call_host(request: bytes) -> bytes | None:
         return channel.ask(request)
     except ChannelClosed as error:
         # The image's NotImplementedError would be taken for a request that is too long.
-        from wasmeval import ToolError
-
-        raise ToolError(str(error), "gone") from None
+        errors: Any = sys.modules["wasmeval"]  # the guest's, which a snippet imports its errors from
+        raise errors.ToolError(str(error), "gone") from None
 
 
 # ---- sources -----------------------------------------------------------------------------------------------------
@@ -188,7 +187,7 @@ def encode_within(value: Any, limit: int) -> bytes:
     """`value` as JSON of at most `limit` bytes. NotJson, TooLarge, MemoryError."""
     if type(value) not in _SCALARS or type(value) is int:
         value = _Plain(limit).of(value, 0)
-    text = _with_any_digits(_write, value)
+    text: str = _with_any_digits(_write, value)
     try:
         encoded = text.encode()
     except UnicodeEncodeError:
@@ -363,7 +362,8 @@ def make_tool(function: types.FunctionType, begins: bool) -> None:
             return (_beginner if begins else _caller)(checked, positional, named)
         except BaseException as error:
             # Whatever was raised, it was raised where the snippet called.
-            raise error.with_traceback(None)
+            error.__traceback__ = None
+            raise
 
     code = _delegate.__code__
     constants = tuple([handle if each == "handler" else each for each in code.co_consts])
@@ -372,4 +372,4 @@ def make_tool(function: types.FunctionType, begins: bool) -> None:
         co_name=function.__code__.co_name, co_filename=TOOL_FILE, co_firstlineno=1, co_consts=constants
     )
     function.__defaults__ = None
-    function.__kwdefaults__ = None  # type: ignore[assignment]
+    function.__kwdefaults__ = None

@@ -1,8 +1,8 @@
 """Calls: what a guest has begun with its host, and how it waits for outcomes. The operations of `abi.md`.
 
 The image's module of this name serves one thread and an event loop that does nothing but wait for the host. Here the
-snippet's threads, sockets and processes are real, and the host takes one request at a time. So whoever is alone waits in
-the host for as long as it takes; whoever is not waits there for moments, and lets the others ask in between.
+snippet's threads, sockets and processes are real, and the host takes one request at a time. So whoever is alone waits
+in the host for as long as it takes; whoever is not waits there for moments, and lets the others ask in between.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _is_alone() -> bool:
 
 def _wait(seconds: float | None, number: int) -> bytes | None:
     timeout = -1 if seconds is None else int(min(seconds, _LONGEST_SECONDS) * 1e9)
-    return _wasmeval.call_host(WAIT + _WAIT.pack(timeout, number))
+    answer: bytes | None = _wasmeval.call_host(WAIT + _WAIT.pack(timeout, number))
+    return answer
 
 
 # ---- event loops -------------------------------------------------------------------------------------------------
@@ -146,7 +147,8 @@ def _settle_one(seconds: float | None) -> bool:
     if entry is None:
         _arrived[number] = kind, answer[_OUTCOME.size :]
     else:
-        _hand_on(*entry, kind, answer[_OUTCOME.size :])
+        loop, settle = entry
+        _hand_on(loop, settle, kind, answer[_OUTCOME.size :])
     return True
 
 

@@ -1,9 +1,12 @@
 // The JavaScript harness of a microVM: one warm node, waiting on descriptor 3 for what it shall evaluate.
 //
-//     node --expose-internals --experimental-vm-modules javascript.cjs    # descriptor 3: a SOCK_STREAM unix socket
+//     node --expose-internals --experimental-vm-modules --no-flush-bytecode javascript.cjs
 //
-// It keeps the guest ABI's frames and the JavaScript image's rules (docs/javascript.md). How errors are told and what tools
-// are is the image's own code (`runtimes/javascript/boot`), which gets from here what it expects of the image around it.
+// Descriptor 3 is a SOCK_STREAM unix socket; 0, 1 and 2 are pipes. Internals: for the way in which node's own prompt
+// takes `await`. Modules: for `import()`. Bytecode: so that what is warm stays so.
+//
+// It keeps the guest ABI's frames and the JavaScript image's rules (docs/javascript.md). How errors are told and what
+// tools are is the image's own code (`runtimes/javascript/boot`), which gets from here what it expects around it.
 'use strict';
 
 const fs = require('node:fs');
@@ -16,9 +19,9 @@ const { types } = util;
 const values = require('./values.cjs');
 const scripts = require('./scripts.cjs');
 const network = require('./proxy.cjs');
+const { receive, send, ask } = require('./channel.cjs');
+const { renew } = require('./random.cjs');
 
-const CHANNEL = 3;
-const HEAD_BYTES = 5;
 const REQUEST_BYTES = 16;
 const REPLY_BYTES = 32;
 const VALUE = 0;
@@ -39,40 +42,6 @@ const NOTHING_UNDER_WAY = -2;
 // Between two looks for outcomes when the snippet waits for other things too. Guesses, as in _wasmeval_calls.py.
 const SHORTEST_MS = 1;
 const LONGEST_MS = 10;
-
-// ---- the channel ----
-
-function readExactly(length) {
-  const bytes = Buffer.allocUnsafeSlow(length);
-  for (let at = 0; at < length;) {
-    const count = fs.readSync(CHANNEL, bytes, at, length - at, null);
-    if (count === 0) reallyExit(0); // the agent is gone
-    at += count;
-  }
-  return bytes;
-}
-
-function receive() {
-  const head = readExactly(HEAD_BYTES);
-  return [String.fromCharCode(head[4]), readExactly(head.readUInt32LE(0))];
-}
-
-function send(kind, ...parts) {
-  const head = Buffer.alloc(HEAD_BYTES);
-  head.writeUInt32LE(parts.reduce((sum, part) => sum + part.length, 0), 0);
-  head[4] = kind.charCodeAt(0);
-  const bytes = Buffer.concat([head, ...parts]);
-  for (let at = 0; at < bytes.length;) at += fs.writeSync(CHANNEL, bytes, at);
-}
-
-/** [result, answer] of a host operation; the answer is a buffer. */
-function ask(operation, body = Buffer.alloc(0)) {
-  send('H', Buffer.from([operation]), body);
-  for (;;) {
-    const [kind, payload] = receive();
-    if (kind === 'A') return [payload.readInt32LE(0), payload.subarray(4)];
-  }
-}
 
 // ---- the image's own code ----
 
@@ -204,6 +173,7 @@ function begin(request) {
   const context = flags & HAS_CONTEXT ? values.parse(ask(CONTEXT)[1].toString()) : null;
   network.allow(context !== null && context.http === true);
   shared.grant(context);
+  define(scripts.COMPLETION, undefined);
   if (inputs) for (const [name, value] of Object.entries(values.parse(inputs))) define(name, value);
   run(code, file).then(
     value => {
@@ -216,8 +186,11 @@ function begin(request) {
 }
 
 async function run(code, file) {
-  const [start, boxed] = scripts.compile(code, file);
-  return boxed ? (await start())?.value : await start();
+  const { start, boxed, columnOf } = scripts.compile(code, file);
+  if (evaluation !== null) evaluation.columnOf = columnOf;
+  const value = boxed ? (await start())?.value : await start();
+  delete globalThis[scripts.COMPLETION];
+  return value;
 }
 
 /** Written down when nothing more can happen. */
@@ -276,6 +249,7 @@ function fail(error) {
   }
   let told;
   try {
+    mend(error);
     told = shared.describe(error, evaluation.code, evaluation.file);
   } catch {
     told = [RAISED, 'Error', '', '', 0, 0];
@@ -283,6 +257,27 @@ function fail(error) {
   const [outcome, type, message, traceback, line, column] = told;
   reply(outcome, { type, message, traceback, line, column });
 }
+
+/** Puts the places in an error's stack right: those of a script that was wrapped, and that of an import statement. */
+function mend(error) {
+  const { code, file, columnOf } = evaluation;
+  if (!types.isNativeError(error) || typeof error.stack !== 'string') return;
+  const put = (whole, name, line, column) => {
+    return name === file && columnOf ? `${name}:${line}:${columnOf(+line, +column)}` : whole;
+  };
+  const lines = error.stack.split('\n').map(text => text.replace(PLACE, put));
+  let stack = lines.filter(text => !WRAPPING.test(text)).join('\n');
+  if (error.code === 'ERR_MODULE_NOT_FOUND' && !stack.includes(file)) {
+    const name = /'([^']*)'/.exec(error.message)?.[1];
+    const line = code.split('\n').findIndex(text => text.includes('import') && text.includes(name));
+    if (line >= 0) stack += `\n    at ${file}:${line + 1}:1`;
+  }
+  if (stack === error.stack) return;
+  Object.defineProperty(error, 'stack', { value: stack, writable: true, configurable: true });
+}
+
+const PLACE = /(<snippet>|<step \d+>):(\d+):(\d+)/;
+const WRAPPING = /^ {4}at .*<(?:snippet|step \d+)>:\d+:0\)?$/;
 
 /** The snippet has called process.exit. */
 function ended(status) {
@@ -295,9 +290,16 @@ function reply(outcome, { value = '', flags = 0, type = '', message = '', traceb
     Buffer.from(value), cut(type, TYPE_BYTES), cut(message, MESSAGE_BYTES), cut(traceback, TRACEBACK_BYTES),
   ];
   const header = Buffer.alloc(REPLY_BYTES);
-  [outcome, flags, ...texts.map(text => text.length), line, column].forEach((field, i) => header.writeUInt32LE(field, 4 * i));
+  const fields = [outcome, flags, ...texts.map(text => text.length), line, column];
+  fields.forEach((field, i) => header.writeUInt32LE(field, 4 * i));
   const { isStep } = evaluation;
   evaluation = null;
+  deliver(header, texts, isStep);
+}
+
+let deliver = deliverToAgent;
+
+function deliverToAgent(header, texts, isStep) {
   send('R', header, ...texts);
   if (!isStep) reallyExit(0);
   // What the step left (timers, sockets) goes on in the next one.
@@ -361,50 +363,6 @@ process.on('beforeExit', whenNothingIsLeft);
 process.on('uncaughtException', whenUncaught('uncaughtException'));
 process.on('unhandledRejection', whenUncaught('unhandledRejection'));
 
-// ---- randomness ----
-
-/** A generator for Math.random with 128 bits of state from the kernel: V8's own is seeded once, before the snapshot. */
-function freshRandom() {
-  const seed = new Uint32Array(4);
-  entropy(Buffer.from(seed.buffer));
-  seed[3] |= 1;
-  let [a, b, c, d] = seed;
-  // xoshiro128**. Source: https://prng.di.unimi.it/xoshiro128starstar.c
-  const next = () => {
-    const product = Math.imul(b, 5);
-    const result = Math.imul((product << 7) | (product >>> 25), 9) >>> 0;
-    const shifted = b << 9;
-    c ^= a;
-    d ^= b;
-    b ^= c;
-    a ^= d;
-    c ^= shifted;
-    d = (d << 11) | (d >>> 21);
-    return result;
-  };
-  return { random() { return ((next() >>> 5) * 0x4000000 + (next() >>> 6)) / 0x20000000000000; } }.random;
-}
-
-let kernel = -1;
-
-function entropy(bytes) {
-  if (kernel < 0) kernel = fs.openSync('/dev/urandom');
-  for (let at = 0; at < bytes.length;) at += fs.readSync(kernel, bytes, at, bytes.length - at, null);
-}
-
-/** Whatever was drawn before the snapshot is drawn anew. OpenSSL does so itself when the clock has leapt. */
-function renew() {
-  setRandom(freshRandom());
-  const seed = new Int32Array(1);
-  entropy(Buffer.from(seed.buffer));
-  // For contexts that the snippet makes: V8 would seed them from a state that other clones have too.
-  require('node:v8').setFlagsFromString(`--random-seed=${(seed[0] & 0x7fffffff) | 1}`);
-}
-
-function setRandom(random) {
-  Object.defineProperty(Math, 'random', { value: random, writable: true, enumerable: false, configurable: true });
-}
-
 // ---- the process ----
 
 let first = true;
@@ -436,32 +394,43 @@ function setUpGlobals() {
   process.execArgv.length = 0;
 }
 
+const COMMON = ['assert', 'buffer', 'child_process', 'crypto', 'dns', 'events', 'fs/promises', 'http', 'https', 'net',
+  'os', 'path', 'querystring', 'readline', 'stream', 'stream/promises', 'string_decoder', 'timers/promises', 'tls', 'url',
+  'v8', 'vm', 'worker_threads', 'zlib'];
+const LAZY = ['fetch', 'Response', 'FormData', 'WebSocket', 'Blob', 'crypto', 'structuredClone'];
+
 async function warmUp() {
-  for (const name of ['assert', 'buffer', 'child_process', 'crypto', 'dns', 'events', 'fs/promises', 'http', 'https', 'net',
-    'os', 'path', 'querystring', 'readline', 'stream', 'stream/promises', 'string_decoder', 'timers/promises', 'tls', 'url',
-    'v8', 'vm', 'worker_threads', 'zlib']) require(`node:${name}`);
+  for (const name of COMMON) require(`node:${name}`);
   // Loaded lazily by the getters of these names.
-  for (const name of ['fetch', 'Response', 'FormData', 'WebSocket', 'Blob', 'crypto', 'structuredClone']) void globalThis[name];
+  for (const name of LAZY) void globalThis[name];
+  scripts.compile("import { sep } from 'node:path'\ntry { await sep } catch { sep }", '<snippet>');
   const { emitWarning } = process;
   process.emitWarning = () => {}; // that the loader of `import()` is experimental, which is told once
-  for (const code of WARM_UP) {
-    try {
-      const [text] = described(await run(code, '<snippet>'), 1 << 20);
-      values.parse(text);
-    } catch (error) {
-      shared.describe(error, code, '<snippet>');
-    }
-  }
+  renew();
+  for (const code of WARM_UP) await warmUpBy(code);
   process.emitWarning = emitWarning;
+}
+
+/** Takes a snippet along the way of every snippet, up to its reply. */
+async function warmUpBy(code) {
+  const text = Buffer.from(code);
+  const inputs = Buffer.from('{"undefinedInput": [1, "x", null]}');
+  const frame = Buffer.alloc(REQUEST_BYTES);
+  [1, 1 << 20, text.length, inputs.length].forEach((field, i) => frame.writeUInt32LE(field, 4 * i));
+  const request = readRequest(Buffer.concat([frame, text, inputs]));
+  const replied = new Promise(resolve => { deliver = resolve; });
+  begin(request);
+  while (evaluation === request && !request.settled) await new Promise(setImmediate);
+  if (evaluation === request) succeed();
+  await replied;
+  delete globalThis.undefinedInput;
 }
 
 const WARM_UP = [
   ...Array(20).fill('1 + 1'),
-  'var __a = { a: [1, 2.5, null, "x", 10n ** 20n], b: new Map([[1, 2]]) }; delete globalThis.__a; undefined',
   '({ a: [1, { b: "é" }], c: 12345678901234567890n })',
   'await Promise.resolve([1, 2, 3].map(n => n * 2))',
   "(await import('node:path')).sep",
-  "import { sep as __sep } from 'node:path'\n(() => __sep)()",
   'new Set([1, { a: [new Date(0)] }])',
   "(function f(n) { throw new TypeError('x'.repeat(n)) })(3)",
   'undefinedName',
@@ -474,7 +443,7 @@ async function main() {
   for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
   setUpGlobals();
   await warmUp();
-  console.log.bind(console); // the console itself is made with its first line
+  deliver = deliverToAgent;
   globalThis.gc?.();
   resources = process.getActiveResourcesInfo();
   for (const event of ['uncaughtException', 'unhandledRejection']) listeners[event] = process.listenerCount(event);

@@ -410,7 +410,7 @@ def give_up_rights() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    options = dict(zip(arguments[::2], arguments[1::2]))  # noqa: B905 - Python 3.9 has no strict
+    options = dict(zip(arguments[::2], arguments[1::2]))
     channel = options.pop("--channel", "")
     address, _, number = options.pop("--listen", LISTEN).rpartition(":")
     ready = options.pop("--ready", "")

@@ -4,9 +4,10 @@
 const PROXY = process.env.WASMEVAL_PROXY ?? 'http://127.0.0.1:3128';
 delete process.env.WASMEVAL_PROXY;
 
+const LOCAL = ['localhost', '127.0.0.1', '::1'];
 const SETTINGS = {
   http_proxy: PROXY, https_proxy: PROXY, HTTP_PROXY: PROXY, HTTPS_PROXY: PROXY,
-  no_proxy: 'localhost,127.0.0.1,::1', NO_PROXY: 'localhost,127.0.0.1,::1',
+  no_proxy: `${LOCAL}`, NO_PROXY: `${LOCAL}`,
 };
 // undici keeps its dispatcher under this name, for all copies of itself. Source: undici, lib/global.js
 const DISPATCHER = Symbol.for('undici.globalDispatcher.1');
@@ -40,10 +41,10 @@ class Proxied {
 
   dispatch(options, handler) {
     const { protocol, hostname, host, origin } = new URL(options.origin);
-    if (SETTINGS.no_proxy.split(',').includes(hostname.replace(/^\[|\]$/g, ''))) return this.direct.dispatch(options, handler);
+    if (LOCAL.includes(hostname.replace(/^\[|\]$/g, ''))) return this.direct.dispatch(options, handler);
     if (protocol === 'https:') return this.tunnels.dispatch(options, handler);
-    return this.plain.dispatch({ ...options, origin: PROXY, path: origin + options.path, headers: withHost(options.headers, host) },
-      handler);
+    const headers = withHost(options.headers, host);
+    return this.plain.dispatch({ ...options, origin: PROXY, path: origin + options.path, headers }, handler);
   }
 
   close(...rest) { return this.direct.close(...rest); }
@@ -61,7 +62,8 @@ function tunnel({ hostname, port, servername }, callback) {
   const tls = require('node:tls');
   const { hostname: proxy, port: proxyPort } = new URL(PROXY);
   const target = `${hostname}:${port || 443}`;
-  const request = http.request({ host: proxy, port: proxyPort, method: 'CONNECT', path: target, headers: { host: target }, agent: false });
+  const headers = { host: target };
+  const request = http.request({ host: proxy, port: proxyPort, method: 'CONNECT', path: target, headers, agent: false });
   request.once('connect', ({ statusCode, statusMessage }, socket) => {
     if (statusCode !== 200) {
       socket.destroy();

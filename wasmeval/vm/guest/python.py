@@ -3,20 +3,19 @@
     python3 python.py         # descriptor 3: a SOCK_STREAM unix socket; 0, 1, 2: pipes
 
 It keeps the guest ABI's frames and the Python image's rules (`docs/python.md`): the snippet is parsed once, its last
-statement is changed in the syntax tree so that its value is kept, and errors are told by the image's own report. What the
-image does in C (`runtimes/python/reactor.c`) is done here in Python, for whatever interpreter the guest has, from 3.9 on.
+statement is changed in the syntax tree so that its value is kept, and errors are told by the image's own report. What
+the image does in C (`runtimes/python/reactor.c`) is done here in Python, for whatever interpreter the guest has, from
+3.9 on.
 """
 
 from __future__ import annotations
 
-import __future__
 import ast
 import atexit
 import fcntl
 import gc
 import importlib
 import io
-import json
 import linecache
 import os
 import re
@@ -72,17 +71,15 @@ def _zip(*iterables: Any, strict: bool = False) -> Any:
 def _load(name: str, **names: Any) -> Any:
     """Loads a module that lies beside this one, with `names` as globals of its own.
 
-    The image's modules are written for its own CPython 3.13. What older interpreters lack of it they get in this way, and
-    not by changing the modules, from which images are made.
+    The image's modules are written for its own CPython 3.13. What older interpreters lack of it they get in this way,
+    and not by changing the modules, from which images are made.
     """
     path = HERE / f"{name}.py"
     module: Any = types.ModuleType(name)
     module.__file__ = str(path)
     module.__dict__.update(names)
     sys.modules[name] = module
-    code = compile(
-        path.read_bytes(), str(path), "exec", __future__.annotations.compiler_flag, dont_inherit=True
-    )
+    code = compile(path.read_bytes(), str(path), "exec", annotations.compiler_flag, dont_inherit=True)
     exec(code, module.__dict__)
     return module
 
@@ -96,6 +93,8 @@ if sys.version_info < (3, 10):
 _wasmeval = _load("_wasmeval")
 calls = _load("_wasmeval_calls")
 renewal = _load("_wasmeval_renewal")
+common = _load("_wasmeval_common")
+tracebacks = _load("_wasmeval_tracebacks")
 _load("wasmeval")
 _signatures = _load("_wasmeval_signatures", **_lacking)
 if sys.version_info < (3, 11):
@@ -119,29 +118,9 @@ _report = _load("_wasmeval_report", **_lacking)
 _report._need = lambda error: None
 if sys.version_info < (3, 11):
     _report._column = lambda step, name: 0
-
-_image_traceback = _report._traceback
-
-
-def _with_suggestion(error: BaseException, name: str) -> str:
-    """Before 3.12 `traceback` knows no "Did you mean"; the interpreter does, when it prints an error itself."""
-    text: str = _image_traceback(error, name)
-    if not isinstance(error, (NameError, AttributeError)):
-        return text
-    printed, sys.stderr = sys.stderr, io.StringIO()
-    try:
-        sys.__excepthook__(type(error), error, error.__traceback__)
-        hint = sys.stderr.getvalue().rstrip("\n").rpartition("\n")[2]
-    finally:
-        sys.stderr = printed
-    plain = text.rstrip("\n").rpartition("\n")[2]
-    return text[: -len(plain) - 1] + hint + "\n" if hint.startswith(plain) else text
-
-
 if (3, 10) <= sys.version_info < (3, 12):
-    _report._traceback = _with_suggestion
-
-_OUR_FILES = frozenset([_wasmeval.TOOL_FILE, __file__, *map(str, HERE.glob("*.py"))])
+    _image_traceback = _report._traceback
+    _report._traceback = lambda error, name: tracebacks.with_suggestion(error, _image_traceback(error, name))
 
 
 # ---- one evaluation ----------------------------------------------------------------------------------------------
@@ -241,9 +220,8 @@ class Interpreter:
                 reader = open(0, "rb", closefd=False)  # noqa: SIM115
             except OSError:
                 return  # the snippet has closed it
-            sys.stdin = sys.__stdin__ = self._input = io.TextIOWrapper(
-                reader, encoding="utf-8", errors="strict"
-            )  # type: ignore[misc]
+            self._input = io.TextIOWrapper(reader, encoding="utf-8", errors="strict")
+            sys.stdin = self._input
 
     def _give(self, request: Request, names: dict[str, Any]) -> None:
         """Tools, then inputs, which may hide them; and the way to the network, when there is one."""
@@ -267,7 +245,7 @@ class Interpreter:
         if isinstance(error, MemoryError):
             self._reserve = None
         try:
-            _leave_out_our_frames(error)
+            tracebacks.leave_out_our_frames(error)
             outcome, *told = _report.report(error, name)
         except BaseException:
             memory = isinstance(error, MemoryError)
@@ -283,7 +261,7 @@ class Interpreter:
             return
         if error is None:
             raise SystemExit(0)
-        _leave_out_our_frames(error)
+        tracebacks.leave_out_our_frames(error)
         if isinstance(error, SystemExit):
             raise SystemExit(error.code)
         sys.excepthook(type(error), error, error.__traceback__)
@@ -298,7 +276,7 @@ def _run(code: str, name: str, names: dict[str, Any]) -> Any:
     """The value of the snippet. Its lines stay known to `linecache`, and so to tracebacks and `inspect`."""
     _wasmeval.sources[name] = code
     linecache.cache[name] = (len(code), None, [line + "\n" for line in code.split("\n")], name)
-    tree = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree: Any = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     kept = _keep_last_value(tree)
     exec(compile(tree, name, "exec", dont_inherit=True), names)
     if kept == _VALUE_NAME:
@@ -335,38 +313,6 @@ def _describe_value(value: Any, limit: int) -> Ending:
         return Ending(MEMORY, type=b"MemoryError", message=message.encode())
 
 
-# ---- tracebacks --------------------------------------------------------------------------------------------------
-
-
-def _leave_out_our_frames(error: BaseException) -> None:
-    """Takes the harness's frames out of the tracebacks of `error` and of all that led to it."""
-    waiting: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        one.__traceback__ = _without_our_frames(one.__traceback__)
-        waiting += (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
-
-
-def _without_our_frames(step: Any) -> Any:
-    first = last = None
-    while step is not None:
-        following = step.tb_next
-        if step.tb_frame.f_code.co_filename not in _OUR_FILES:
-            if last is None:
-                first = step
-            elif last.tb_next is not step:
-                last.tb_next = step
-            last = step
-        step = following
-    if last is not None and last.tb_next is not None:
-        last.tb_next = None
-    return first
-
-
 # ---- the end of an evaluation ------------------------------------------------------------------------------------
 
 
@@ -390,7 +336,7 @@ def _finish(interpreter: Interpreter, is_step: bool) -> None:
 
 
 def serve(interpreter: Interpreter, channel: Any) -> None:
-    """Says that this process can be snapshotted, then evaluates one snippet, or a session's steps one after the other."""
+    """Says that this process can be snapshotted, then evaluates one snippet, or a session's steps one by one."""
     _wasmeval.channel = channel
     channel.lock.acquire()
     channel.send(_wasmeval.READY, b"")
@@ -428,66 +374,20 @@ def _unreadable() -> bytes:
 
 # ---- the warm-up -------------------------------------------------------------------------------------------------
 
-# What snippets commonly import. Loaded before the snapshot, it costs a look-up.
-COMMON = """abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath codecs collections.abc concurrent.futures
-concurrent.futures.process concurrent.futures.thread configparser contextlib contextvars copy csv ctypes dataclasses datetime
-decimal difflib dis email.message encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 enum fractions functools getpass
-glob graphlib gzip hashlib heapq hmac html html.parser http.client http.server importlib.metadata importlib.resources inspect io
-ipaddress itertools json keyword linecache locale logging lzma math mimetypes mmap multiprocessing multiprocessing.connection
-multiprocessing.pool numbers operator os pathlib pickle platform pprint queue random re resource sched secrets select selectors
-shlex shutil signal site socket socketserver sqlite3 ssl statistics string struct subprocess sys tarfile tempfile textwrap
-threading time timeit tokenize traceback types typing unicodedata unittest urllib.parse urllib.request uuid warnings weakref
-xml.etree.ElementTree zipfile zlib zoneinfo _strptime""".split()
-PACKAGES = """numpy numpy.linalg numpy.fft numpy.random numpy.ma numpy.polynomial numpy.testing pandas matplotlib
-matplotlib.pyplot matplotlib.backends.backend_agg requests yaml PIL.Image scipy.stats scipy.optimize sympy""".split()
-
-SNIPPETS = (
-    "1+1",
-    "x = 3\ny = x * 2\nprint(x, y)\ny",
-    'import json\njson.dumps(json.loads(\'{"a": [1, 2.5, null, true, "t"]}\'), indent=2)',
-    "def double(n):\n    return n * 2\n\n[double(i) for i in range(9) if i % 2]",
-    "import re\n[m.group(1) for m in re.finditer(r'(\\w+)@(\\w+)', 'a@b c@d')]",
-    "class Point:\n    def __init__(self, x):\n        self.x = x\nPoint(1)",
-    "from dataclasses import dataclass\n@dataclass\nclass Pair:\n    a: int\n    b: str = ''\n[Pair(1), Pair(2, 'z')]",
-    "import datetime\ndatetime.datetime.strptime('2024-05-06', '%Y-%m-%d').isoformat()",
-    "import math, statistics\n{'mean': statistics.mean([1, 2, 3.5]), 'root': math.sqrt(2), 'set': sorted({3, 1})}",
-    "from collections import Counter\nCounter('mississippi').most_common(2)",
-    "import asyncio\nasync def f(n):\n    await asyncio.sleep(0)\n    return n\nasyncio.run(f(1))",
-    "import csv, io\nlist(csv.DictReader(io.StringIO('a,b\\n1,2\\n')))",
-    "import hashlib, base64\n[hashlib.sha256(b'x').hexdigest(), base64.b64encode(b'y').decode()]",
-    "import sys\nprint('to stderr', file=sys.stderr)\nNone",
-    "import subprocess\nsubprocess.run(['true'], capture_output=True).returncode",
-    "import threading\nt = threading.Thread(target=int)\nt.start()\nt.join()",
-    "import numpy as np\na = np.arange(12.0).reshape(3, 4)\n(a @ a.T).sum() + np.linalg.norm(a)\na",
-    "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2, 1], 'b': [3.0, 4, 5]})\ndf.groupby('a').sum().to_string()",
-)
-FAILING = (
-    "def f(n):\n    return 1 / n\n\nf(0)",
-    "undefined_name",
-    "def broken(:\n    pass",
-    "try:\n    int('x')\nexcept ValueError as e:\n    raise RuntimeError('chained') from e",
-    "import a_package_that_is_not_there",
-)
-
 
 def warm_up(interpreter: Interpreter) -> None:
     """Imports what is common, takes some snippets along the way of every snippet, and forgets what they left."""
     filters = list(warnings.filters)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in COMMON + PACKAGES:
-            try:
-                importlib.import_module(name)
-            except Exception:
-                pass  # not installed, or broken: the snippet that asks for it will hear why
+    common.import_common()
     real, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), *(_nowhere(), _nowhere())
     environment = dict(os.environ)
     try:
+        renewal.renew()
         _warm_up_tools()
         interpreter.evaluate(
             Request(0, 1 << 20, "a + len(b)", b'{"a": 1, "b": [1.5, "two", null, {"k": false}]}')
         )
-        for code in SNIPPETS * 3 + FAILING * 2 + ("1+1",) * 100:
+        for code in common.SNIPPETS * 3 + common.FAILING * 2 + ("1+1",) * 100:
             ending = interpreter.evaluate(Request(0, 1 << 20, code, b""))
             ending.frame()
     finally:
@@ -498,7 +398,7 @@ def warm_up(interpreter: Interpreter) -> None:
 
 
 def practise(interpreter: Interpreter) -> None:
-    """Takes a snippet along the way of every snippet once more, in a clone that has time: an emulated CPU is quicker then."""
+    """Takes a snippet along the way of every snippet once more, in a clone that has time: emulation is quicker then."""
     filters = list(warnings.filters)
     real, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), *(_nowhere(), _nowhere())
     try:
@@ -510,7 +410,7 @@ def practise(interpreter: Interpreter) -> None:
 
 
 def _nowhere() -> Any:
-    return io.TextIOWrapper(open(os.devnull, "wb"), encoding="utf-8", line_buffering=True)  # noqa: SIM115
+    return io.TextIOWrapper(open(os.devnull, "wb"), encoding="utf-8", line_buffering=True)
 
 
 def _warm_up_tools() -> None:

@@ -8,7 +8,10 @@ const { processTopLevelAwait } = require('internal/repl/await');
 const PARSED = { ecmaVersion: 'latest', allowAwaitOutsideFunction: true };
 const DECLARES = /\b(?:let|const|var)\b/;
 const IMPORTS = /\bimport\b/;
+const CALL = '})()';
 const ASYNC = '(async () => {';
+// Enough to know a place by, short enough to end before what the wrapping has put behind it.
+const SEEN_CHARACTERS = 24;
 
 /** Where `import()` begins to look: the folder the process is in, as for node's prompt. */
 const importing = vm.constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER ?? importFromFolder;
@@ -21,18 +24,20 @@ async function importFromFolder(name, script, attributes) {
 }
 
 /**
- * [function that runs the snippet, whether what it returns is a promise of `{ value }`].
- * A script first, and with top-level await only when it is none. Throws a SyntaxError that is placed in `file`.
+ * `start` runs the snippet; with `boxed` what it returns is a promise of `{ value }`. `columnOf` says where a place in
+ * what runs is in the snippet. A script first, and with top-level await only when it is none. Throws a SyntaxError that
+ * is placed in `file`.
  */
 function compile(code, file) {
   const named = withLastName(code);
   try {
-    return [runner(named, file, 0), false];
+    return { start: runner(named, file, 0), boxed: false, columnOf: (line, column) => column };
   } catch (error) {
-    const wrapped = withTopLevelAwait(named);
+    const wrapped = withTopLevelAwait(named === code ? withCompletion(code) : named);
     if (wrapped !== null) {
+      const before = wrapped.indexOf(ASYNC) + ASYNC.length + 1;
       try {
-        return [runner(wrapped, file, -(wrapped.indexOf(ASYNC) + ASYNC.length + 1)), true];
+        return { start: runner(wrapped, file, -before), boxed: true, columnOf: columns(code, wrapped, before) };
       } catch {
         // The first error is about the snippet as it was written.
       }
@@ -45,6 +50,27 @@ function runner(code, filename, columnOffset) {
   const script = new vm.Script(code, { filename, columnOffset, importModuleDynamically: importing });
   // Without `displayErrors`: it would put the place of the throw before that of the error.
   return () => script.runInThisContext({ displayErrors: false });
+}
+
+/**
+ * Columns of `code` for those of `wrapped`, which has the same lines with more text in them: what stands there says it.
+ * 0 for the place where the wrapping itself is called.
+ */
+function columns(code, wrapped, before) {
+  const lines = code.split('\n');
+  const wrappedLines = wrapped.split('\n');
+  return (line, column) => {
+    const own = lines[line - 1];
+    const at = column - 1 + (line === 1 ? before : 0);
+    if (line >= wrappedLines.length && at >= wrappedLines.at(-1).lastIndexOf(CALL)) return 0;
+    const text = wrappedLines[line - 1]?.slice(at, at + SEEN_CHARACTERS);
+    if (!own || !text) return column;
+    for (let length = text.length; length > 0; length -= 1) {
+      const found = own.lastIndexOf(text.slice(0, length), column - 1);
+      if (found >= 0) return found + 1;
+    }
+    return column;
+  };
 }
 
 /** `code` with the name at its end when its last statement declares one name and gives it a value. */
@@ -63,6 +89,46 @@ function withLastName(code) {
   const [declared, ...others] = last?.type === 'VariableDeclaration' ? last.declarations : [];
   const named = declared?.id.type === 'Identifier' && declared.init && !others.length;
   return named ? `${code}\n;${declared.id.name}` : code;
+}
+
+/**
+ * `code` that keeps its completion value where node's prompt has none: when it ends in a loop, a condition, a `try`, a
+ * declaration. Every statement that is an expression outside of functions assigns its value to COMPLETION.
+ */
+function withCompletion(code) {
+  let tree;
+  try {
+    tree = acorn.parse(code, { ...PARSED, sourceType: IMPORTS.test(code) ? 'module' : 'script' });
+  } catch {
+    return code;
+  }
+  const last = tree.body.at(-1);
+  if (!last || last.type === 'ExpressionStatement' || last.type === 'ImportDeclaration') return code;
+  const found = [];
+  for (const node of tree.body) {
+    if (COMPOUND.test(node.type)) found.push([node.start, `${COMPLETION} = undefined; `]);
+    collectExpressions(node, found);
+  }
+  let rest = code;
+  for (const [at, text] of found.sort(([a], [b]) => b - a)) rest = rest.slice(0, at) + text + rest.slice(at);
+  return `${rest}\n;${COMPLETION}`;
+}
+
+const COMPLETION = '__completion';
+const COMPOUND = /^(?:If|Try|For|ForIn|ForOf|While|DoWhile|Switch|Block|With|Labeled)Statement$/;
+const FUNCTION = /Function|Class/;
+
+function collectExpressions(node, found) {
+  if (node === null || typeof node !== 'object' || FUNCTION.test(node.type)) return;
+  if (node.type === 'ExpressionStatement' && node.directive === undefined) {
+    const { start, end } = node.expression;
+    found.push([start, `${COMPLETION} = (`], [end, ')']);
+    return;
+  }
+  for (const child of Object.values(node)) {
+    if (Array.isArray(child)) for (const each of child) collectExpressions(each, found);
+    else collectExpressions(child, found);
+  }
 }
 
 function withTopLevelAwait(code) {
@@ -113,4 +179,4 @@ function placed(error, file) {
   return error;
 }
 
-module.exports = { compile };
+module.exports = { compile, COMPLETION };

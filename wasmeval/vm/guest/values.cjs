@@ -116,11 +116,12 @@ function json(value) {
 // ---- reading ----
 
 const SPECIAL = /NaN|Infinity|[0-9]{16}/;
-const TOKEN = /\s*(?:([{}[\],:])|("(?:[^"\\]|\\.)*")|(-?(?:Infinity|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?)|(NaN|true|false|null))/y;
+const NUMBER = /-?(?:Infinity|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?/.source;
+const TOKEN = new RegExp(`\\s*(?:([{}[\\],:])|("(?:[^"\\\\]|\\\\.)*")|(${NUMBER})|(NaN|true|false|null))`, 'y');
 const WORDS = { __proto__: null, NaN, true: true, false: false, null: null };
 const INTEGER = /^-?\d+$/;
 
-/** The value of a JSON text. Integers that a Number cannot hold exactly are BigInts; NaN and the infinities are numbers. */
+/** The value of a JSON text. Integers that a Number cannot hold exactly are BigInts; NaN, Infinity are numbers. */
 function parse(text) {
   return SPECIAL.test(text) ? new Reader(text).whole() : JSON.parse(text);
 }
