@@ -207,8 +207,8 @@ def test_between_steps_nothing_runs_and_the_clock_goes_on(begin: Begin) -> None:
     after = session.evaluate("[n, time.time(), time.monotonic()]").value
     # Two seconds are some thousand turns; what little is counted was counted within the steps.
     assert after[0] - before[0] < 500
-    assert abs(after[1] - time.time()) < 1
-    assert after[2] - before[2] >= 1.9
+    assert abs(after[1] - time.time()) < 0.5
+    assert after[2] - before[2] >= 1
     again = session.evaluate("time.sleep(0.5)\nn").value
     assert again > after[0]
 
@@ -267,8 +267,8 @@ def test_a_service_s_session(vm_settings: VmSettings) -> None:
             vm_sessions=VmSessions(pool.moves, catalogue, Policy()),
         ) as server,
         Client(server.target) as client,
-        client.session(tier="vm") as session,
     ):
+        session = client.session(tier="vm")
         assert session.evaluate("x = [1]").ok
         assert session.evaluate("x.append(f(2)); x", tools={"f": abs}).value == [1, 2]
         result = client.attach(session.id).evaluate("import time\ntime.sleep(1000)", limits=SHORT)

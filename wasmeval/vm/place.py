@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from wasmeval.model import Result, Status
+from wasmeval.model import Result
 from wasmeval.vm.agent import Agent
 from wasmeval.vm.task import Task
 
@@ -31,18 +31,17 @@ class Place:
         self.agent.machine.go_on()
         running = asyncio.ensure_future(task.run())
         try:
-            result = await asyncio.shield(running)
+            return await asyncio.shield(running)
         except asyncio.CancelledError:
             task.stop()
+            # Whoever is cancelled twice waits as well: the next step is not to hear the end of this one.
             while not running.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({running})
-            result = running.result()
             raise
         finally:
-            if not running.done() or not task.can_go_on or running.result().status is Status.CRASHED:
+            if task.can_go_on:
+                self.agent.machine.stand_still()
+            else:
                 self._is_lost = True
                 self.agent.close()
-            else:
-                self.agent.machine.stand_still()
-        return result

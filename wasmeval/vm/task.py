@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from fnmatch import translate
@@ -18,7 +19,7 @@ from typing import Protocol
 
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants
-from wasmeval.model import Job, Result
+from wasmeval.model import Job, Result, Status
 from wasmeval.paths import check_path
 from wasmeval.vm.agent import Agent, Lost
 from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
@@ -143,6 +144,8 @@ class Task:
             "stdin": grants.stdin,
             "outputs": [_expressions(pattern) for pattern in grants.outputs],
             "is_step": self._is_step,
+            # A session lives long, and an emulated clock is not quite as fast as time.
+            "time_ns": time.time_ns(),
             "output_bytes": limits.output_bytes,
             "memory_bytes": limits.memory_bytes,
             "processes": limits.processes,
@@ -298,9 +301,10 @@ class Task:
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise MalformedFrame("an end that is none") from None
         self._ending.reply = bytes(self._reply)
-        # A shell is new in each step.
-        self.can_go_on = self._program not in HARNESSES or self._ending.ended.exit_status is None
         self._settle(self._finish or Ending.told)
+        # A shell is new in each step.
+        is_there = self._program not in HARNESSES or self._ending.ended.exit_status is None
+        self.can_go_on = is_there and self._result.result().status is not Status.CRASHED
 
     # --- the end -------------------------------------------------------------------------------------------------
 

@@ -336,6 +336,8 @@ class Agent:
         write(f"{GROUPS}/{group}/memory.max", str(order["memory_bytes"]))
         write(f"{GROUPS}/{group}/pids.max", str(order["processes"]))
         limit_disk(order["workspace_bytes"], order["workspace_files"])
+        if order["is_step"]:
+            time.clock_settime_ns(time.CLOCK_REALTIME, order["time_ns"])
         self.order = order
 
     def _run(self, payload: bytes) -> None:
