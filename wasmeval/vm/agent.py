@@ -37,7 +37,7 @@ class Machine(Protocol):
         """What its process said last."""
 
     def stand_still(self) -> None:
-        """Let it compute nothing until `go_on`. Its clock goes on all the same."""
+        """Let it compute nothing until `go_on`. What its clock shows then is nothing to rely on."""
 
     def go_on(self) -> None:
         """After `stand_still`; no harm without."""

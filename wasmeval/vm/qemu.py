@@ -128,7 +128,7 @@ class Machine:
         return int(found[1]) << 10 if found else 0
 
     def stand_still(self) -> None:
-        """Let it compute nothing until `go_on`. Its clock goes on all the same."""
+        """Let it compute nothing until `go_on`. What its clock shows then is nothing to rely on."""
         self._send(signal.SIGSTOP)
 
     def go_on(self) -> None:

@@ -144,7 +144,7 @@ class Task:
             "stdin": grants.stdin,
             "outputs": [_expressions(pattern) for pattern in grants.outputs],
             "is_step": self._is_step,
-            # A session lives long, and an emulated clock is not quite as fast as time.
+            # A session's machine has stood still, and an emulated clock loses ticks.
             "time_ns": time.time_ns(),
             "output_bytes": limits.output_bytes,
             "memory_bytes": limits.memory_bytes,
