@@ -77,8 +77,9 @@ class EmbeddedSession:
         """Runs the session's next step, as `Evaluator.evaluate` runs a snippet: it sees what the steps before it left.
 
         A step that raises leaves what it did until then. One that ends by fuel, deadline, memory, `timeout` or a crash
-        leaves the session as it was before it, and `Result.rolled_back` says so. While another step runs this one
-        waits, or, with `wait=False`, raises ResourceExhausted. Raises SessionLost when the session's worker died.
+        leaves the session as it was before it, and `Result.rolled_back` says so; one in a VM does not go back: see
+        docs/sessions.md. While another step runs this one waits, or, with `wait=False`, raises ResourceExhausted.
+        Raises SessionLost when the session's worker died.
         """
         if on_output is not None or stdin is not None:
             check_callbacks(on_output, stdin)

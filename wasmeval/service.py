@@ -186,6 +186,10 @@ class Service:
         """The limits that apply to a request, where it runs at first."""
         return self._policy.of(request).apply(request.limits)
 
+    def in_tier(self, session_id: str, request: Request) -> Request:
+        """The request of a session's step, with the tier that the session lives in: its limits are others."""
+        return request if self._in_vm(session_id) is None else request._replace(tier="vm")
+
     def check(self, request: Request) -> None:
         """Raises InvalidArgument as `converse`, whose request may get files that are not here yet."""
         prepare(request, self._catalogue, self._policy, self._offer)
@@ -329,7 +333,7 @@ class Service:
             )
         if request.cache:
             raise InvalidArgument("evaluation.cache", "a step runs; leave it out")
-        if request.tier != "auto":
+        if request.tier not in ("auto", options.tier):
             raise InvalidArgument("evaluation.tier", "is the session's; leave it out")
         if request.command:
             raise InvalidArgument("evaluation.command", "is no step of a session; evaluate it by itself")

@@ -207,6 +207,8 @@ class ScriptedVm(ScriptedPool):
         """A place that a script may lose."""
         if self._failure is not None:
             raise self._failure
+        if self._draining:
+            raise Unavailable("the pool is draining")
         if len(self.places) >= self._most_sessions:
             raise ResourceExhausted(f"{self._most_sessions} sessions are in virtual machines")
         self.places.append(ScriptedPlace(runtime))

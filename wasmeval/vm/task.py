@@ -184,6 +184,8 @@ class Task:
 
     def _hear(self, frame: Frame) -> None:
         word, number, payload = frame
+        if self._result.done():
+            raise MalformedFrame(f"{word.name} after the end")
         if word is Word.OUTPUT or word is Word.TAIL:
             self._print(word, number, payload)
         elif word is Word.CALL:

@@ -278,7 +278,7 @@ class Agent:
         elif kind == ANSWER:
             self._answer(payload)
         elif kind == SIGNAL:
-            if self.job is not None:
+            if self.job is not None and self.job.process.poll() is None:
                 os.killpg(self.job.process.number, number)
         elif kind == STOP:
             self._stop()
