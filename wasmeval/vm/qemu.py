@@ -103,6 +103,7 @@ class Machine:
         self._told = ends.told
         self._killed: float | None = None
         self._number = 0
+        self._handle = -1
 
     @property
     def number(self) -> int:
@@ -136,6 +137,20 @@ class Machine:
         found = re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE)
         return int(found[1]) << 10 if found else 0
 
+    def stand_still(self) -> None:
+        """Let it compute nothing until `go_on`. What its clock shows then is nothing to rely on."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `stand_still`; no harm without."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(OSError):
+            if self._handle < 0:
+                self._handle = os.pidfd_open(self.number)
+            signal.pidfd_send_signal(self._handle, number)
+
     def kill(self) -> None:
         """End it at once; `ended` says when it is buried. Safe to call twice."""
         if self._killed is None:
@@ -144,6 +159,9 @@ class Machine:
         for end in (self.channel, self.network, self.monitor):
             end.close()
         self._forget()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     def _kill(self) -> None:
         """Its own process first: bubblewrap then buries it and ends. Orphaned it would be process 1's to bury, which

@@ -70,18 +70,19 @@ class Ending:
             return self._exited()
         if self.reply:
             return self._replied()
-        status = ended.exit_status
-        if status == 0:
+        status, is_step = ended.exit_status, self.job.session is not None
+        if status == 0 and not is_step:
             return self._result(Status.OK, value=b"null")
         if ended.out_of_memory:
             return self._out_of_memory()
-        if status is not None and status > 0:
-            error = ErrorInfo("SystemExit", str(status))
-            if self.program != "python":
-                error = ErrorInfo("ExitStatus", f"exit status {status}")
-            return self._result(Status.ERROR, error)
-        how = f"killed by {_signal(-status)}" if status else "gone"
-        return self.crashed(f"its interpreter was {how}")
+        if status is None or status < 0:
+            how = f"killed by {_signal(-status)}" if status else "gone"
+            return self.crashed(f"its interpreter was {how}")
+        if is_step:
+            return self.crashed(f"its interpreter exited with the status {status}, and the session with it")
+        if self.program == "python":
+            return self._result(Status.ERROR, ErrorInfo("SystemExit", str(status)))
+        return self._result(Status.ERROR, ErrorInfo("ExitStatus", f"exit status {status}"))
 
     def deadline(self) -> Result:
         """The deadline passed."""
