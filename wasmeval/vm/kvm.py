@@ -85,6 +85,8 @@ def _boot(image: VmImage) -> Answer:
 
 def _command(kernel: Path, archive: Path) -> list[str]:
     return [
+        # A guest that hangs must not outlive whoever is killed while he waits for it.
+        *("setpriv", "--pdeathsig", "KILL"),
         *(qemu.PROGRAM, "-M", "microvm,acpi=on", "-accel", "kvm", "-cpu", "host", "-m", "128M", "-smp", "1"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"),
         *("-kernel", str(kernel), "-initrd", str(archive)),
