@@ -31,6 +31,8 @@ from wasmeval import (
     ToolCall,
     Unavailable,
 )
+from wasmeval.backstage import EmbeddedConversation
+from wasmeval.grants import Grants
 from wasmeval.limits import VM_DEFAULTS
 from wasmeval.model import ErrorInfo, Job
 from wasmeval.testing import Answer, ScriptedVm, hang, succeed_in_vm
@@ -206,6 +208,33 @@ def test_tools_and_output_of_a_vm_reach_their_functions(vms: Doubles, evaluator:
     )
     assert (result.ok, shown) == (True, [("stderr", "warned")])
     assert vms.link.answers[0][2] == b"2"
+
+
+def test_what_is_printed_just_before_the_end_is_not_lost(vms: Doubles, evaluator: Evaluator) -> None:
+    late: list[int] = []
+
+    class Running:
+        """One whose last words come while somebody looks how it ended, as they may from a VM's thread."""
+
+        def __init__(self, attend: Callable[[Any], Any]) -> None:
+            self._partner = attend(self)
+
+        @property
+        def outcome(self) -> Result:
+            if not late:
+                late.append(1)
+                self._partner.printed(1, b"last words")
+            return Result(Status.OK)
+
+        def cancel(self) -> None: ...
+
+    class Pool:
+        def begin(self, job: Job, attend: Callable[[Any], Any]) -> Any:
+            return Running(attend)
+
+    job = Job("vm-bash", b"", b"", VM_DEFAULTS, Grants(live=True), tier="vm")
+    conversation = EmbeddedConversation(Pool(), evaluator._backstage, evaluator._offer, job, None)
+    assert next(getattr(event, "text", "") for event in conversation) == "last words"
 
 
 def test_cancelling_stops_a_vm(vms: Doubles, evaluator: Evaluator) -> None:

@@ -110,12 +110,14 @@ class Machine:
         """Of qemu's own process; 0 when it never came so far."""
         if not self._number and self._told >= 0:
             try:
-                self._number = int(json.loads(os.read(self._told, 4096))["child-pid"])
+                # bubblewrap writes it at once, and what else it has to say in pieces after it.
+                told = re.search(rb'"child-pid": *(\d+)', os.read(self._told, 4096))
             except BlockingIOError:
                 # It has not come so far.
                 return 0
-            except (OSError, ValueError, KeyError):
-                pass
+            except OSError:
+                told = None
+            self._number = int(told[1]) if told else 0
             self._forget()
         return self._number
 
