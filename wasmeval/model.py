@@ -264,7 +264,8 @@ class OutputFile:
         """The file of that name; its media type is guessed from it."""
         from mimetypes import guess_type
 
-        return cls(data, guess_type(path)[0] or _UNKNOWN_MEDIA)
+        # As a path, whatever it looks like: of `data:a/b;,` a URL's type would be a/b, and some are no URL at all.
+        return cls(data, guess_type(f"./{path}")[0] or _UNKNOWN_MEDIA)
 
     @property
     def size(self) -> int:

@@ -97,6 +97,11 @@ def test_output_keeps_its_head_and_tail(vms: wasmeval.Evaluator) -> None:
     assert not result.stderr_truncated
 
 
+def test_what_is_said_of_a_program_that_is_not_there_keeps_the_limit(vms: wasmeval.Evaluator) -> None:
+    result = vms.run_command(["no-such-program"], limits=Limits(output_bytes=10))
+    assert (result.status, result.exit_status, result.stderr) == ("error", 127, "no-such-pr")
+
+
 def test_a_flood_without_an_end(vms: wasmeval.Evaluator) -> None:
     result = vms.evaluate("yes", language="bash", limits=Limits(deadline_seconds=3, output_bytes=10_000))
     assert result.status == "deadline_exceeded"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import struct
@@ -15,8 +16,12 @@ from typing import Protocol
 from wasmeval.vm import frames
 from wasmeval.vm.frames import Frame, MalformedFrame, Order, Word
 from wasmeval.vm.network import Gateway, Network, NetworkViolation
+from wasmeval.vm.share import Share
 
-_RECEIVE_BYTES = 1 << 18
+logger = logging.getLogger(__name__)
+
+_RECEIVE_BYTES = 1 << 16
+"""At a time. As frames of no bytes they take some 10 ms."""
 _RESUME = struct.Struct("<q")
 _SEED_BYTES = 64
 
@@ -63,11 +68,16 @@ class Agent:
         self._outbox: deque[memoryview] = deque()
         self._hear: Callable[[Frame], None] | None = None
         self._lose: Callable[[Lost], None] | None = None
-        self._early: list[Frame] = []
+        self._share = Share()
+        self._pause: asyncio.TimerHandle | None = None
         self._lost: Lost | None = None
         self._closed = False
         self._network: Network | None = None
         self._serving: asyncio.Task[None] | None = None
+        self.queued_bytes = 0
+        """Of all that it was told, or will be."""
+        self.sent_bytes = 0
+        """Of them, those that are on their way."""
         self._loop.add_reader(machine.channel.fileno(), self._readable)
 
     @property
@@ -75,8 +85,9 @@ class Agent:
         """Whether it can do nothing more."""
         return self._lost is not None or self._closed
 
-    def attend(self, hear: Callable[[Frame], None], lose: Callable[[Lost], None]) -> None:
-        """Who hears it from now on."""
+    def attend(self, hear: Callable[[Frame], None] | None, lose: Callable[[Lost], None]) -> None:
+        """Who hears it from now on, and is told when it is lost, closed here included. Where nobody is to hear it, it
+        must say nothing."""
         self._hear, self._lose = hear, lose
         if self._lost is not None:
             lose(self._lost)
@@ -85,7 +96,9 @@ class Agent:
         """Say it, as soon as the guest listens."""
         if self.is_lost:
             return
-        self._outbox.append(memoryview(frames.encode(order, payload, number)))
+        frame = frames.encode(order, payload, number)
+        self.queued_bytes += len(frame)
+        self._outbox.append(memoryview(frame))
         if len(self._outbox) == 1:
             self._flush()
 
@@ -121,27 +134,36 @@ class Agent:
         if self._network is not None:
             self._network.gateway = gateway
         elif gateway is not None and not self.is_lost:
-            self._network = Network(self.machine.network, gateway)
+            # Its own descriptor: the loop still has it when the machine is killed, and no other may get its number.
+            self._network = Network(self.machine.network.dup(), gateway)
             self._serving = self._loop.create_task(self._serve(self._network))
 
     async def _serve(self, network: Network) -> None:
         try:
             await network.run()
         except NetworkViolation as violation:
-            self._fail(Lost(f"the guest's network is not to be trusted any more: {violation}"))
+            self._fail(f"the guest's network is not to be trusted any more: {violation}")
 
     def close(self) -> None:
         """Kill the machine. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
+        if self._lost is None:
+            self._lost = Lost("the virtual machine was ended by its host")
+        lose, self._hear, self._lose = self._lose, None, None
         if self._serving is not None and self._serving is not asyncio.current_task():
             self._serving.cancel()
         self._outbox.clear()
+        if self._pause is not None:
+            self._pause.cancel()
         self._unwatch()
         self.machine.kill()
+        if lose is not None:
+            lose(self._lost)
 
     def _readable(self) -> None:
+        began = time.monotonic()
         try:
             data = self.machine.channel.recv(_RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -149,24 +171,35 @@ class Agent:
         except OSError:
             data = b""
         if not data:
-            self._fail(Lost(self.machine.complaint() or "the virtual machine ended"))
+            self._fail(self.machine.complaint() or "the virtual machine ended")
             return
         try:
             for frame in self._decoder.feed(data):
+                if self.is_lost:
+                    return
                 if self._hear is None:
                     raise MalformedFrame(f"{frame.word.name} that nobody asked for")
                 self._hear(frame)
         except MalformedFrame as malformed:
-            self._fail(Lost(f"the guest's agent is not to be trusted any more: {malformed}"))
+            self._fail(f"the guest's agent is not to be trusted any more: {malformed}")
+        except Exception as error:
+            # A bug of ours must not leave its job without an end. Its message may quote the guest; its class does not.
+            logger.error("internal error in what a guest said: %s", type(error).__name__)
+            self._fail("the service could not go on with it; its log says why")
+        else:
+            self._share.took(time.monotonic() - began)
+            if not self.is_lost and (pause := self._share.pause):
+                self._loop.remove_reader(self.machine.channel.fileno())
+                self._pause = self._loop.call_later(pause, self._listen)
 
-    def _fail(self, lost: Lost) -> None:
-        if self._lost is not None or self._closed:
-            return
-        self._lost = lost
-        lose = self._lose
-        self.close()
-        if lose is not None:
-            lose(lost)
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self.machine.channel.fileno(), self._readable)
+
+    def _fail(self, why: str) -> None:
+        if not self.is_lost:
+            self._lost = Lost(why)
+            self.close()
 
     def _flush(self) -> None:
         channel = self.machine.channel
@@ -180,6 +213,7 @@ class Agent:
             except OSError:
                 self._outbox.clear()
                 return
+            self.sent_bytes += sent
             if sent < len(first):
                 self._outbox[0] = first[sent:]
             else:

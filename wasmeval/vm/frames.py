@@ -45,7 +45,7 @@ class Word(IntEnum):
     """Guest to host."""
 
     READY = 33
-    """JSON: the languages that there are. Only before the snapshot."""
+    """JSON: the languages that there are, each with its version and its memory in bytes. Only before the snapshot."""
     RESUMED = 34
     OUTPUT = 35
     """Bytes of the stream that the number names."""
@@ -92,6 +92,11 @@ class Decoder:
 
     def __init__(self) -> None:
         self._coming = bytearray()
+
+    @property
+    def held_bytes(self) -> int:
+        """Of a frame that is not complete."""
+        return len(self._coming)
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete with `data`. Raises MalformedFrame."""

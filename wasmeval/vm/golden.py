@@ -7,7 +7,6 @@ booted from, in a folder that names all that they depend on: another qemu, anoth
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,8 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from time import monotonic, time
+from typing import Any, NamedTuple
 
 from wasmeval.errors import SetupError
 from wasmeval.limits import MIB
@@ -30,13 +29,13 @@ from wasmeval.vm.images import VmImage
 
 FOLDER = "golden"
 """Of an image's folder, where its golden machine is kept."""
-_FORMAT = 1
+_FORMAT = 2
 _BOOT_SECONDS = 300.0
 """Under emulation an interpreter takes its time to load what snippets import."""
 _SNAPSHOT_SECONDS = 60.0
-_F_ADD_SEALS = 1033
-_SEALED = 0x1 | 0x2 | 0x4 | 0x8
-"""No more seals, no shrinking, no growing, no writing. Source: Linux, include/uapi/linux/fcntl.h."""
+_DRAFT = ".draft-"
+_ABANDONED_SECONDS = 3600.0
+"""A draft that is older was left by a process that was killed."""
 _SHOWN_CONSOLE = 2000
 
 Progress = Callable[[str], None]
@@ -52,13 +51,21 @@ class Source:
     digest: str
 
 
+class Interpreter(NamedTuple):
+    """One that waits in every clone; or bash, which does not."""
+
+    version: str
+    memory_bytes: int
+    """What it has before it runs anything; a job's limit counts it."""
+
+
 @dataclass(slots=True)
 class Golden:
     """What clones are made of. `close` lets go of it; clones that run stay as they are."""
 
     hardware: qemu.Hardware
-    languages: dict[str, str]
-    """Languages that it has an interpreter for, and their versions."""
+    languages: dict[str, Interpreter]
+    """Those that it has an interpreter for."""
     memory: int
     state: int
     root: int
@@ -123,7 +130,7 @@ def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None
     kept = folder / _key(source, hardware)
     try:
         about = json.loads((kept / "golden.json").read_bytes())
-        languages = {str(name): str(version) for name, version in about["languages"].items()}
+        languages = _interpreters(about)
         with open(kept / "memory", "rb") as memory, open(kept / "disk", "rb") as disk:
             return Golden(
                 hardware,
@@ -134,7 +141,7 @@ def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None
                 list(_pieces(disk.fileno())),
                 folder,
             )
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -148,7 +155,7 @@ def boot(
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        memory = os.memfd_create("wasmeval-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        memory = qemu.memory_file("memory")
         undo = stack.enter_context(contextlib.ExitStack())
         undo.callback(os.close, memory)
         os.ftruncate(memory, hardware.memory_bytes)
@@ -156,7 +163,7 @@ def boot(
         _format(disk.fileno(), hardware.disk_bytes)
         root = os.open(source.root, os.O_RDONLY | os.O_CLOEXEC)
         undo.callback(os.close, root)
-        console = qemu.held(b"", "console")
+        console = qemu.memory_file("console")
         stack.callback(os.close, console)
         progress("booting it once")
         parts = qemu.Parts(memory, root, disk.fileno())
@@ -169,12 +176,14 @@ def boot(
             machine.kill()
             machine.process.wait()
         undo.callback(os.close, state)
-        fcntl.fcntl(memory, _F_ADD_SEALS, _SEALED)
+        qemu.seal(memory)
         golden = Golden(hardware, languages, memory, state, root, list(_pieces(disk.fileno())))
         if os.access(folder, os.W_OK):
             golden.folder = folder
             progress("keeping it")
-            _keep(golden, disk.fileno(), folder, _key(source, hardware))
+            # It is there in any case; another service may be keeping the same one.
+            with contextlib.suppress(OSError):
+                _keep(golden, disk.fileno(), folder, _key(source, hardware))
         undo.pop_all()
         return golden
 
@@ -208,7 +217,7 @@ def _format(disk: int, size: int) -> None:
         raise SetupError(f"mke2fs failed: {' '.join(done.stderr.split())[:300]}")
 
 
-def _await_agent(machine: qemu.Machine, console: int) -> dict[str, str]:
+def _await_agent(machine: qemu.Machine, console: int) -> dict[str, Interpreter]:
     """Wait until the agent is ready. The languages that it has."""
     end = monotonic() + _BOOT_SECONDS
     decoder = Decoder()
@@ -221,22 +230,37 @@ def _await_agent(machine: qemu.Machine, console: int) -> dict[str, str]:
                 break
             for frame in decoder.feed(data):
                 if frame.word is Word.READY:
-                    languages = json.loads(frame.payload)["languages"]
-                    return {str(name): str(version) for name, version in languages.items()}
-    except (TimeoutError, MalformedFrame, ValueError, KeyError, AttributeError) as error:
+                    return _interpreters(json.loads(frame.payload))
+    except (
+        OSError,
+        MalformedFrame,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = repr(error)
     else:
         reason = machine.complaint() or "its process ended"
     said = os.pread(console, 1 << 20, 0).decode("utf-8", "replace")
     raise SetupError(
         f"the virtual machine did not come up within {_BOOT_SECONDS:g} s: {reason}; its console said: "
-        f"{' '.join(said[-_SHOWN_CONSOLE:].split())}"
+        f"{qemu.one_line(said[-_SHOWN_CONSOLE:])}"
     )
+
+
+def _interpreters(told: dict[str, Any]) -> dict[str, Interpreter]:
+    """Of what an agent says when it is ready, or what was kept of that. Raises as whatever is wrong in it."""
+    return {
+        str(name): Interpreter(str(version), int(memory))
+        for name, (version, memory) in told["languages"].items()
+    }
 
 
 def _save(machine: qemu.Machine) -> int:
     """The state of its devices, as a file in memory; its own memory stands still from then on."""
-    state = os.memfd_create("wasmeval-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    state = qemu.memory_file("state")
     monitor = Monitor(machine.monitor)
     try:
         for command in qemu.CAPABLE:
@@ -251,7 +275,7 @@ def _save(machine: qemu.Machine) -> int:
                 # Whoever waits for its end has the memory for himself.
                 monitor.ask({"execute": "quit"})
                 machine.process.wait(_SNAPSHOT_SECONDS)
-                fcntl.fcntl(state, _F_ADD_SEALS, _SEALED)
+                qemu.seal(state)
                 return state
             if told.get("status") == "failed":
                 raise SetupError(f"qemu could not save the machine: {told.get('error-desc', '')}")
@@ -290,7 +314,7 @@ class Monitor:
 
 def _keep(golden: Golden, disk: int, folder: Path, key: str) -> None:
     """Write it down for the next start, and forget those of other keys."""
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
+    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
     try:
         _copy(golden.memory, draft / "memory")
         _copy(disk, draft / "disk")
@@ -302,8 +326,16 @@ def _keep(golden: Golden, disk: int, folder: Path, key: str) -> None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     for other in folder.iterdir():
-        if other.is_dir() and other.name != key and not other.name.startswith("."):
+        is_old = other.name != key if not other.name.startswith(".") else _is_abandoned(other)
+        if other.is_dir() and is_old:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_abandoned(draft: Path) -> bool:
+    try:
+        return draft.name.startswith(_DRAFT) and time() - draft.lstat().st_mtime > _ABANDONED_SECONDS
+    except OSError:
+        return False
 
 
 def _copy(source: int, path: Path) -> None:
@@ -317,14 +349,14 @@ def _copy(source: int, path: Path) -> None:
 
 def _sealed(source: int, size: int) -> int:
     """A copy in memory that nobody can change."""
-    memory = os.memfd_create("wasmeval-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    memory = qemu.memory_file("memory")
     try:
         if os.fstat(source).st_size != size:
             raise ValueError("the memory has another size")
         os.ftruncate(memory, size)
         for place, piece in _pieces(source):
             os.pwrite(memory, piece, place)
-        fcntl.fcntl(memory, _F_ADD_SEALS, _SEALED)
+        qemu.seal(memory)
     except BaseException:
         os.close(memory)
         raise

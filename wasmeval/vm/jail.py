@@ -8,7 +8,6 @@ may talk to are the descriptors that it is given.
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +43,9 @@ def report() -> list[Layer]:
             "bubblewrap" if bubblewrap else "bubblewrap is not installed; apt-get install bubblewrap",
         )
     ]
+    prlimit = shutil.which("prlimit")
+    detail = "address space, file size, descriptors" if prlimit else "prlimit (util-linux) is not installed"
+    layers.append(Layer("limits", prlimit is not None, detail))
     if os.getuid() == 0:
         setpriv = shutil.which("setpriv")
         detail = "a user of its own for each" if setpriv else "setpriv (util-linux) is not installed"
@@ -54,22 +56,28 @@ def report() -> list[Layer]:
 
 
 def command(
-    program: Sequence[str], number: int, devices: Sequence[Path] = (), told: int | None = None
+    program: Sequence[str],
+    number: int,
+    devices: Sequence[Path] = (),
+    told: int | None = None,
+    *,
+    memory_bytes: int,
+    disk_bytes: int,
 ) -> list[str]:
-    """`program` in the jail. `number` makes its user; `told` is a descriptor that gets its process's number, as JSON
-    {"child-pid": ...}."""
-    return [*_as_user(number), *_in_namespaces(devices, told), *program]
+    """`program` in the jail, of a guest with that memory and disk. `number` makes its user; `told` is a descriptor that
+    gets its process's number, as JSON {"child-pid": ...}."""
+    limits = _within_limits(memory_bytes, disk_bytes)
+    return [*limits, *_as_user(number), *_in_namespaces(devices, told), *program]
 
 
-def limit(process: int, memory_bytes: int, disk_bytes: int) -> None:
-    """Bound what `process`, just started, may take beside the guest's memory and disk. Raises OSError."""
-    for what, most in (
-        (resource.RLIMIT_AS, memory_bytes + _MOST_OTHER_BYTES),
-        (resource.RLIMIT_FSIZE, max(disk_bytes, memory_bytes) + MIB),
-        (resource.RLIMIT_NOFILE, _MOST_FILES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.prlimit(process, what, (most, most))
+def _within_limits(memory_bytes: int, disk_bytes: int) -> list[str]:
+    """What it may take beside the guest's memory and disk. Before all else: later it is another user's process, whose
+    limits cannot be set, or has begun what they are for."""
+    if shutil.which("prlimit") is None:
+        return []
+    size = max(disk_bytes, memory_bytes) + MIB
+    return ["prlimit", f"--as={memory_bytes + _MOST_OTHER_BYTES}", f"--fsize={size}", f"--nofile={_MOST_FILES}",
+            "--core=0", "--msgqueue=0"]  # fmt: skip
 
 
 def _as_user(number: int) -> list[str]:
@@ -93,6 +101,8 @@ def _in_namespaces(devices: Sequence[Path], told: int | None) -> list[str]:
             jail += ["--ro-bind", folder, folder]
     for device in devices:
         jail += ["--dev-bind", str(device), str(device)]
+    # What it could write there would be the host's memory.
+    jail += ["--remount-ro", "/dev", "--remount-ro", "/"]
     if told is not None:
         jail += ["--info-fd", str(told)]
     return [*jail, "--"]

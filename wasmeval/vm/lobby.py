@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from wasmeval.errors import Internal, ResourceExhausted, Unavailable
 from wasmeval.vm.agent import Agent, Lost, Machine
@@ -28,6 +29,7 @@ _REST_SECONDS = 1.0
 _MAKING = 2
 """Clones that are made at once: each keeps a CPU busy."""
 _RETRY_SECONDS = 1.0
+_CLOSING = "the virtual machines are shutting down; nothing ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,11 @@ class Lobby:
         self._making: set[asyncio.Task[None]] = set()
         self._waiting: deque[asyncio.Future[Agent]] = deque()
         self._dying: set[Machine] = set()
-        self._closed = False
+        self._refuses = self._closed = False
         self._made = 0
         self._failures = 0
         self._retry: asyncio.TimerHandle | None = None
+        self._reaping: asyncio.TimerHandle | None = None
 
     def stats(self) -> Stats:
         """See Stats."""
@@ -81,13 +84,10 @@ class Lobby:
 
         Raises ResourceExhausted when too many wait already, Unavailable once closed, Internal when none can be made.
         """
-        if self._closed:
-            raise Unavailable("the virtual machines are shutting down; nothing ran")
-        while self._ready:
+        if self._refuses:
+            raise Unavailable(_CLOSING)
+        if self._ready:
             agent = self._ready.popleft()
-            if agent.is_lost:
-                self._bury(agent)
-                continue
             self._taken.add(agent)
             # Not now: making the next one would take what this one has to do.
             asyncio.get_running_loop().call_soon(self._fill)
@@ -115,14 +115,17 @@ class Lobby:
         self._bury(agent)
         self._fill()
 
+    def refuse(self) -> None:
+        """Give nobody a machine any more, whoever waits for one included. What runs goes on."""
+        self._refuses = True
+        self._fail_all(Unavailable(_CLOSING))
+
     async def close(self) -> None:
         """End all of them, and whoever waits. Safe to call twice."""
+        self.refuse()
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()
-        for place in self._waiting:
-            if not place.done():
-                place.set_exception(Unavailable("the virtual machines are shutting down; nothing ran"))
         for making in list(self._making):
             making.cancel()
         await asyncio.gather(*self._making, return_exceptions=True)
@@ -139,7 +142,7 @@ class Lobby:
     def _fill(self) -> None:
         """Make as many as are wanted now, and may be."""
         self._reap()
-        if self._closed or self._retry is not None:
+        if self._refuses or self._retry is not None:
             return
         making = len(self._making)
         waiting = sum(not place.done() for place in self._waiting)
@@ -160,12 +163,14 @@ class Lobby:
         agent = None
         try:
             self._made += 1
-            agent = Agent(self._clone())
+            agent = self._agent_of(self._clone())
             await agent.resume(f"vm-{self._made}", RESUME_SECONDS)
             if self._rehearses and not self._is_awaited():
                 agent.send(Order.REHEARSE)
                 await agent.wait_for(Word.REHEARSED, _REHEARSAL_SECONDS)
-        except (Lost, OSError) as error:
+            if agent.is_lost:
+                raise Lost("the virtual machine ended before there was a job for it")
+        except Exception as error:
             if agent is not None:
                 self._bury(agent)
             self._failed(error)
@@ -181,24 +186,45 @@ class Lobby:
                 self._taken.add(agent)
                 place.set_result(agent)
                 return
+        agent.attend(None, partial(self._lose_ready, agent))
         self._ready.append(agent)
+
+    @staticmethod
+    def _agent_of(machine: Machine) -> Agent:
+        try:
+            return Agent(machine)
+        except BaseException:
+            machine.kill()
+            raise
+
+    def _lose_ready(self, agent: Agent, lost: Lost) -> None:
+        """One that waited for a job has died."""
+        with contextlib.suppress(ValueError):
+            self._ready.remove(agent)
+            self._bury(agent)
+            self._failed(lost)
 
     def _is_awaited(self) -> bool:
         return any(not place.done() for place in self._waiting)
 
     def _failed(self, error: Exception) -> None:
         """A clone could not be made. Those who wait hear of it after some attempts; it is tried again all the same."""
+        if self._closed:
+            return
         self._failures += 1
         logger.error("a virtual machine could not be cloned: %s", error)
         if self._failures >= _ATTEMPTS:
-            while self._waiting:
-                place = self._waiting.popleft()
-                if not place.done():
-                    place.set_exception(
-                        Internal("no virtual machine can be made now; the service's log says why")
-                    )
+            self._fail_all(Internal("no virtual machine can be made now; the service's log says why"))
         loop = asyncio.get_running_loop()
+        if self._retry is not None:
+            self._retry.cancel()
         self._retry = loop.call_later(_REST_SECONDS * min(self._failures, 30), self._try_again)
+
+    def _fail_all(self, error: Exception) -> None:
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_exception(error)
 
     def _try_again(self) -> None:
         self._retry = None
@@ -208,9 +234,13 @@ class Lobby:
         agent.close()
         if not agent.machine.ended():
             self._dying.add(agent.machine)
-            asyncio.get_running_loop().call_later(0.05, self._reap)
+            self._reap()
 
     def _reap(self) -> None:
+        """Wait for those that were killed, whoever has ended by now; again soon, while there are some."""
         self._dying = {machine for machine in self._dying if not machine.ended()}
+        if self._reaping is not None:
+            self._reaping.cancel()
+            self._reaping = None
         if self._dying and not self._closed:
-            asyncio.get_running_loop().call_later(0.05, self._reap)
+            self._reaping = asyncio.get_running_loop().call_later(0.05, self._reap)

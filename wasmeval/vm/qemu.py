@@ -10,6 +10,7 @@ Source: QEMU 7.2, docs/system/i386/microvm.rst and docs/devel/migration.rst.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -40,7 +41,10 @@ KERNEL_WORDS = (
 _FILE = "file.driver=file,file.locking=off"
 _COMPLAINT = 500
 """Characters."""
+_BURIAL_SECONDS = 1.0
+"""For bubblewrap to bury what was killed; then it is killed itself."""
 _TICKS = os.sysconf("SC_CLK_TCK")
+# Source: Linux, include/uapi/linux/fcntl.h.
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1033, 1, 2, 4, 8
 
 
@@ -97,6 +101,7 @@ class Machine:
         self.monitor = ends.monitor
         self.hardware = hardware
         self._told = ends.told
+        self._killed: float | None = None
         self._number = 0
         self._handle = -1
 
@@ -104,8 +109,13 @@ class Machine:
     def number(self) -> int:
         """Of qemu's own process; 0 when it never came so far."""
         if not self._number and self._told >= 0:
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            try:
                 self._number = int(json.loads(os.read(self._told, 4096))["child-pid"])
+            except BlockingIOError:
+                # It has not come so far.
+                return 0
+            except (OSError, ValueError, KeyError):
+                pass
             self._forget()
         return self._number
 
@@ -143,8 +153,9 @@ class Machine:
 
     def kill(self) -> None:
         """End it at once; `ended` says when it is buried. Safe to call twice."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGKILL)
+        if self._killed is None:
+            self._killed = monotonic()
+            self._kill()
         for end in (self.channel, self.network, self.monitor):
             end.close()
         self._forget()
@@ -152,21 +163,40 @@ class Machine:
             os.close(self._handle)
             self._handle = -1
 
+    def _kill(self) -> None:
+        """Its own process first: bubblewrap then buries it and ends. Orphaned it would be process 1's to bury, which
+        in a container may be this service, and knows nothing of it."""
+        if self.process.poll() is None:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                number = self.number
+                fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
+                if number and int(fields[1]) == self.process.pid:
+                    os.kill(number, signal.SIGKILL)
+                    return
+            self.process.kill()
+
     def complaint(self) -> str:
         """The end of what it wrote to standard error, in one line."""
         errors = self.process.stderr
         if errors is None:
             return ""
-        os.set_blocking(errors.fileno(), False)
         try:
+            os.set_blocking(errors.fileno(), False)
             said = os.read(errors.fileno(), 1 << 16).decode("utf-8", "replace")
         except (OSError, ValueError):
             return ""
-        return " ".join(said.split())[-_COMPLAINT:]
+        # Whoever broke out of a guest writes it.
+        return one_line(said)[-_COMPLAINT:]
 
     def ended(self) -> bool:
         """Whether it has ended, by itself or killed, and was waited for."""
-        return self.process.poll() is not None
+        if self.process.poll() is None:
+            if self._killed is not None and monotonic() - self._killed > _BURIAL_SECONDS:
+                self.process.kill()
+            return False
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        return True
 
     def _forget(self) -> None:
         if self._told >= 0:
@@ -183,6 +213,7 @@ class Ends:
         self.network, self._network = self._pair()
         self.monitor, self._monitor = self._pair()
         self.told, self.telling = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.told, False)
 
     def _pair(self) -> tuple[socket.socket, int]:
         ours, theirs = socket.socketpair()
@@ -257,13 +288,29 @@ def _command(command: dict[str, Any]) -> bytes:
     return json.dumps(command).encode() + b"\n"
 
 
+def one_line(said: str) -> str:
+    """What was said, as a line of a log that can do nothing to a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(said.split()))
+
+
 def held(content: bytes | memoryview, name: str) -> int:
-    """`content` as a file in memory, which another user may open by its descriptor."""
-    file = os.memfd_create(f"wasmeval-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    """`content` as a file in memory, which another user may open by its descriptor, and nobody can change."""
+    file = memory_file(name)
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]
+    seal(file)
     return file
+
+
+def memory_file(name: str) -> int:
+    """A file in memory that holds nothing yet."""
+    return os.memfd_create(f"wasmeval-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(file: int) -> None:
+    """Let nobody change a file in memory any more. Whoever has it open could otherwise, whatever he opened it for."""
+    fcntl.fcntl(file, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_WRITE)
 
 
 def clone(hardware: Hardware, parts: Parts, state: int, number: int) -> Machine:
@@ -274,8 +321,13 @@ def clone(hardware: Hardware, parts: Parts, state: int, number: int) -> Machine:
         rest = ["-serial", "null", "-incoming", "defer"]
         machine = _start(hardware, parts, rest, number, share=False, inherited=[own])
         incoming = {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{own}"}}
-        # Some hundred bytes: the socket takes them at once, before there is anybody to read them.
-        machine.monitor.send(b"".join(map(_command, (*CAPABLE, incoming))))
+        try:
+            # Some hundred bytes: the socket takes them at once, before there is anybody to read them.
+            machine.monitor.send(b"".join(map(_command, (*CAPABLE, incoming))))
+        except BaseException:
+            machine.kill()
+            machine.process.wait()
+            raise
         return machine
     finally:
         os.close(own)
@@ -307,7 +359,14 @@ def _start(
     devices = [Path("/dev/kvm")] if hardware.accelerator == "kvm" else []
     try:
         process = subprocess.Popen(
-            jail.command(arguments, number, devices, ends.telling),
+            jail.command(
+                arguments,
+                number,
+                devices,
+                ends.telling,
+                memory_bytes=hardware.memory_bytes,
+                disk_bytes=hardware.disk_bytes,
+            ),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             cwd="/",
             pass_fds=[parts.memory, parts.root, parts.disk, *inherited, *ends.descriptors],
@@ -322,7 +381,4 @@ def _start(
         raise
     finally:
         ends.release()
-    machine = Machine(process, ends, hardware)
-    with contextlib.suppress(OSError):
-        jail.limit(process.pid, hardware.memory_bytes, hardware.disk_bytes)
-    return machine
+    return Machine(process, ends, hardware)

@@ -80,7 +80,9 @@ class Ending:
             return self.crashed(f"its interpreter was {how}")
         if is_step:
             return self.crashed(f"its interpreter exited with the status {status}, and the session with it")
-        return self._result(Status.ERROR, ErrorInfo("SystemExit", str(status)))
+        if self.program == "python":
+            return self._result(Status.ERROR, ErrorInfo("SystemExit", str(status)))
+        return self._result(Status.ERROR, ErrorInfo("ExitStatus", f"exit status {status}"))
 
     def deadline(self) -> Result:
         """The deadline passed."""

@@ -17,12 +17,11 @@ from contextlib import suppress
 from fnmatch import translate
 from typing import Protocol
 
-from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants
 from wasmeval.model import Job, Result, Status
-from wasmeval.paths import check_path
 from wasmeval.vm.agent import Agent, Lost
 from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
+from wasmeval.vm.left import Left
 from wasmeval.vm.network import ENVIRONMENT, Gateway
 from wasmeval.vm.results import Ended, Ending
 from wasmeval.wasm import abi
@@ -77,17 +76,21 @@ class Task:
         self._is_step = is_step
         self._outputs = {1: Output(limits.output_bytes), 2: Output(limits.output_bytes)}
         self._ending = Ending(job, self._program, tier_detail, self._outputs[1], self._outputs[2])
-        self._printed = {1: 0, 2: 0}
-        self._file_bytes = 0
+        self._left = Left(limits)
         self._reply = bytearray()
         self._calls = Calls(self._grants, limits, self._pass_on)
         self._operations = 0
         self._is_waiting = False
+        self._answered = 0
+        self._pieces_fed = 0
+        self._inputs_wanted = 0
+        self._wants_input = False
         self._loop = asyncio.get_running_loop()
         self._finish: Callable[[Ending], Result] | None = None
         self._result: asyncio.Future[Result] = self._loop.create_future()
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
-        self._started = self._cpu = 0.0
+        self._started = self._loop.time()
+        self._cpu = 0.0
         self._deadline = 0.0
         self._stood_still = 0.0
 
@@ -118,7 +121,9 @@ class Task:
     def feed(self, data: bytes, ended: bool) -> None:
         """Standard input for the guest."""
         if not self.is_over and self._grants.stdin:
+            self._wants_input = False
             for start in range(0, len(data), PIECE_BYTES):
+                self._pieces_fed += 1
                 self._agent.send(Order.FEED, data[start : start + PIECE_BYTES])
             if ended:
                 self._agent.send(Order.FEED, b"", 1)
@@ -191,22 +196,23 @@ class Task:
         elif word is Word.CALL:
             self._call(payload)
         elif word is Word.INPUT:
-            if not self._grants.stdin:
-                raise MalformedFrame("input is wanted where there is none")
-            if self._partner:
-                self._partner.called(0, Operation.INPUT, b"")
+            self._want_input()
         elif word is Word.REPLY:
             self._reply += payload
             if len(self._reply) > abi.largest_reply(self._job.limits.output_bytes or 0):
                 raise MalformedFrame("a reply longer than there can be")
         elif word is Word.LEFT:
-            self._keep(number, payload)
+            if not self._grants.outputs:
+                raise MalformedFrame("files that nobody asked for")
+            self._left.take(bool(number), payload)
         elif word is Word.DONE:
             self._done(payload)
         elif word is Word.FAILED:
             text = payload.decode("utf-8", "replace")
             self.can_go_on = True
-            self._settle(lambda ending: ending.crashed(f"the guest could not do it: {text[:1000]}"))
+            self._settle(
+                self._finish or (lambda ending: ending.crashed(f"the guest could not do it: {text[:1000]}"))
+            )
         else:
             raise MalformedFrame(f"{word.name} in the middle of a job")
 
@@ -215,27 +221,39 @@ class Task:
         if output is None:
             raise MalformedFrame(f"output on the stream {stream}")
         if word is Word.TAIL:
-            if len(payload) < _SKIPPED.size or len(payload) > _SKIPPED.size + most or output.written > most:
+            # One a stream, after all that it may show: it makes `written` larger than `most`.
+            if not _SKIPPED.size < len(payload) <= _SKIPPED.size + most or output.written != most:
                 raise MalformedFrame("a tail that cannot be")
             output.skip(*_SKIPPED.unpack_from(payload))
             output.write(payload[_SKIPPED.size :])
             return
-        if output.written + len(payload) > most:
-            raise MalformedFrame("output beyond its limit")
+        if not payload or output.written + len(payload) > most:
+            raise MalformedFrame("output of nothing, or beyond its limit")
         output.write(payload)
-        if self._grants.live and self._partner and payload:
+        if self._grants.live and self._partner:
             self._partner.printed(stream, payload)
+
+    def _want_input(self) -> None:
+        """Once for each piece that it was given, and once at first; nobody is asked twice for the same."""
+        self._inputs_wanted += 1
+        if not self._grants.stdin or self._inputs_wanted > 1 + self._pieces_fed:
+            raise MalformedFrame("input is wanted where there is none, or too often")
+        if self._partner and not self._wants_input:
+            self._wants_input = True
+            self._partner.called(0, Operation.INPUT, b"")
 
     def _call(self, request: bytes) -> None:
         self._operations += 1
         if self._is_waiting or self._operations > _MOST_CALLS:
             raise MalformedFrame("a call while another one waits, or one too many")
+        if self._agent.sent_bytes < self._answered:
+            # Who waits for no answer would have us keep all of them.
+            raise MalformedFrame("a call before the answer to the last one")
         if len(request) > self._calls.most_request_bytes:
             raise MalformedFrame("a call longer than there can be")
         answer = self._calls.operate(request)
         if isinstance(answer, Waiting):
             self._is_waiting = True
-            self._at(answer.wake / 1e9, self._go_on)
             if self._stands_still():
                 self._stood_still = self._loop.time()
             self._go_on()
@@ -246,6 +264,7 @@ class Task:
     def _reply_to_call(self, answer: bytes | int) -> None:
         payload = _RESULT.pack(answer) if isinstance(answer, int) else _RESULT.pack(len(answer)) + answer
         self._agent.send(Order.ANSWER, payload)
+        self._answered = self._agent.queued_bytes
 
     def _go_on(self) -> None:
         """Let the guest go on if what it waits for has ended, or its time is up."""
@@ -260,6 +279,9 @@ class Task:
                 self._stood_still = 0.0
                 self._at(self._deadline, self._check_deadline)
             self._reply_to_call(calls.take())
+        else:
+            # Again, for a loop may call a little early.
+            self._at(waiting.wake / 1e9, self._go_on)
 
     def _watch_calls(self) -> None:
         due = self._calls.next_due
@@ -275,27 +297,6 @@ class Task:
         if self._partner:
             self._partner.called(call, Operation(operation), body)
 
-    def _keep(self, begins: int, payload: bytes) -> None:
-        limits, files = self._job.limits, self._ending.files
-        (length,) = _PATH.unpack_from(payload) if len(payload) >= 2 else (0,)
-        try:
-            path = payload[2 : 2 + length].decode()
-            check_path("path", path)
-        except (InvalidArgument, UnicodeDecodeError):
-            # A name that is not UTF-8 has no place in a Result.
-            return
-        data = payload[2 + length :]
-        self._file_bytes += len(data)
-        if bool(begins) == (path in files):
-            raise MalformedFrame("a file that begins twice, or not at all")
-        files.setdefault(path, bytearray()).extend(data)
-        if (
-            not self._grants.outputs
-            or self._file_bytes > (limits.workspace_bytes or 0)
-            or len(files) > (limits.workspace_files or 0)
-        ):
-            raise MalformedFrame("files that nobody asked for, or more than their limit")
-
     def _done(self, payload: bytes) -> None:
         try:
             told = json.loads(payload)
@@ -303,6 +304,8 @@ class Task:
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise MalformedFrame("an end that is none") from None
         self._ending.reply = bytes(self._reply)
+        # Without this the last one may be cut.
+        self._ending.files = self._left.files
         self._settle(self._finish or Ending.told)
         # A shell is new in each step.
         is_there = self._program not in HARNESSES or self._ending.ended.exit_status is None
@@ -351,6 +354,9 @@ class Task:
             return
         if self._loop.time() >= self._deadline:
             self._end(Ending.deadline)
+        else:
+            # A loop may call a little early.
+            self._at(self._deadline, self._check_deadline)
 
     def _check_cpu(self) -> None:
         most = self._job.limits.cpu_seconds

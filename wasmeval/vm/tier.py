@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 RESERVED_BYTES = 160 * MIB
 """Of a machine's memory that no job gets: the kernel's, the agent's, and that of interpreters that wait in vain."""
 LEAST_BYTES = 64 * MIB
+_ROOM_BYTES = 32 * MIB
+"""That a snippet has at the least, beside its interpreter."""
 _INTERPRETERS = {"python": "CPython", "javascript": "Node.js", "bash": "GNU bash"}
 _RETRY_SECONDS = 1.0
 _DRAINING = "the virtual machines are shutting down; nothing ran"
@@ -47,12 +49,13 @@ class VmTier:
         self._golden: Golden | None = None
         self._lobby: Lobby | None = None
         self._tasks: set[Task] = set()
+        self._accepted = 0
         self._places: set[Place] = set()
         self._opening = 0
         """Sessions that wait for their machine."""
         self._idle = asyncio.Event()
-        self._drains = False
-        self._starting = asyncio.Lock()
+        self._drains = self._refuses = False
+        self._starting: asyncio.Task[None] | None = None
         self.missing = self._look()
         """One sentence: what there is not, and how to get it. Empty when all is there."""
 
@@ -67,25 +70,21 @@ class VmTier:
         """What it runs: the interpreters of its image, bash, and any command."""
         if self._image is None:
             return ()
+        if self._golden is not None:
+            known = [(name, each.version, each.memory_bytes) for name, each in self._golden.languages.items()]
+        else:
+            known = [(name, version, 0) for name, version in self._image.manifest.languages.items()]
+        infos = [self._runtime(f"vm-{name}", version, memory, (name,)) for name, version, memory in known]
+        return (*infos, self._runtime("vm-command", "", 0, ()))
+
+    def _runtime(self, name: str, version: str, memory_bytes: int, languages: tuple[str, ...]) -> RuntimeInfo:
+        assert self._image is not None
         manifest = self._image.manifest
-        languages = manifest.languages if self._golden is None else self._golden.languages
-        known = [
-            RuntimeInfo(
-                f"vm-{language}",
-                version,
-                f"{_INTERPRETERS.get(language, language)} {version}".rstrip(),
-                (language,),
-                manifest.root_sha256,
-                0,
-                LEAST_BYTES,
-                "vm",
-            )
-            for language, version in languages.items()
-        ]
-        command = RuntimeInfo(
-            "vm-command", "", manifest.source, (), manifest.root_sha256, 0, LEAST_BYTES, "vm"
+        interpreter = f"{_INTERPRETERS[languages[0]]} {version}" if languages else manifest.source
+        least = max(LEAST_BYTES, memory_bytes + _ROOM_BYTES)
+        return RuntimeInfo(
+            name, version, interpreter, languages, manifest.root_sha256, memory_bytes, least, "vm"
         )
-        return (*known, command)
 
     @property
     def lobby(self) -> Lobby:
@@ -99,32 +98,49 @@ class VmTier:
 
     async def start(self) -> None:
         """Load the golden machine, or boot it when it was not kept; begin to make clones ready. Raises SetupError."""
+        if self._lobby is None:
+            if self._starting is None:
+                self._starting = asyncio.create_task(self._start())
+                self._starting.add_done_callback(self._started)
+            # Whoever gives up waiting leaves it to the others.
+            await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
         from wasmeval.vm import golden
         from wasmeval.vm.lobby import Lobby
 
-        async with self._starting:
-            if self._lobby is not None:
-                return
-            if self.missing or self._image is None:
-                raise SetupError(self.missing)
-            settings = self._settings
-            lacking = [layer for layer in jail.report() if not layer.ok]
-            if settings.require_jail and lacking:
-                raise SetupError(f"the jail of virtual machines is not whole: {lacking[0].detail}")
-            self._accelerator = await asyncio.to_thread(self._choose, self._image)
-            self._golden = await asyncio.to_thread(
+        if self.missing or self._image is None:
+            raise SetupError(self.missing)
+        settings = self._settings
+        lacking = [layer for layer in jail.report() if not layer.ok]
+        if settings.require_jail and lacking:
+            raise SetupError(f"the jail of virtual machines is not whole: {lacking[0].detail}")
+        self._accelerator = await asyncio.to_thread(self._choose, self._image)
+        try:
+            made = await asyncio.to_thread(
                 golden.golden_of,
                 self._image,
                 self._accelerator,
                 lambda stage: logger.info("the virtual machine of image %s: %s", settings.image, stage),
             )
-            self._lobby = Lobby(
-                self._golden.clone,
-                ready=settings.ready,
-                most=settings.most,
-                queue_size=settings.queue_size,
-            )
-            self._lobby.open()
+        except OSError as error:
+            raise SetupError(
+                f"the virtual machine of image {settings.image} cannot be had: {error}"
+            ) from error
+        if self._refuses:
+            made.close()
+            raise Unavailable(_DRAINING)
+        self._golden = made
+        self._lobby = Lobby(
+            made.clone, ready=settings.ready, most=settings.most, queue_size=settings.queue_size
+        )
+        self._lobby.open()
+
+    def _started(self, starting: asyncio.Task[None]) -> None:
+        # Where it failed, the next one who asks tries again. Nobody may be left to see how it failed.
+        self._starting = None
+        if not starting.cancelled():
+            starting.exception()
 
     async def evaluate(self, job: Job, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in a machine of its own. Cancelling the awaiting task ends the machine.
@@ -135,17 +151,24 @@ class VmTier:
         """
         if self._drains:
             raise Unavailable(_DRAINING)
-        await self.start()
-        assert self._lobby is not None
-        if job.session is not None:
-            return await self.run(job, job.session.agent, attend)
-        if not job.command:
-            self._check_language(job.runtime)
-        agent = await self._lobby.take()
+        self._accepted += 1
         try:
-            return await self.run(job, agent, attend)
+            await self.start()
+            if self._refuses:
+                raise Unavailable(_DRAINING)
+            if job.session is not None:
+                return await self.run(job, job.session.agent, attend)
+            if not job.command:
+                self._check_language(job.runtime)
+            lobby = self.lobby
+            agent = await lobby.take()
+            try:
+                return await self.run(job, agent, attend)
+            finally:
+                lobby.leave(agent)
         finally:
-            self._lobby.leave(agent)
+            self._accepted -= 1
+            self._idle.set()
 
     async def run(self, job: Job, agent: Agent, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in the machine of `agent`, which was taken from the lobby and stays the caller's."""
@@ -158,8 +181,7 @@ class VmTier:
             return await (task.run() if place is None else place.run(task))
         finally:
             self._tasks.discard(task)
-            if not self._tasks:
-                self._idle.set()
+            self._idle.set()
 
     async def open_session(self, runtime: str) -> Place:
         """A machine for the steps of a session, until it is closed; what runs them is `runtime`.
@@ -194,25 +216,33 @@ class VmTier:
                 self._lobby.leave(place.agent)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Accept nothing more; wait for what runs, at most `grace_seconds`; then end it as `cancelled`."""
+        """Accept nothing more; wait for what runs and waits, at most `grace_seconds`; then end what runs as
+        `cancelled`, and what waits as Unavailable."""
         self._drains = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
-                while self._tasks:
+                while self._tasks or self._accepted:
                     self._idle.clear()
                     await self._idle.wait()
-        for task in self._tasks:
-            task.stop("the service was shutting down", at_once=True)
+        self._stop_all()
 
     async def aclose(self) -> None:
         """End every machine. Safe to call twice."""
         self._drains = True
+        self._stop_all()
         lobby, golden = self._lobby, self._golden
         self._lobby = self._golden = None
         if lobby is not None:
             await lobby.close()
         if golden is not None:
             golden.close()
+
+    def _stop_all(self) -> None:
+        self._refuses = True
+        if self._lobby is not None:
+            self._lobby.refuse()
+        for task in tuple(self._tasks):
+            task.stop("the service was shutting down", at_once=True)
 
     # --- inside --------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Globs:
         return matches
 
     def _is_end(self, state: int) -> bool:
-        if self._parts[state] == _ANY_DEPTH:
+        while self._parts[state] == _ANY_DEPTH:
             state += 1
         return self._parts[state] == _END
 

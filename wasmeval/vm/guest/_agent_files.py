@@ -15,6 +15,8 @@ from _agent_processes import USER, WORKSPACE
 from _agent_streams import PATH, PIECE_BYTES
 
 MOST_PATH_BYTES = 4096
+MOST_FOLDERS = 64
+"""One below the other; the host takes no deeper path."""
 SCRATCH_DEVICE = b"/dev/vdb"
 
 # Source: Linux, include/uapi/linux/quota.h: QCMD(Q_SETQUOTA, USRQUOTA), QIF_LIMITS, struct if_dqblk.
@@ -133,6 +135,8 @@ def _below(folder: str, prefix: str, states: _States) -> Iterator[str]:
         if not reached or len(os.fsencode(path)) > MOST_PATH_BYTES:
             continue
         if entry.is_dir(follow_symlinks=False):
+            if path.count("/") == MOST_FOLDERS:
+                continue
             yield from _below(entry.path, path + "/", reached)
         elif entry.is_file(follow_symlinks=False) and any(
             place == len(pattern) for pattern, place in _beyond(reached)

@@ -160,14 +160,14 @@ class Agent:
                 self.harnesses[language] = Process(argv, language, OF_HARNESSES, has_control=True)
         for language, harness in list(self.harnesses.items()):
             self._await_harness(language, harness)
-        languages = {}
+        languages: dict[str, tuple[str, int]] = {}
         for language in self.harnesses:
             version = said_by([HARNESSES[language][0], "--version"], PLAIN, ENVIRONMENT)
-            languages[language] = version.split(" ")[-1].lstrip("v")
+            memory = number_in(f"{GROUPS}/{language}/memory.current")
+            languages[language] = version.split(" ")[-1].lstrip("v"), memory
         if os.access(BASH, os.X_OK):
-            languages["bash"] = said_by([BASH, "-c", "echo $BASH_VERSION"], PLAIN, ENVIRONMENT).partition(
-                "("
-            )[0]
+            version = said_by([BASH, "-c", "echo $BASH_VERSION"], PLAIN, ENVIRONMENT).partition("(")[0]
+            languages["bash"] = version, 0
         self.say(READY, json.dumps({"languages": languages}).encode())
 
     def _await_harness(self, language: str, harness: Process) -> None:
@@ -356,8 +356,9 @@ class Agent:
             try:
                 process = Process(self._argv(order, payload), PLAIN, {**ENVIRONMENT, **order["environment"]})
             except OSError as error:
-                # As a shell tells it.
-                self.say(OUTPUT, f"{error.filename}: {error.strerror}\n".encode("utf-8", "replace"), 2)
+                # As a shell tells it, as much of it as may be said.
+                text = f"{error.filename}: {error.strerror}\n".encode("utf-8", "replace")
+                self.say(OUTPUT, text[: order["output_bytes"]], 2)
                 self._tell(order, 127 if error.errno == errno.ENOENT else 126, None)
                 return
             self.job = Job(order, process)
