@@ -29,7 +29,7 @@ from wasmeval import (
     Unavailable,
     open_store,
 )
-from wasmeval.limits import VM_DEFAULTS
+from wasmeval.limits import DEFAULTS, VM_DEFAULTS
 from wasmeval.model import Job
 from wasmeval.policy import Policy
 from wasmeval.residence import Residence
@@ -256,6 +256,14 @@ def test_a_step_converses(server: Running[Any], client: Client) -> None:
                     event.reply(7)
         assert [type(event) for event in events] == [Output, ToolCall, Result]
         assert session.info().steps == 2
+
+
+def test_a_step_s_conversation_has_the_limits_of_a_vm(server: Running[Any], client: Client) -> None:
+    with client.session(tier="vm") as session:
+        # More than a workspace in Wasm takes, in pieces.
+        data = bytes((DEFAULTS.workspace_bytes or 0) + 1)
+        assert session.evaluate("1", files={"a": data}, on_output=lambda *_: None).ok
+        assert server.pool.vm.jobs[-1].grants.files == {"a": data}
 
 
 def test_a_cancelled_step_has_been_and_the_session_goes_on(server: Running[Any], client: Client) -> None:
