@@ -114,7 +114,7 @@ class Evaluator:
         self._sessions: Retained | None = None
         self._repetition: Repeated | None = None
         self._backstage = Backstage()
-        self._vm = vm
+        self._vm, self._require_jail = vm, require_jail
         self._tiers: tuple[Vms, BothTiers] | None = None
         self._pool = BlockingPool(settings, self._catalogue)
         if vm is not None and vm is not False:
@@ -322,7 +322,9 @@ class Evaluator:
                 # Not before something needs a VM, or talks while it runs and may move to one.
                 from wasmeval.vms import BothTiers, Vms
 
-                vms = Vms(self._backstage, self._catalogue, self._policy, self._vm)
+                vms = Vms(
+                    self._backstage, self._catalogue, self._policy, self._vm, require_jail=self._require_jail
+                )
                 self._tiers = vms, BothTiers(self._pool, vms)
             return self._tiers
 

@@ -48,12 +48,19 @@ class Vms:
     """Those of one evaluator, as `settings` say: None where there can be any, False for none. Threads may share it."""
 
     def __init__(
-        self, backstage: Backstage, catalogue: Catalogue, policy: Policy, settings: VmSettings | bool | None
+        self,
+        backstage: Backstage,
+        catalogue: Catalogue,
+        policy: Policy,
+        settings: VmSettings | bool | None,
+        *,
+        require_jail: bool = False,
     ) -> None:
         self._backstage = backstage
         self._catalogue = catalogue
         self._policy = policy
         self._settings = settings
+        self._require_jail = require_jail
         self._opening = threading.Lock()
         self._known: Moves | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -187,7 +194,8 @@ class Vms:
             return Moves(self._policy, None, off=f"{OFF}: this evaluator was made with vm=False")
         settings = None if self._settings is True else self._settings
         try:
-            vm = load_vm(settings, queue_size=_QUEUE_SIZE)
+            required = {"require_jail": True} if self._require_jail else {}
+            vm = load_vm(settings, queue_size=_QUEUE_SIZE, **required)
         except SetupError as error:
             return Moves(self._policy, None, off=str(error))
         return Moves(self._policy, vm)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -34,6 +35,7 @@ _FORMAT = 2
 _BOOT_SECONDS = 300.0
 """Under emulation an interpreter takes its time to load what snippets import."""
 _SNAPSHOT_SECONDS = 60.0
+_LOOK_SECONDS = 0.2
 _DRAFT = ".draft-"
 _ABANDONED_SECONDS = 3600.0
 """A draft that is older was left by a process that was killed."""
@@ -122,10 +124,16 @@ def make(image: VmImage, progress: Progress = lambda _: None, accelerator: str =
     boot(source_of(image), hardware_of(image, accelerator), image.folder / FOLDER, progress).close()
 
 
-def golden_of(image: VmImage, accelerator: str, progress: Progress = lambda _: None) -> Golden:
-    """The golden machine of `image`, booted now when it was not kept for this qemu and this version of the package."""
+def golden_of(
+    image: VmImage,
+    accelerator: str,
+    progress: Progress = lambda _: None,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Golden:
+    """The golden machine of `image`, booted now when it was not kept for this qemu and this version of the package.
+    `given_up`: see `boot`."""
     source, hardware, folder = source_of(image), hardware_of(image, accelerator), image.folder / FOLDER
-    return find(source, hardware, folder) or boot(source, hardware, folder, progress)
+    return find(source, hardware, folder) or boot(source, hardware, folder, progress, given_up)
 
 
 def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None:
@@ -162,9 +170,14 @@ def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None
 
 
 def boot(
-    source: Source, hardware: qemu.Hardware, folder: Path, progress: Progress = lambda _: None
+    source: Source,
+    hardware: qemu.Hardware,
+    folder: Path,
+    progress: Progress = lambda _: None,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Golden:
-    """Boot one, and keep it in `folder` if that can be written. Takes seconds, a minute under emulation.
+    """Boot one, and keep it in `folder` if that can be written. Takes seconds, a minute under emulation; once it is
+    `given_up`, which is asked often, it ends.
 
     Raises SetupError that says how far it came.
     """
@@ -185,7 +198,7 @@ def boot(
         parts = qemu.Parts(memory, root, disk.fileno())
         machine = qemu.boot(hardware, parts, source.kernel, source.initramfs, console, 0)
         try:
-            languages = _await_agent(machine, console)
+            languages = _await_agent(machine, console, given_up)
             progress("taking its snapshot")
             state = _save(machine)
         finally:
@@ -233,14 +246,16 @@ def _format(disk: int, size: int) -> None:
         raise SetupError(f"mke2fs failed: {' '.join(done.stderr.split())[:300]}")
 
 
-def _await_agent(machine: qemu.Machine, console: int) -> dict[str, Interpreter]:
+def _await_agent(machine: qemu.Machine, console: int, given_up: Callable[[], bool]) -> dict[str, Interpreter]:
     """Wait until the agent is ready. The languages that it has."""
     end = monotonic() + _BOOT_SECONDS
     decoder = Decoder()
-    machine.channel.setblocking(True)
     try:
-        while (left := end - monotonic()) > 0:
-            machine.channel.settimeout(left)
+        while monotonic() < end:
+            if given_up():
+                raise SetupError("the virtual machine was given up before it had come up")
+            if not select.select([machine.channel], [], [], _LOOK_SECONDS)[0]:
+                continue
             data = machine.channel.recv(1 << 16)
             if not data:
                 break
@@ -258,7 +273,7 @@ def _await_agent(machine: qemu.Machine, console: int) -> dict[str, Interpreter]:
     ) as error:
         reason = repr(error)
     else:
-        reason = machine.complaint() or "its process ended"
+        reason = "it took longer" if monotonic() >= end else machine.complaint() or "its process ended"
     said = os.pread(console, 1 << 20, 0).decode("utf-8", "replace")
     raise SetupError(
         f"the virtual machine did not come up within {_BOOT_SECONDS:g} s: {reason}; its console said: "

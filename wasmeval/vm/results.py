@@ -58,10 +58,15 @@ class Ending:
     reply: bytes = b""
     ended: Ended = field(default_factory=Ended)
     files: dict[str, bytearray] = field(default_factory=dict)
+    no_room: bool = False
+    """Whether its files were dropped, because the host has no room for them now."""
 
     def told(self) -> Result:
         """As its program says."""
         ended, limits = self.ended, self.job.limits
+        if self.no_room:
+            text = "there is no room now for the files that outputs asked for; try again, or ask for fewer"
+            return self._result(Status.OUTPUT_EXCEEDED, ErrorInfo("OutputExceeded", text))
         if ended.files_left_out:
             most = f"{limits.workspace_bytes} bytes or {limits.workspace_files} files"
             text = f"the files that outputs asked for are more than {most}; ask for fewer"

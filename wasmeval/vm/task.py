@@ -21,7 +21,7 @@ from wasmeval.grants import Grants
 from wasmeval.model import Job, Result, Status
 from wasmeval.vm.agent import Agent, Lost
 from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
-from wasmeval.vm.left import Left
+from wasmeval.vm.left import Left, Room
 from wasmeval.vm.network import ENVIRONMENT, Gateway
 from wasmeval.vm.results import Ended, Ending
 from wasmeval.wasm import abi
@@ -62,7 +62,10 @@ class Partner(Protocol):
 class Task:
     """One job's. `run` gives its Result; the rest is the way into it, on the loop's thread."""
 
-    def __init__(self, job: Job, agent: Agent, tier_detail: str, *, is_step: bool = False) -> None:
+    def __init__(
+        self, job: Job, agent: Agent, tier_detail: str, *, room: Room | None = None, is_step: bool = False
+    ) -> None:
+        """`room` is that of all jobs of the tier."""
         self.is_over = False
         self.can_go_on = False
         """Whether what ran it is there for a session's next step."""
@@ -76,7 +79,7 @@ class Task:
         self._is_step = is_step
         self._outputs = {1: Output(limits.output_bytes), 2: Output(limits.output_bytes)}
         self._ending = Ending(job, self._program, tier_detail, self._outputs[1], self._outputs[2])
-        self._left = Left(limits)
+        self._left = Left(limits, room or Room(limits.workspace_bytes or 0))
         self._reply = bytearray()
         self._calls = Calls(self._grants, limits, self._pass_on)
         self._operations = 0
@@ -104,6 +107,7 @@ class Task:
             return await self._result
         finally:
             self.is_over = True
+            self._left.release()
             self._agent.connect(None)
             for timer in self._timers.values():
                 timer.cancel()
@@ -306,6 +310,7 @@ class Task:
         self._ending.reply = bytes(self._reply)
         # Without this the last one may be cut.
         self._ending.files = self._left.files
+        self._ending.no_room = self._left.is_refused
         self._settle(self._finish or Ending.told)
         # A shell is new in each step.
         is_there = self._program not in HARNESSES or self._ending.ended.exit_status is None

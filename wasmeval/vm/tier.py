@@ -15,6 +15,7 @@ from wasmeval.limits import MIB
 from wasmeval.model import Job, Result, RuntimeInfo
 from wasmeval.vm import jail, qemu
 from wasmeval.vm.images import VmImage, find
+from wasmeval.vm.left import Room
 from wasmeval.vm.place import Place
 from wasmeval.vm.settings import VmSettings
 from wasmeval.vm.task import Partner, Task
@@ -31,6 +32,8 @@ RESERVED_BYTES = 160 * MIB
 LEAST_BYTES = 64 * MIB
 _ROOM_BYTES = 32 * MIB
 """That a snippet has at the least, beside its interpreter."""
+_MOST_LEFT_BYTES = 1 << 30
+"""Of files that jobs have left, until their Results are made: what the service's conversations may hold as well."""
 _INTERPRETERS = {"python": "CPython", "javascript": "Node.js", "bash": "GNU bash"}
 _RETRY_SECONDS = 1.0
 _DRAINING = "the virtual machines are shutting down; nothing ran"
@@ -49,6 +52,7 @@ class VmTier:
         self._golden: Golden | None = None
         self._lobby: Lobby | None = None
         self._tasks: set[Task] = set()
+        self._room = Room(_MOST_LEFT_BYTES)
         self._accepted = 0
         self._places: set[Place] = set()
         self._opening = 0
@@ -122,6 +126,7 @@ class VmTier:
                 self._image,
                 self._accelerator,
                 lambda stage: logger.info("the virtual machine of image %s: %s", settings.image, stage),
+                lambda: self._refuses,
             )
         except OSError as error:
             raise SetupError(
@@ -173,7 +178,7 @@ class VmTier:
     async def run(self, job: Job, agent: Agent, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in the machine of `agent`, which was taken from the lobby and stays the caller's."""
         place: Place | None = job.session
-        task = Task(self._fitted(job), agent, self.detail, is_step=place is not None)
+        task = Task(self._fitted(job), agent, self.detail, room=self._room, is_step=place is not None)
         if attend is not None:
             task.attended(attend(task))
         self._tasks.add(task)
@@ -230,6 +235,9 @@ class VmTier:
         """End every machine. Safe to call twice."""
         self._drains = True
         self._stop_all()
+        if self._starting is not None:
+            # A machine that boots is given up, and must not outlive the loop.
+            await asyncio.gather(self._starting, return_exceptions=True)
         lobby, golden = self._lobby, self._golden
         self._lobby = self._golden = None
         if lobby is not None:
@@ -273,9 +281,8 @@ class VmTier:
             raise SetupError(
                 f"vm.accelerator is kvm, and KVM does not work here: {answer.reason}; set it to auto"
             )
-        logger.warning(
-            "virtual machines are emulated in software, some twenty times slower: %s", answer.reason
-        )
+        # Not louder: a service says it when it starts, and each Result in its `tier_detail`.
+        logger.info("virtual machines are emulated in software, some twenty times slower: %s", answer.reason)
         return "tcg"
 
     def _check_language(self, runtime: str) -> None:
