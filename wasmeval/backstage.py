@@ -241,6 +241,8 @@ class EmbeddedConversation(Conversation):
 
     def _receive(self) -> Event:
         while True:
+            # Before the events: those of a VM come on another thread, the last of them just before the outcome.
+            outcome = self._running.outcome
             if self._events:
                 event = self._events.popleft()
                 if not isinstance(event, Called) or event.name in self._names:
@@ -248,7 +250,6 @@ class EmbeddedConversation(Conversation):
                 # Only a guest that speaks to the host itself gets here; not answered in `called`: it has the turn.
                 self._answer(Answer(event.call, b"", NO_SUCH_TOOL))
                 continue
-            outcome = self._running.outcome
             if isinstance(outcome, Result):
                 self._over = True
                 return self._complete(outcome)

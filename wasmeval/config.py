@@ -258,6 +258,8 @@ class VmConfig(_Model):
     """How many run at a time."""
     queue_size: _Count = 256
     """Evaluations that wait for one; more are refused with RESOURCE_EXHAUSTED."""
+    most_sessions: Annotated[int, Field(ge=0, le=1024)] = 8
+    """How many of them sessions may have, never the last; more are refused with RESOURCE_EXHAUSTED."""
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     """The processor's virtualisation, or software emulation; "auto" takes the first where it works."""
     limits: VmPolicyConfig = VmPolicyConfig()

@@ -153,6 +153,8 @@ class Dialogue:
                 else "is for Sessions.Converse"
             )
             raise InvalidArgument("start.session_id", what)
+        if self._is_step:
+            opening = opening._replace(request=self._service.in_tier(opening.session_id, opening.request))
         request, files = opening.request, opening.files
         grants = request.grants or Grants()
         if files == 0:

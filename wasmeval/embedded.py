@@ -114,7 +114,7 @@ class Evaluator:
         self._sessions: Retained | None = None
         self._repetition: Repeated | None = None
         self._backstage = Backstage()
-        self._vm = vm
+        self._vm, self._require_jail = vm, require_jail
         self._tiers: tuple[Vms, BothTiers] | None = None
         self._pool = BlockingPool(settings, self._catalogue)
         if vm is not None and vm is not False:
@@ -213,14 +213,15 @@ class Evaluator:
             durability=durability, deterministic=deterministic, tier=tier,
         )  # fmt: skip
         if tier == "vm" or language == BASH:
-            raise InvalidArgument("tier", "there are no sessions in VMs yet; leave it out")
+            return EmbeddedSession(self, self._open_tiers()[0].create_session(language, options))
         runtime = self._catalogue.for_language(language)
         held = self._retained().create(language, runtime.translates_to or runtime.name, options)
         return EmbeddedSession(self, held)
 
     def attach(self, session_id: str) -> EmbeddedSession:
         """The session of that id: one of this evaluator's, or one that sleeps in its store. Raises NotFound."""
-        return EmbeddedSession(self, self._retained().find(session_id))
+        in_vm = self._tiers[0].find_session(session_id) if self._tiers is not None else None
+        return EmbeddedSession(self, in_vm or self._retained().find(session_id))
 
     def converse(
         self,
@@ -321,7 +322,9 @@ class Evaluator:
                 # Not before something needs a VM, or talks while it runs and may move to one.
                 from wasmeval.vms import BothTiers, Vms
 
-                vms = Vms(self._backstage, self._policy, self._vm)
+                vms = Vms(
+                    self._backstage, self._catalogue, self._policy, self._vm, require_jail=self._require_jail
+                )
                 self._tiers = vms, BothTiers(self._pool, vms)
             return self._tiers
 

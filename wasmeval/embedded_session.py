@@ -17,9 +17,11 @@ from wasmeval.requests import called_back, request_of
 from wasmeval.tools import Function, Toolbox
 
 if TYPE_CHECKING:
+    from wasmeval.backstage import Begins
     from wasmeval.embedded import Evaluator
     from wasmeval.retained import Held
     from wasmeval.session import Checkpoint, SessionInfo
+    from wasmeval.vms import HeldInVm
 
 Mounts = Sequence[str] | Mapping[str, Folder | str | Path]
 """Names that the evaluator was given folders for, or names with folders of this machine; a bare path is read-only."""
@@ -36,7 +38,7 @@ class EmbeddedSession:
     """A session of an Evaluator; the same methods as `ServiceSession`. Threads may share it: its steps run one at a
     time, in the order in which they came."""
 
-    def __init__(self, evaluator: Evaluator, held: Held) -> None:
+    def __init__(self, evaluator: Evaluator, held: Held | HeldInVm) -> None:
         self._evaluator = evaluator
         self._held = held
 
@@ -75,8 +77,9 @@ class EmbeddedSession:
         """Runs the session's next step, as `Evaluator.evaluate` runs a snippet: it sees what the steps before it left.
 
         A step that raises leaves what it did until then. One that ends by fuel, deadline, memory, `timeout` or a crash
-        leaves the session as it was before it, and `Result.rolled_back` says so. While another step runs this one
-        waits, or, with `wait=False`, raises ResourceExhausted. Raises SessionLost when the session's worker died.
+        leaves the session as it was before it, and `Result.rolled_back` says so; one in a VM does not go back: see
+        docs/sessions.md. While another step runs this one waits, or, with `wait=False`, raises ResourceExhausted.
+        Raises SessionLost when the session's worker died.
         """
         if on_output is not None or stdin is not None:
             check_callbacks(on_output, stdin)
@@ -128,9 +131,10 @@ class EmbeddedSession:
         evaluator, timeout = self._evaluator, call_timeout(timeout)
         offer = evaluator._offered(request, mounts)
         job = evaluator._prepare(request, offer)
+        begins: Begins = evaluator._open_tiers()[1] if job.tier == "vm" else evaluator._pool
         return StepConversation(
             lambda run: self._recorded(request, self._held.step(job, run, wait=wait, timeout=timeout)),
-            lambda job, left: Guest(evaluator._pool, evaluator._backstage, offer, job, left),
+            lambda job, left: Guest(begins, evaluator._backstage, offer, job, left),
             timeout,
         )
 
@@ -189,12 +193,12 @@ class EmbeddedSession:
         http: HttpPolicy | None,
     ) -> Evaluation:
         """The next step, in the session's language and within its limits."""
-        record = self._held.live.record
-        most, deterministic = record.options.limits, record.options.deterministic
+        options = self._held.options
+        most, deterministic = options.limits, options.deterministic
         limits = most if limits is None else limits.within(most, most)
         return evaluation_of(
             code,
-            record.language,
+            self._held.language,
             inputs,
             limits,
             files,
@@ -202,4 +206,6 @@ class EmbeddedSession:
             names_of(mounts),
             http,
             deterministic or False,
+            # One in Wasm says why its steps do not move.
+            tier="vm" if options.tier == "vm" else "auto",
         )

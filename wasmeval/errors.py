@@ -129,7 +129,8 @@ class DeadlineExceeded(ServiceError):
 
 class SessionLost(ServiceError):
     """The worker of a live session died. Of the session survives what was stored: its checkpoints, and with
-    `durability="step"` everything that was answered. A retry has no point; restoring a checkpoint has."""
+    `durability="step"` everything that was answered. A retry has no point; restoring a checkpoint has. Of a session in
+    a VM, whose interpreter or machine is gone, nothing survives; begin another."""
 
 
 class Internal(ServiceError):

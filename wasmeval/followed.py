@@ -13,12 +13,11 @@ import weakref
 from collections.abc import Callable
 from time import monotonic
 
-from wasmeval.backstage import Backstage, EmbeddedConversation
+from wasmeval.backstage import Backstage, Begins, EmbeddedConversation
 from wasmeval.conversation import Conversation, ConversationEvent
 from wasmeval.errors import DeadlineExceeded, Unavailable
 from wasmeval.model import Job, Result, Status
 from wasmeval.offer import Offer
-from wasmeval.pool import BlockingPool
 from wasmeval.tools import in_thread
 
 Run = Callable[[Job], Result]
@@ -31,7 +30,7 @@ class Guest(EmbeddedConversation):
     """
 
     def __init__(
-        self, pool: BlockingPool, backstage: Backstage, offer: Offer, job: Job, timeout: float | None
+        self, pool: Begins, backstage: Backstage, offer: Offer, job: Job, timeout: float | None
     ) -> None:
         super().__init__(pool, backstage, offer, job, None)
         self._seconds = timeout

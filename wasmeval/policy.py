@@ -155,7 +155,7 @@ def _prepare_for_vm(request: Request, catalogue: Catalogue, policy: Policy, offe
         room = _check_command(request)
     else:
         code, room = _check_code(request.code), MAX_PROGRAM_BYTES
-        base, runtime = _runtimes_for(request.language, catalogue)
+        base, runtime = runtime_in_vm(request.language, catalogue)
     inputs = compose_inputs(base, request.inputs) if base else compose_environment(request.inputs, room)
     grants = request.grants
     if grants is not None:
@@ -180,7 +180,7 @@ def _check_for_vm(request: Request) -> None:
         raise InvalidArgument("mounts", "a VM mounts no folders; send files instead, or run it in Wasm")
 
 
-def _runtimes_for(language: str, catalogue: Catalogue) -> tuple[str, str]:
+def runtime_in_vm(language: str, catalogue: Catalogue) -> tuple[str, str]:
     """Whose names a language's inputs and tools have, empty for a shell's, and what runs it in a VM."""
     if language == BASH:
         return "", "vm-bash"

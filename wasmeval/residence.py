@@ -285,6 +285,16 @@ class Resident:
         return self.live.record.id
 
     @property
+    def language(self) -> str:
+        """What it was begun with."""
+        return self.live.record.language
+
+    @property
+    def options(self) -> SessionOptions:
+        """What it may be, without gaps."""
+        return self.live.record.options
+
+    @property
     def info(self) -> SessionInfo:
         """As it is now."""
         return self.live.info()

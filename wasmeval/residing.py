@@ -69,7 +69,14 @@ def _residence(
     store: Store,
     places: Places,
 ) -> Residence:
-    settings = SessionSettings(
+    owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    keeper = Keeper(store, sealer, images, session_settings(config), notary=notary, owner=owner)
+    return Residence(places, keeper)
+
+
+def session_settings(config: SessionsConfig) -> SessionSettings:
+    """What sessions may be."""
+    return SessionSettings(
         idle_seconds=config.idle_seconds,
         most_idle_seconds=config.most_idle_seconds,
         life_seconds=config.life_seconds,
@@ -79,6 +86,3 @@ def _residence(
         most_checkpoints=config.most_checkpoints,
         lease_seconds=config.lease_seconds,
     )
-    owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    keeper = Keeper(store, sealer, images, settings, notary=notary, owner=owner)
-    return Residence(places, keeper)

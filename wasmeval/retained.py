@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import monotonic
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 
 from wasmeval.errors import (
     Conflict,
-    DeadlineExceeded,
     FailedPrecondition,
     NotFound,
     ResourceExhausted,
@@ -24,63 +22,13 @@ from wasmeval.model import Job, Result, Status
 from wasmeval.pool import BlockingPool
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
 from wasmeval.sessions import Closing, Do, Effect, Fork, Hear, Keeper, Live, Mark, Open, Plan, Revert, State
+from wasmeval.turns import Turn
 
 T = TypeVar("T")
 
 _TIDY_SECONDS = 1.0
 _LARGE_BYTES = 64 << 20
 """A session of this size is reason to look at once whether all together take too much."""
-
-
-class Turn:
-    """One at a time, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._taken = False
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether somebody has it."""
-        return self._taken
-
-    @contextlib.contextmanager
-    def take(self, *, wait: bool = True, timeout: float | None = None) -> Iterator[None]:
-        """Have it inside the block. Raises ResourceExhausted when it is taken and `wait` is False, DeadlineExceeded
-        when it is still another's after `timeout` seconds."""
-        with self._lock:
-            if not self._taken:
-                self._taken, mine = True, None
-            elif not wait:
-                raise ResourceExhausted("a step of this session is running; wait for it, or let steps queue")
-            else:
-                mine = threading.Lock()
-                mine.acquire()
-                self._waiting.append(mine)
-        try:
-            if mine is not None and not mine.acquire(timeout=_bounded(timeout)):
-                raise DeadlineExceeded(f"the time-out of {timeout:g} s passed before the step's turn came")
-        except BaseException:
-            self._leave(mine)
-            raise
-        try:
-            yield
-        finally:
-            self._leave(None)
-
-    def _leave(self, mine: threading.Lock | None) -> None:
-        with self._lock:
-            if mine is not None and mine in self._waiting:
-                self._waiting.remove(mine)
-            elif self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._taken = False
-
-
-def _bounded(timeout: float | None) -> float:
-    return -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
 
 
 class Retained:
@@ -231,6 +179,16 @@ class Held:
     def id(self) -> str:
         """Which nobody can guess."""
         return self.live.record.id
+
+    @property
+    def language(self) -> str:
+        """What it was begun with."""
+        return self.live.record.language
+
+    @property
+    def options(self) -> SessionOptions:
+        """What it may be, without gaps."""
+        return self.live.record.options
 
     @property
     def info(self) -> SessionInfo:

@@ -28,13 +28,14 @@ from wasmeval.offer import Offer
 from wasmeval.offering import configured
 from wasmeval.policy import Policy
 from wasmeval.residence import Places
-from wasmeval.residing import home
+from wasmeval.residing import home, session_settings
 from wasmeval.runtimes import Catalogue
 from wasmeval.service import Pool as ServicePool
 from wasmeval.service import Service
 from wasmeval.storing import opened
 from wasmeval.telemetry import Telemetry, set_up
 from wasmeval.tiers import OFF, Moves, Tiers, VmTier, load_vm
+from wasmeval.vm_sessions import VmSessions
 from wasmeval.wire import sessions as messages
 
 logger = logging.getLogger(__name__)
@@ -375,6 +376,7 @@ async def serve(
             batch_reply_bytes=wire.MAX_REPLY_BYTES - MIB,
             offer=offer,
             residence=kept.residence if kept else None,
+            vm_sessions=VmSessions(moves, catalogue, policy, session_settings(config.sessions)),
             notary=kept.notary if kept else None,
             answers=kept.answers if kept else None,
             vm_runtimes=lambda: moves.runtimes,
@@ -498,6 +500,7 @@ def _vm_tier(config: ServerConfig) -> VmTier:
         ready=config.vm.ready,
         most=config.vm.most,
         queue_size=config.vm.queue_size,
+        most_sessions=config.vm.most_sessions,
         accelerator=config.vm.accelerator,
         require_jail=config.require_jail,
     )
@@ -557,7 +560,8 @@ def _vms_in_force(config: ServerConfig, policy: Policy, moves: Moves) -> Iterato
         return
     how = "evaluations move there by themselves" if config.vm.auto else "for those that ask"
     yield (
-        f"microVMs: {vm.detail}, image {config.vm.image}, {config.vm.ready} kept ready, {config.vm.most} at most; {how}"
+        f"microVMs: {vm.detail}, image {config.vm.image}, {config.vm.ready} kept ready, {config.vm.most} at most, "
+        f"{min(config.vm.most_sessions, config.vm.most - 1)} of them sessions; {how}"
     )
     yield f"limits in a microVM by default: {_limits(policy.defaults)}"
     yield f"limits in a microVM at most: {_limits(policy.ceilings)}"

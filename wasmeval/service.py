@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -30,12 +30,18 @@ from wasmeval.model import (
 from wasmeval.offer import NOTHING, Offer
 from wasmeval.policy import BASH, Policy, check_memory, prepare, runtime_infos
 from wasmeval.receipts import Notary, takes_time
-from wasmeval.residence import Residence, Resident, with_session
+from wasmeval.residence import PAGE, Residence, Resident, with_session
 from wasmeval.runtimes import Catalogue
 from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
 from wasmeval.telemetry import Telemetry
+from wasmeval.vm_sessions import VmSession, VmSessions
 
 T = TypeVar("T")
+
+Session = Resident | VmSession
+"""One in Wasm, or one in a VM."""
+_VM_PAGE = "vm:"
+"""What tokens begin with of pages that sessions in VMs are on; they come first."""
 
 # Unmeasured: batches hold their requests and results in memory, up to 80 MiB each at the worst.
 MAX_BATCHES = 64
@@ -81,7 +87,7 @@ class Service:
     `batch_in_flight` is how much of one batch is in the pool at a time, so that a batch of a thousand leaves the
     workers to others; slow evaluations let it grow to `batch_most_in_flight`. `batch_reply_bytes` bounds the results
     of one batch together. `notary` makes the receipts of deterministic evaluations, `answers` knows those that were
-    given before; `vm_runtimes` tells what VMs run at the time.
+    given before; `vm_sessions` are those in VMs; `vm_runtimes` tells what VMs run at the time.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class Service:
         batch_reply_bytes: int = 64 << 20,
         offer: Offer = NOTHING,
         residence: Residence | None = None,
+        vm_sessions: VmSessions | None = None,
         notary: Notary | None = None,
         answers: Answers | None = None,
         vm_runtimes: Callable[[], tuple[RuntimeInfo, ...]] = tuple,
@@ -103,6 +110,7 @@ class Service:
         self._pool = pool
         self._vm_runtimes = vm_runtimes
         self._residence = residence
+        self._vm_sessions = vm_sessions
         self._notary = notary
         self._answers = answers
         self._catalogue = catalogue
@@ -178,6 +186,10 @@ class Service:
         """The limits that apply to a request, where it runs at first."""
         return self._policy.of(request).apply(request.limits)
 
+    def in_tier(self, session_id: str, request: Request) -> Request:
+        """The request of a session's step, with the tier that the session lives in: its limits are others."""
+        return request if self._in_vm(session_id) is None else request._replace(tier="vm")
+
     def check(self, request: Request) -> None:
         """Raises InvalidArgument as `converse`, whose request may get files that are not here yet."""
         prepare(request, self._catalogue, self._policy, self._offer)
@@ -202,13 +214,17 @@ class Service:
     # --- sessions ------------------------------------------------------------------------------------------------
 
     async def create_session(self, language: str, options: SessionOptions) -> SessionInfo:
-        """Begins a session. Raises InvalidArgument."""
+        """Begins a session. Raises InvalidArgument; for one in a VM also FailedPrecondition where there are none, and
+        ResourceExhausted."""
         if options.tier == "vm" or language == BASH:
-            raise InvalidArgument("tier", "there are no sessions in VMs yet; leave it out")
+            if self._vm_sessions is None:
+                raise FailedPrecondition("this service keeps no sessions in VMs")
+            with self._under_way():
+                return (await self._vm_sessions.create(language, options)).info
         runtime = self._catalogue.for_language(language)
         options = replace(options, limits=self._policy.apply(options.limits))
         check_memory(options.limits, runtime)
-        async with self._at_home() as residence:
+        with self._at_home() as residence:
             resident = await residence.create(language, runtime.translates_to or runtime.name, options)
             return resident.info
 
@@ -241,64 +257,74 @@ class Service:
 
     async def fork_session(self, session_id: str) -> SessionInfo:
         """Begins another session that goes on from where that one is."""
-        return (await self._use(session_id, Resident.fork)).info
+
+        async def fork(session: Session) -> SessionInfo:
+            return (await session.fork()).info
+
+        return await self._use(session_id, fork)
 
     async def hibernate_session(self, session_id: str) -> SessionInfo:
         """Puts it to sleep."""
 
-        async def hibernate(resident: Resident) -> SessionInfo:
-            await resident.hibernate()
-            return resident.info
+        async def hibernate(session: Session) -> SessionInfo:
+            await session.hibernate()
+            return session.info
 
         return await self._use(session_id, hibernate)
 
     async def close_session(self, session_id: str) -> None:
         """Ends it."""
-        await self._use(session_id, Resident.close)
+        await self._use(session_id, lambda session: session.close())
 
     async def session(self, session_id: str) -> SessionInfo:
         """What it is."""
-        async with self._at_home() as residence:
-            return (await residence.find(session_id)).info
+        return (await self._find(session_id)).info
 
     async def list_sessions(self, page_size: int, page_token: str) -> tuple[list[SessionInfo], str]:
         """Some of them, and the token of the next page."""
-        async with self._at_home() as residence:
-            return await residence.list(page_size, page_token)
+        size, infos = min(page_size or PAGE, PAGE), list[SessionInfo]()
+        if self._vm_sessions is not None and (not page_token or page_token.startswith(_VM_PAGE)):
+            infos = self._vm_sessions.page(size, page_token.removeprefix(_VM_PAGE))
+            page_token = ""
+            if len(infos) == size:
+                return infos, _VM_PAGE + infos[-1].id
+            size -= len(infos)
+        with self._at_home() as residence:
+            rest, page_token = await residence.list(size, page_token)
+            return infos + rest, page_token
 
     async def make_checkpoint(self, session_id: str) -> Checkpoint:
         """A moment that it can go back to."""
-        return await self._use(session_id, Resident.checkpoint)
+        return await self._use(session_id, lambda session: session.checkpoint())
 
     async def checkpoints(self, session_id: str) -> tuple[Checkpoint, ...]:
         """Its checkpoints, the oldest first."""
-        async with self._at_home() as residence:
-            return (await residence.find(session_id)).checkpoints
+        return (await self._find(session_id)).checkpoints
 
     async def restore_session(self, session_id: str, checkpoint_id: str) -> SessionInfo:
         """Goes back to a checkpoint."""
 
-        async def restore(resident: Resident) -> SessionInfo:
-            await resident.restore(checkpoint_id)
-            return resident.info
+        async def restore(session: Session) -> SessionInfo:
+            await session.restore(checkpoint_id)
+            return session.info
 
         return await self._use(session_id, restore)
 
     async def _step(
         self, session_id: str, request: Request, run: Callable[[Job], Awaitable[Result]], waits: bool
     ) -> Result:
-        async def step(resident: Resident) -> Result:
-            return await resident.step(self._prepare_step(resident, request), run, waits=waits)
+        async def step(session: Session) -> Result:
+            return await session.step(self._prepare_step(session, request), run, waits=waits)
 
         return await self._use(session_id, step)
 
-    def _prepare_step(self, resident: Resident, request: Request) -> Job:
+    def _prepare_step(self, session: Session, request: Request) -> Job:
         if request.language:
             raise InvalidArgument("evaluation.language", "is the session's; leave it empty")
-        record = resident.live.record
-        most = record.options.limits
+        options = session.options
+        most = options.limits
         limits = most if request.limits is None else request.limits.within(most, most)
-        given, deterministic = request.deterministic, record.options.deterministic
+        given, deterministic = request.deterministic, options.deterministic
         if given is not None and deterministic is None:
             raise InvalidArgument("evaluation.deterministic", "the session is not; begin one that is")
         if given is not None and given != Deterministic(transcript=given.transcript, seal=given.seal):
@@ -307,26 +333,48 @@ class Service:
             )
         if request.cache:
             raise InvalidArgument("evaluation.cache", "a step runs; leave it out")
-        if request.tier != "auto":
+        if request.tier not in ("auto", options.tier):
             raise InvalidArgument("evaluation.tier", "is the session's; leave it out")
         if request.command:
             raise InvalidArgument("evaluation.command", "is no step of a session; evaluate it by itself")
         if deterministic is not None:
             deterministic = given or deterministic
-        request = request._replace(language=record.language, limits=limits, deterministic=deterministic)
+        # One in Wasm says why its steps do not move.
+        tier = "vm" if options.tier == "vm" else "auto"
+        request = request._replace(
+            language=session.language, limits=limits, deterministic=deterministic, tier=tier
+        )
         return prepare(request, self._catalogue, self._policy, self._offer)
 
-    async def _use(self, session_id: str, use: Callable[[Resident], Awaitable[T]]) -> T:
-        async with self._at_home() as residence:
+    async def _use(self, session_id: str, use: Callable[[Session], Awaitable[T]]) -> T:
+        if (session := self._in_vm(session_id)) is not None:
+            with self._under_way():
+                return await use(session)
+        with self._at_home() as residence:
             return await with_session(residence, session_id, use)
 
-    @contextlib.asynccontextmanager
-    async def _at_home(self) -> AsyncIterator[Residence]:
+    async def _find(self, session_id: str) -> Session:
+        if (session := self._in_vm(session_id)) is not None:
+            with self._under_way():
+                return session
+        with self._at_home() as residence:
+            return await residence.find(session_id)
+
+    def _in_vm(self, session_id: str) -> VmSession | None:
+        return self._vm_sessions.get(session_id) if self._vm_sessions is not None else None
+
+    @contextlib.contextmanager
+    def _at_home(self) -> Iterator[Residence]:
         if self._residence is None:
             raise FailedPrecondition("this service keeps no sessions")
+        with self._under_way():
+            yield self._residence
+
+    @contextlib.contextmanager
+    def _under_way(self) -> Iterator[None]:
         self._enter()
         try:
-            yield self._residence
+            yield
         finally:
             self._leave()
 
@@ -372,6 +420,8 @@ class Service:
             await asyncio.wait_for(idle.wait(), grace_seconds)
         await self._pool.drain(0.0)
         await idle.wait()
+        if self._vm_sessions is not None:
+            self._vm_sessions.close()
         if self._residence is not None:
             await self._residence.hibernate_all()
 

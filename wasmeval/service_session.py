@@ -70,8 +70,9 @@ class ServiceSession:
         """Runs the session's next step, as `Client.evaluate` runs a snippet: it sees what steps before it left.
 
         A step that raises leaves what it did until then. One that ends by fuel, deadline, memory, `timeout` or a crash
-        leaves the session as it was before it, and `Result.rolled_back` says so. While another step runs this one
-        waits, or, with `wait=False`, raises ResourceExhausted. Raises NotFound, SessionLost and Conflict as well.
+        leaves the session as it was before it, and `Result.rolled_back` says so; one in a VM does not go back: see
+        docs/sessions.md. While another step runs this one waits, or, with `wait=False`, raises ResourceExhausted.
+        Raises NotFound, SessionLost and Conflict as well.
         """
         evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
         check_callbacks(on_output, stdin)
@@ -185,8 +186,9 @@ class AsyncServiceSession:
         """Runs the session's next step, as `AsyncClient.evaluate` runs a snippet: it sees what steps before it left.
 
         A step that raises leaves what it did until then. One that ends by fuel, deadline, memory, `timeout` or a crash
-        leaves the session as it was before it, and `Result.rolled_back` says so. While another step runs this one
-        waits, or, with `wait=False`, raises ResourceExhausted. Raises NotFound, SessionLost and Conflict as well.
+        leaves the session as it was before it, and `Result.rolled_back` says so; one in a VM does not go back: see
+        docs/sessions.md. While another step runs this one waits, or, with `wait=False`, raises ResourceExhausted.
+        Raises NotFound, SessionLost and Conflict as well.
         """
         evaluation = evaluation_of(code, "", inputs, limits, files, outputs, mounts, http)
         check_callbacks(on_output, stdin, can_await=True)

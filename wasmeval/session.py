@@ -31,7 +31,8 @@ class SessionOptions:
     `limits` are those of each step that sets none of its own, and the most that any step gets; `total_fuel` is what all
     steps together may spend. After `idle_seconds` without a step the session is put to sleep; after `life_seconds` it
     ends, asleep or not. `deterministic` makes its steps repeatable: see docs/determinism.md. `tier` is where it lives,
-    for good: "vm", or "wasm", which "auto" means here.
+    for good: "vm", or "wasm", which "auto" means here but for bash. One in a VM ends where others are put to sleep; it
+    has no `total_fuel`, no other `durability` than the default, and is never deterministic.
     """
 
     limits: Limits = Limits()

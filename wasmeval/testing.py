@@ -153,6 +153,15 @@ def succeed_in_vm(job: Job) -> Result:
     )
 
 
+class ScriptedPlace:
+    """The machine of a session, without a machine: `job.session` of its steps."""
+
+    def __init__(self, runtime: str) -> None:
+        self.runtime = runtime
+        self.is_lost = False
+        """Whether no step can follow."""
+
+
 class ScriptedVm(ScriptedPool):
     """A tier of VMs without VMs: answers as ScriptedPool does. `missing` says what it lacks; `starts` and `closes` are
     counted. With `failure` it cannot be started."""
@@ -168,8 +177,12 @@ class ScriptedVm(ScriptedPool):
         minimum_memory_bytes: int = 64 << 20,
         running: int = 16,
         queue_size: int = 256,
+        most_sessions: int = 8,
     ) -> None:
         super().__init__(script, running=running, queue_size=queue_size)
+        self.places: list[ScriptedPlace] = []
+        """Those of sessions that are open."""
+        self._most_sessions = most_sessions
         self.missing = missing
         self.starts = 0
         self.closes = 0
@@ -189,6 +202,22 @@ class ScriptedVm(ScriptedPool):
         self.starts += 1
         if self._failure is not None:
             raise self._failure
+
+    async def open_session(self, runtime: str) -> ScriptedPlace:
+        """A place that a script may lose."""
+        if self._failure is not None:
+            raise self._failure
+        if self._draining:
+            raise Unavailable("the pool is draining")
+        if len(self.places) >= self._most_sessions:
+            raise ResourceExhausted(f"{self._most_sessions} sessions are in virtual machines")
+        self.places.append(ScriptedPlace(runtime))
+        return self.places[-1]
+
+    def close_session(self, place: ScriptedPlace) -> None:
+        """It is gone."""
+        if place in self.places:
+            self.places.remove(place)
 
     async def aclose(self) -> None:
         """Stops everything at once."""

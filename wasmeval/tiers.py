@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wasmeval.errors import InvalidArgument, SetupError
+from wasmeval.errors import FailedPrecondition, InvalidArgument, SetupError
 from wasmeval.limits import Limits
 from wasmeval.model import ErrorInfo, Job, Result, RuntimeInfo, Status
 from wasmeval.offer import check_files_fit
@@ -71,6 +71,13 @@ class VmTier(Pool, Protocol):
     async def start(self) -> None:
         """Returns when it can evaluate. Raises SetupError."""
 
+    async def open_session(self, runtime: str) -> Any:
+        """A place for a session's steps, which are jobs with it as their `session`. Raises ResourceExhausted,
+        SetupError."""
+
+    def close_session(self, place: Any) -> None:
+        """It is not needed any more. Safe to call twice."""
+
     async def aclose(self) -> None:
         """Stops everything at once. Safe to call twice."""
 
@@ -118,6 +125,21 @@ class Moves:
         """Raises InvalidArgument for limits with which a job for a VM could not run."""
         if why := self._too_small(job.runtime, job.limits):
             raise InvalidArgument("limits.memory_bytes", f"{why}; ask for more")
+
+    async def open_session(self, runtime: str, limits: Limits) -> Any:
+        """See vm_sessions.Machines. Raises FailedPrecondition where there are no VMs."""
+        if self.vm is None or self.missing:
+            raise FailedPrecondition(self.missing)
+        self.check(Job(runtime, b"", b"", limits))
+        try:
+            return await self.vm.open_session(runtime)
+        except SetupError as error:
+            raise FailedPrecondition(str(error)) from None
+
+    def close_session(self, place: Any) -> None:
+        """See vm_sessions.Machines."""
+        if self.vm is not None:
+            self.vm.close_session(place)
 
     def unavailable(self, job: Job, why: str = "") -> Result:
         """What a job for a VM ends with where there is none."""

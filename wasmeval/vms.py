@@ -6,25 +6,34 @@ interface of `pool.blocking.Running`, so that a conversation does not know where
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from weakref import WeakValueDictionary
 
 from wasmeval.backstage import Backstage, Begins, Running
-from wasmeval.errors import DeadlineExceeded, SetupError, Unavailable
+from wasmeval.errors import DeadlineExceeded, FailedPrecondition, NotFound, SetupError, Unavailable
 from wasmeval.model import Job, Result, RuntimeInfo, Status
 from wasmeval.policy import Policy
-from wasmeval.tiers import OFF, UNAVAILABLE, Attend, Crossing, Moves, Partner, load_vm, moved, stayed
+from wasmeval.tiers import OFF, UNAVAILABLE, Attend, Crossing, Moves, Partner, VmTier, load_vm, moved, stayed
+from wasmeval.turns import Turn
 
 if TYPE_CHECKING:
     import asyncio
 
     from wasmeval.attendant import Link
+    from wasmeval.runtimes import Catalogue
+    from wasmeval.session import Checkpoint, SessionInfo, SessionOptions
     from wasmeval.vm import VmSettings
+    from wasmeval.vm_sessions import VmSession, VmSessions
     from wasmeval.wasm.calls import Operation, Outcome
+
+T = TypeVar("T")
 
 # Whoever calls waits for his own evaluations; there is nobody else to be fair to.
 _QUEUE_SIZE = 1 << 30
@@ -38,14 +47,26 @@ _CLOSED = "the evaluator is closed"
 class Vms:
     """Those of one evaluator, as `settings` say: None where there can be any, False for none. Threads may share it."""
 
-    def __init__(self, backstage: Backstage, policy: Policy, settings: VmSettings | bool | None) -> None:
+    def __init__(
+        self,
+        backstage: Backstage,
+        catalogue: Catalogue,
+        policy: Policy,
+        settings: VmSettings | bool | None,
+        *,
+        require_jail: bool = False,
+    ) -> None:
         self._backstage = backstage
+        self._catalogue = catalogue
         self._policy = policy
         self._settings = settings
+        self._require_jail = require_jail
         self._opening = threading.Lock()
         self._known: Moves | None = None
         self._starting: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._sessions: VmSessions | None = None
+        self._held: WeakValueDictionary[str, HeldInVm] = WeakValueDictionary()
         self._process = os.getpid()
 
     @property
@@ -69,8 +90,7 @@ class Vms:
     def begin(self, job: Job, attend: Attend) -> Running:
         """Start a job for a VM and return at once; see `BlockingPool.begin`. Raises InvalidArgument for limits with
         which it could not run, Unavailable when closed."""
-        if os.getpid() != self._process:
-            raise Unavailable("this evaluator belongs to the parent process; make a new one after a fork")
+        self._check_process()
         moves = self.moves
         if moves.vm is None or moves.missing:
             return Over(moves.unavailable(job))
@@ -79,6 +99,63 @@ class Vms:
 
     async def evaluate(self, job: Job, attend: Attend) -> Result:
         """Run it, on the loop. Raises SetupError when VMs cannot be started."""
+        vm = await self._started()
+        if job.session is None:
+            return await vm.evaluate(job, attend)
+        session: VmSession = job.session
+        return await session.step(job, lambda job: vm.evaluate(job, attend))
+
+    def create_session(self, language: str, options: SessionOptions) -> HeldInVm:
+        """A new session in a VM. Raises as `VmSessions.create`, and Unavailable when closed."""
+        from wasmeval.vm_sessions import VmSessions
+
+        async def create() -> VmSession:
+            if self._sessions is None:
+                self._sessions = VmSessions(self.moves, self._catalogue, self._policy)
+            if not self.moves.missing:
+                await self._started()
+            return await self._sessions.create(language, options)
+
+        try:
+            session = self.wait_for(create)
+        except SetupError as error:
+            raise FailedPrecondition(str(error)) from None
+        return self._hold(session)
+
+    def find_session(self, session_id: str) -> HeldInVm | None:
+        """The session of that id; None when it is none of these."""
+        session = self._sessions.get(session_id) if self._sessions is not None else None
+        return self._hold(session) if session is not None else None
+
+    def _hold(self, session: VmSession) -> HeldInVm:
+        with self._opening:
+            return self._held.setdefault(session.id, HeldInVm(self, session))
+
+    def wait_for(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `make` gives, on the loop. Raises Unavailable when closed."""
+        import asyncio
+        from concurrent.futures import CancelledError
+
+        self._check_process()
+        loop, making = self._backstage.loop(), make()
+        try:
+            future = asyncio.run_coroutine_threadsafe(making, loop)
+        except RuntimeError:  # Closed just now.
+            making.close()
+            raise Unavailable(_CLOSED) from None
+        try:
+            while True:
+                try:
+                    return future.result(_LOOK_SECONDS)
+                except TimeoutError:
+                    if self._backstage.is_over:
+                        raise Unavailable(_CLOSED) from None
+        except CancelledError:
+            raise Unavailable(_CLOSED) from None
+        finally:
+            future.cancel()
+
+    async def _started(self) -> VmTier:
         import asyncio
 
         vm = self.moves.vm
@@ -87,7 +164,11 @@ class Vms:
             self._starting = asyncio.ensure_future(vm.start())
         # Whoever is cancelled meanwhile leaves it to the others.
         await asyncio.shield(self._starting)
-        return await vm.evaluate(job, attend)
+        return vm
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise Unavailable("this evaluator belongs to the parent process; make a new one after a fork")
 
     async def aclose(self) -> None:
         """Ends what runs, as `cancelled`, and the VMs; on the loop."""
@@ -104,6 +185,8 @@ class Vms:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._sessions is not None:
+                self._sessions.close()
             await vm.aclose()
 
     def _look(self) -> Moves:
@@ -111,10 +194,61 @@ class Vms:
             return Moves(self._policy, None, off=f"{OFF}: this evaluator was made with vm=False")
         settings = None if self._settings is True else self._settings
         try:
-            vm = load_vm(settings, queue_size=_QUEUE_SIZE)
+            required = {"require_jail": True} if self._require_jail else {}
+            vm = load_vm(settings, queue_size=_QUEUE_SIZE, **required)
         except SetupError as error:
             return Moves(self._policy, None, off=str(error))
         return Moves(self._policy, vm)
+
+
+class HeldInVm:
+    """A session in a VM, for the threads that use it: see retained.Held."""
+
+    def __init__(self, vms: Vms, session: VmSession) -> None:
+        self._vms = vms
+        self._session = session
+        self._turn = Turn()
+        self.id = session.id
+        self.language = session.language
+        self.options = session.options
+
+    @property
+    def info(self) -> SessionInfo:
+        """As it is now."""
+        return self._session.info
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Raises FailedPrecondition, as `fork`, `checkpoint`, `restore` and `hibernate`."""
+        return self._session.checkpoints
+
+    def step(
+        self, job: Job, run: Callable[[Job], Result], *, wait: bool = True, timeout: float | None = None
+    ) -> Result:
+        """See retained.Held. What `run` gives the job to has it run in the session."""
+        with self._turn.take(wait=wait, timeout=timeout):
+            return run(replace(job, session=self._session))
+
+    def fork(self) -> NoReturn:
+        """See checkpoints."""
+        self._vms.wait_for(self._session.fork)
+
+    def checkpoint(self) -> NoReturn:
+        """See checkpoints."""
+        self._vms.wait_for(self._session.checkpoint)
+
+    def restore(self, checkpoint_id: str) -> NoReturn:
+        """See checkpoints."""
+        self._vms.wait_for(lambda: self._session.restore(checkpoint_id))
+
+    def hibernate(self) -> NoReturn:
+        """See checkpoints."""
+        self._vms.wait_for(self._session.hibernate)
+
+    def close(self) -> None:
+        """End it. Safe to call twice, and when its evaluator is closed, which has ended it."""
+        with self._turn.take(), contextlib.suppress(NotFound, Unavailable):
+            self._vms.wait_for(self._session.close)
 
 
 class Over:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from wasmeval.vm.guest import guest_files
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
@@ -45,6 +47,13 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"wasmeval"}
     assert {"wasmeval/py.typed", "wasmeval/v1/wasmeval_pb2.py", "wasmeval/cli/__init__.py"} <= names
     assert not {name for name in names if name.endswith(".pyc")}
+
+
+def test_the_wheel_has_what_microvms_are_made_of(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    guest = {name.rsplit("/", 1)[1] for name in names if name.startswith("wasmeval/vm/guest/")}
+    assert guest - {"__init__.py"} == set(guest_files())
+    assert "wasmeval/vm/building/debian.sh" in names
 
 
 def test_the_wheel_has_each_image_with_its_licences(wheel: Path) -> None:

@@ -18,16 +18,21 @@ from wasmeval import (
     DeadlineExceeded,
     Evaluation,
     Evaluator,
+    FailedPrecondition,
     InputWanted,
     InvalidArgument,
     Limits,
+    NotFound,
     Output,
+    ResourceExhausted,
     Result,
     SetupError,
     Status,
     ToolCall,
     Unavailable,
 )
+from wasmeval.backstage import EmbeddedConversation
+from wasmeval.grants import Grants
 from wasmeval.limits import VM_DEFAULTS
 from wasmeval.model import ErrorInfo, Job
 from wasmeval.testing import Answer, ScriptedVm, hang, succeed_in_vm
@@ -205,6 +210,33 @@ def test_tools_and_output_of_a_vm_reach_their_functions(vms: Doubles, evaluator:
     assert vms.link.answers[0][2] == b"2"
 
 
+def test_what_is_printed_just_before_the_end_is_not_lost(vms: Doubles, evaluator: Evaluator) -> None:
+    late: list[int] = []
+
+    class Running:
+        """One whose last words come while somebody looks how it ended, as they may from a VM's thread."""
+
+        def __init__(self, attend: Callable[[Any], Any]) -> None:
+            self._partner = attend(self)
+
+        @property
+        def outcome(self) -> Result:
+            if not late:
+                late.append(1)
+                self._partner.printed(1, b"last words")
+            return Result(Status.OK)
+
+        def cancel(self) -> None: ...
+
+    class Pool:
+        def begin(self, job: Job, attend: Callable[[Any], Any]) -> Any:
+            return Running(attend)
+
+    job = Job("vm-bash", b"", b"", VM_DEFAULTS, Grants(live=True), tier="vm")
+    conversation = EmbeddedConversation(Pool(), evaluator._backstage, evaluator._offer, job, None)
+    assert next(getattr(event, "text", "") for event in conversation) == "last words"
+
+
 def test_cancelling_stops_a_vm(vms: Doubles, evaluator: Evaluator) -> None:
     vms.script = lambda _: hang()
     with evaluator.converse("ls", language="bash") as conversation:
@@ -332,8 +364,119 @@ def test_a_session_s_step_stays(vms: Doubles, evaluator: Evaluator) -> None:
         assert result.error is not None
         assert result.error.message.endswith('a session stays where it is; begin one with tier="vm".')
         assert session.evaluate("1 + 1").value == 2
-    with pytest.raises(InvalidArgument, match=r"^tier: there are no sessions in VMs yet"):
-        evaluator.session(tier="vm")
+
+
+def test_a_session_lives_in_a_vm(vms: Doubles, evaluator: Evaluator) -> None:
+    with evaluator.session(tier="vm", limits=Limits(processes=9)) as session:
+        info = session.info
+        assert (info.id, info.language, info.runtime, info.is_live, info.steps) == (
+            session.id,
+            "python",
+            "vm-python",
+            True,
+            0,
+        )
+        [vm] = vms.made
+        [place] = vm.places
+        result = session.evaluate("x = 1", limits=Limits(processes=50), files={"a": b"b"})
+        assert (result.ok, result.tier, result.limits.processes, result.rolled_back) == (True, "vm", 9, False)
+        assert evaluator.attach(session.id).evaluate("x").ok
+        assert [(job.code, job.session) for job in vm.jobs] == [(b"x = 1", place), (b"x", place)]
+        assert session.info.steps == 2
+        with pytest.raises(InvalidArgument, match="a VM mounts no folders"):
+            session.evaluate("1", mounts={"data": "/"})
+        for call, words in (
+            (session.fork, "cannot be forked"),
+            (session.hibernate, "cannot sleep"),
+            (session.checkpoint, "has no checkpoints"),
+            (lambda: session.restore("1-a"), "has no checkpoints"),
+            (lambda: session.checkpoints, "has no checkpoints"),
+        ):
+            with pytest.raises(FailedPrecondition, match=words):
+                call()
+    assert vm.places == []
+    session.close()
+    with pytest.raises(NotFound, match=f"no session {session.id}"):
+        session.evaluate("x")
+    with pytest.raises(NotFound):
+        evaluator.attach(session.id)
+    with evaluator.session("bash") as bash:
+        assert bash.evaluate("ls").exit_status == 0
+
+
+def test_a_session_in_a_vm_is_refused_where_there_is_none(vms: Doubles, evaluator: Evaluator) -> None:
+    for options in ({"durability": "step"}, {"total_fuel": 3}, {"deterministic": True}):
+        with pytest.raises(InvalidArgument, match=f"^{next(iter(options))}: "):
+            evaluator.session(tier="vm", **options)  # type: ignore[arg-type]
+    vms.settings = {"failure": SetupError("no memory for it")}
+    with Evaluator(workers=1) as other, pytest.raises(FailedPrecondition, match="no memory for it"):
+        other.session(tier="vm")
+    with Evaluator(workers=1, vm=False) as none, pytest.raises(FailedPrecondition, match="turned off here"):
+        none.session("bash")
+
+
+def test_a_step_in_a_vm_is_a_conversation(vms: Doubles, evaluator: Evaluator) -> None:
+    async def talk(job: Job) -> Result:
+        vms.partner.called(1, Operation.CALL, b'{"name": "f", "args": [2], "kwargs": {}}')
+        while not vms.link.answers:
+            await asyncio.sleep(0.001)
+        return succeed_in_vm(job)
+
+    vms.script = talk
+    with evaluator.session(tier="vm") as session:
+        assert session.evaluate("f(2)", tools={"f": abs}).ok
+        with session.converse("f(2)", tools={"f": abs}) as conversation:
+            events = []
+            for event in conversation:
+                events.append(event)
+                if isinstance(event, ToolCall):
+                    event.reply(7)
+        assert [type(event) for event in events] == [ToolCall, Result]
+        vms.script = lambda _: hang()
+        with session.converse("f(2)", tools={"f": abs}):
+            wait_until(lambda: len(vms.made[0].jobs) == 3)
+            with pytest.raises(ResourceExhausted, match="a step of this session is running"):
+                session.evaluate("1", wait=False)
+            with pytest.raises(DeadlineExceeded, match=r"the time-out of 0\.2 s passed"):
+                session.evaluate("1", timeout=0.2)
+        with pytest.raises(DeadlineExceeded, match=r"the time-out of 0\.2 s passed"):
+            session.evaluate("1", timeout=0.2)
+        vms.script = succeed_in_vm
+        assert session.evaluate("1").ok
+        assert session.info.is_live
+
+
+def test_threads_share_a_session_in_a_vm(vms: Doubles, evaluator: Evaluator) -> None:
+    running: list[Job] = []
+
+    async def one_at_a_time(job: Job) -> Result:
+        running.append(job)
+        await asyncio.sleep(0.002)
+        assert running == [job]
+        running.clear()
+        return succeed_in_vm(job)
+
+    vms.script = one_at_a_time
+    with evaluator.session(tier="vm") as session, ThreadPoolExecutor(8) as pool:
+        assert all(result.ok for result in pool.map(session.evaluate, ["1"] * 24))
+        assert session.info.steps == 24
+
+
+def test_closing_an_evaluator_ends_its_sessions_in_vms(vms: Doubles) -> None:
+    evaluator = Evaluator(workers=1)
+    session = evaluator.session(tier="vm")
+    vms.script = lambda _: hang()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.evaluate, "1")
+        wait_until(lambda: vms.made[0].jobs)
+        evaluator.close()
+        error = waiting.exception(30)
+        assert isinstance(error, Unavailable) if error else waiting.result().status is Status.CANCELLED
+    assert vms.made[0].places == []
+    session.close()
+    for call in (lambda: session.evaluate("1"), lambda: evaluator.session(tier="vm")):
+        with pytest.raises(Unavailable):
+            call()
 
 
 def test_a_deterministic_evaluation_says_the_same_wherever_it_runs(

@@ -134,13 +134,14 @@ def test_a_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
 
 def test_vms_are_there_when_they_can_be() -> None:
     vm = load(environ={}).vm
-    assert (vm.enabled, vm.auto, vm.image, vm.ready, vm.most, vm.queue_size) == (
+    assert (vm.enabled, vm.auto, vm.image, vm.ready, vm.most, vm.queue_size, vm.most_sessions) == (
         "auto",
         True,
         "default",
         2,
         16,
         256,
+        8,
     )
     assert vm.limits.defaults.limits() == VM_DEFAULTS
     assert vm.limits.ceilings.limits() == VM_CEILINGS
@@ -157,6 +158,7 @@ def test_whether_there_are_vms_is_said_in_the_environment_too(text: str, value: 
         ({"WASMEVAL_VM_ENABLED": "perhaps"}, "vm.enabled"),
         ({"WASMEVAL_VM_READY": "-1"}, "vm.ready"),
         ({"WASMEVAL_VM_MOST": "0"}, "vm.most"),
+        ({"WASMEVAL_VM_MOST_SESSIONS": "-1"}, "vm.most_sessions"),
         ({"WASMEVAL_VM_ACCELERATOR": "hope"}, "vm.accelerator"),
         ({"WASMEVAL_VM_IMAGE": "../x"}, "vm.image"),
         ({"WASMEVAL_VM_LIMITS_DEFAULTS_FUEL": "5"}, "WASMEVAL_VM_LIMITS_DEFAULTS_FUEL"),

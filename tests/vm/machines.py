@@ -37,6 +37,7 @@ class FakeMachine:
         self.cpu = 0.0
         self.last_words = ""
         self.is_killed = False
+        self.runs = True
         self.is_buried = True
         """Whether it has ended as soon as it is killed."""
 
@@ -48,6 +49,12 @@ class FakeMachine:
 
     def complaint(self) -> str:
         return self.last_words
+
+    def stand_still(self) -> None:
+        self.runs = False
+
+    def go_on(self) -> None:
+        self.runs = True
 
     def kill(self) -> None:
         self.is_killed = True

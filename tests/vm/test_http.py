@@ -114,7 +114,7 @@ def test_other_hosts_are_refused_with_the_reason(online: wasmeval.Evaluator, sit
 
 
 def test_without_a_policy_there_is_no_proxy(online: wasmeval.Evaluator, site: str) -> None:
-    script = f"env | grep -i proxy; curl -s -m 20 -x http://127.0.0.1:3128 http://{site}/; echo; exit 0"
+    script = f"env | grep -i proxy; curl -s -m 3 -x http://127.0.0.1:3128 http://{site}/; echo; exit 0"
     result = online.evaluate(script, language="bash")
     assert "simple" not in result.stdout
     assert not result.http

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -61,7 +62,10 @@ def test_a_part_of_the_corpus_gives_what_the_wasm_image_gives(tmp_path: Path) ->
     _check([case for case in CASES if case.name.startswith(("async/", "values/", "errors/"))][::4], tmp_path)
 
 
-@pytest.mark.slow
+# Minutes; its part above is of the same kinds.
+@pytest.mark.skipif(
+    not os.environ.get("WASMEVAL_TEST_CORPUS"), reason="set WASMEVAL_TEST_CORPUS to run all cases"
+)
 def test_the_corpus_gives_what_the_wasm_image_gives(tmp_path: Path) -> None:
     _check(CASES, tmp_path)
 

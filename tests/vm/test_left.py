@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from tests.vm.machines import left
 from wasmeval.limits import Limits
 from wasmeval.vm.frames import MalformedFrame
-from wasmeval.vm.left import Left
+from wasmeval.vm.left import Left, Room
 
 LIMITS = Limits(workspace_bytes=1000, workspace_files=5)
 
 
 def taken(*pieces: tuple[str | bytes, bytes, bool]) -> dict[str, bytes]:
-    one = Left(LIMITS)
+    one = Left(LIMITS, Room(1 << 30))
     for path, content, begins in pieces:
         one.take(begins, left(path, content))
     return {path: bytes(data) for path, data in one.files.items()}
@@ -69,7 +69,7 @@ def test_what_cannot_be_is_malformed(pieces: list[tuple[str, bytes, bool]], why:
 
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=40)), max_size=20))
 def test_random_pieces_keep_the_limits_or_are_malformed(pieces: list[tuple[bool, bytes]]) -> None:
-    one = Left(LIMITS)
+    one = Left(LIMITS, Room(1 << 30))
     try:
         for begins, payload in pieces:
             one.take(begins, payload)
@@ -78,3 +78,20 @@ def test_random_pieces_keep_the_limits_or_are_malformed(pieces: list[tuple[bool,
     finally:
         assert len(one.files) <= 5
         assert sum(map(len, one.files.values())) <= 1000
+
+
+def test_all_jobs_together_have_so_much_room() -> None:
+    room = Room(10)
+    first, second = Left(LIMITS, room), Left(LIMITS, room)
+    first.take(True, left("a", b"123456"))
+    second.take(True, left("b", b"1234"))
+    second.take(False, left("b", b"5"))
+    assert second.is_refused
+    assert not second.files
+    assert room.held_bytes == 6
+    second.take(True, left("c", b"1"))
+    assert not second.files
+    first.release()
+    first.release()
+    assert room.held_bytes == 0
+    assert bytes(first.files["a"]) == b"123456"

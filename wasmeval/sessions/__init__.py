@@ -5,7 +5,7 @@ event loop. Nothing here touches a worker, a socket or a clock of its own.
 """
 
 from wasmeval.sessions.effects import Closing, Do, Effect, Fork, Hear, Mark, Open, Plan, Revert, State
-from wasmeval.sessions.keeper import Keeper
+from wasmeval.sessions.keeper import Keeper, new_id, no_such
 from wasmeval.sessions.live import Live
 from wasmeval.sessions.settings import SessionSettings
 from wasmeval.sessions.snapshot import Bound, Sealer
@@ -26,4 +26,6 @@ __all__ = [
     "Sealer",
     "SessionSettings",
     "State",
+    "new_id",
+    "no_such",
 ]

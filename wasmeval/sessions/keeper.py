@@ -87,10 +87,10 @@ class Keeper:
         """The session of that id, asleep. Raises NotFound, for one of another tenant as well."""
         found = yield Do(lambda: self._store.get(_key(session_id)))
         if found is None:
-            raise _no_such(session_id)
+            raise no_such(session_id)
         record, now = decode(found.data), self._clock()
         if record.tenant != tenant or record.expires <= now:
-            raise _no_such(session_id)
+            raise no_such(session_id)
         if record.owner not in ("", self._owner) and record.lease > now:
             raise Unavailable(
                 f"another replica has the session for the next {record.lease - now:.1f} s; nothing ran, ask that one "
@@ -568,5 +568,6 @@ def _key(session_id: str) -> str:
     return record_key(session_id)
 
 
-def _no_such(session_id: str) -> NotFound:
+def no_such(session_id: str) -> NotFound:
+    """What to say of an id that is none."""
     return NotFound(f"there is no session {session_id}; it was closed, or its life has ended")

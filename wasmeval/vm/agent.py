@@ -41,6 +41,12 @@ class Machine(Protocol):
     def complaint(self) -> str:
         """What its process said last."""
 
+    def stand_still(self) -> None:
+        """Let it compute nothing until `go_on`. What its clock shows then is nothing to rely on."""
+
+    def go_on(self) -> None:
+        """After `stand_still`; no harm without."""
+
     def kill(self) -> None:
         """End it at once."""
 

@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple
@@ -25,7 +27,7 @@ from wasmeval.limits import MIB
 from wasmeval.vm import qemu
 from wasmeval.vm.frames import Decoder, MalformedFrame, Word
 from wasmeval.vm.guest import guest_files
-from wasmeval.vm.images import VmImage
+from wasmeval.vm.images import LANGUAGES, VmImage
 
 FOLDER = "golden"
 """Of an image's folder, where its golden machine is kept."""
@@ -33,10 +35,13 @@ _FORMAT = 2
 _BOOT_SECONDS = 300.0
 """Under emulation an interpreter takes its time to load what snippets import."""
 _SNAPSHOT_SECONDS = 60.0
+_LOOK_SECONDS = 0.2
 _DRAFT = ".draft-"
 _ABANDONED_SECONDS = 3600.0
 """A draft that is older was left by a process that was killed."""
 _SHOWN_CONSOLE = 2000
+_MOST_VERSION = 1000
+"""Characters."""
 
 Progress = Callable[[str], None]
 
@@ -92,11 +97,11 @@ class Golden:
 
     def _new_disk(self) -> int:
         # Without a name: it is gone with the machine, whoever is killed.
-        disk = os.open(self.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        os.ftruncate(disk, self.hardware.disk_bytes)
-        for place, piece in self.disk:
-            os.pwrite(disk, piece, place)
-        return disk
+        with tempfile.TemporaryFile(dir=self.folder, buffering=0) as file:
+            os.ftruncate(file.fileno(), self.hardware.disk_bytes)
+            for place, piece in self.disk:
+                os.pwrite(file.fileno(), piece, place)
+            return os.dup(file.fileno())
 
 
 def source_of(image: VmImage) -> Source:
@@ -119,36 +124,60 @@ def make(image: VmImage, progress: Progress = lambda _: None, accelerator: str =
     boot(source_of(image), hardware_of(image, accelerator), image.folder / FOLDER, progress).close()
 
 
-def golden_of(image: VmImage, accelerator: str, progress: Progress = lambda _: None) -> Golden:
-    """The golden machine of `image`, booted now when it was not kept for this qemu and this version of the package."""
+def golden_of(
+    image: VmImage,
+    accelerator: str,
+    progress: Progress = lambda _: None,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Golden:
+    """The golden machine of `image`, booted now when it was not kept for this qemu and this version of the package.
+    `given_up`: see `boot`."""
     source, hardware, folder = source_of(image), hardware_of(image, accelerator), image.folder / FOLDER
-    return find(source, hardware, folder) or boot(source, hardware, folder, progress)
+    return find(source, hardware, folder) or boot(source, hardware, folder, progress, given_up)
 
 
 def find(source: Source, hardware: qemu.Hardware, folder: Path) -> Golden | None:
     """The golden machine that was kept in `folder` for this source and hardware, and this qemu."""
-    kept = folder / _key(source, hardware)
-    try:
-        about = json.loads((kept / "golden.json").read_bytes())
-        languages = _interpreters(about)
-        with open(kept / "memory", "rb") as memory, open(kept / "disk", "rb") as disk:
-            return Golden(
-                hardware,
-                languages,
-                _sealed(memory.fileno(), hardware.memory_bytes),
-                qemu.held((kept / "state").read_bytes(), "state"),
-                os.open(source.root, os.O_RDONLY | os.O_CLOEXEC),
-                list(_pieces(disk.fileno())),
-                folder,
+    with contextlib.ExitStack() as stack:
+        undo = stack.enter_context(contextlib.ExitStack())
+
+        def held(file: int) -> int:
+            undo.callback(os.close, file)
+            return file
+
+        try:
+            # By one descriptor: another process may put a new one in its place, and parts of two are no machine.
+            kept = os.open(folder / _key(source, hardware), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, kept)
+            about, memory, disk, state = (
+                stack.enter_context(open(name, "rb", opener=partial(os.open, dir_fd=kept)))
+                for name in ("golden.json", "memory", "disk", "state")
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+            golden = Golden(
+                hardware,
+                _interpreters(json.load(about), hardware),
+                held(_sealed(memory.fileno(), hardware.memory_bytes)),
+                held(qemu.held(state.read(), "state")),
+                held(os.open(source.root, os.O_RDONLY | os.O_CLOEXEC)),
+                list(_pieces(disk.fileno())),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        if os.access(folder, os.W_OK):
+            golden.folder = folder
+        undo.pop_all()
+        return golden
 
 
 def boot(
-    source: Source, hardware: qemu.Hardware, folder: Path, progress: Progress = lambda _: None
+    source: Source,
+    hardware: qemu.Hardware,
+    folder: Path,
+    progress: Progress = lambda _: None,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Golden:
-    """Boot one, and keep it in `folder` if that can be written. Takes seconds, a minute under emulation.
+    """Boot one, and keep it in `folder` if that can be written. Takes seconds, a minute under emulation; once it is
+    `given_up`, which is asked often, it ends.
 
     Raises SetupError that says how far it came.
     """
@@ -169,7 +198,7 @@ def boot(
         parts = qemu.Parts(memory, root, disk.fileno())
         machine = qemu.boot(hardware, parts, source.kernel, source.initramfs, console, 0)
         try:
-            languages = _await_agent(machine, console)
+            languages = _await_agent(machine, console, given_up)
             progress("taking its snapshot")
             state = _save(machine)
         finally:
@@ -217,20 +246,22 @@ def _format(disk: int, size: int) -> None:
         raise SetupError(f"mke2fs failed: {' '.join(done.stderr.split())[:300]}")
 
 
-def _await_agent(machine: qemu.Machine, console: int) -> dict[str, Interpreter]:
+def _await_agent(machine: qemu.Machine, console: int, given_up: Callable[[], bool]) -> dict[str, Interpreter]:
     """Wait until the agent is ready. The languages that it has."""
     end = monotonic() + _BOOT_SECONDS
     decoder = Decoder()
-    machine.channel.setblocking(True)
     try:
-        while (left := end - monotonic()) > 0:
-            machine.channel.settimeout(left)
+        while monotonic() < end:
+            if given_up():
+                raise SetupError("the virtual machine was given up before it had come up")
+            if not select.select([machine.channel], [], [], _LOOK_SECONDS)[0]:
+                continue
             data = machine.channel.recv(1 << 16)
             if not data:
                 break
             for frame in decoder.feed(data):
                 if frame.word is Word.READY:
-                    return _interpreters(json.loads(frame.payload))
+                    return _interpreters(json.loads(frame.payload), machine.hardware)
     except (
         OSError,
         MalformedFrame,
@@ -242,7 +273,7 @@ def _await_agent(machine: qemu.Machine, console: int) -> dict[str, Interpreter]:
     ) as error:
         reason = repr(error)
     else:
-        reason = machine.complaint() or "its process ended"
+        reason = "it took longer" if monotonic() >= end else machine.complaint() or "its process ended"
     said = os.pread(console, 1 << 20, 0).decode("utf-8", "replace")
     raise SetupError(
         f"the virtual machine did not come up within {_BOOT_SECONDS:g} s: {reason}; its console said: "
@@ -250,12 +281,17 @@ def _await_agent(machine: qemu.Machine, console: int) -> dict[str, Interpreter]:
     )
 
 
-def _interpreters(told: dict[str, Any]) -> dict[str, Interpreter]:
+def _interpreters(told: dict[str, Any], hardware: qemu.Hardware) -> dict[str, Interpreter]:
     """Of what an agent says when it is ready, or what was kept of that. Raises as whatever is wrong in it."""
-    return {
-        str(name): Interpreter(str(version), int(memory))
-        for name, (version, memory) in told["languages"].items()
-    }
+    found = {}
+    for name, (version, memory) in told["languages"].items():
+        # An image of strangers may have brought its own agent, and all this is shown and listed.
+        if name not in LANGUAGES or not str(version).isprintable() or len(str(version)) > _MOST_VERSION:
+            raise ValueError("an interpreter that cannot be")
+        if not 0 <= int(memory) <= hardware.memory_bytes:
+            raise ValueError("an interpreter has more memory than its machine")
+        found[name] = Interpreter(str(version), int(memory))
+    return found
 
 
 def _save(machine: qemu.Machine) -> int:
@@ -274,7 +310,10 @@ def _save(machine: qemu.Machine) -> int:
             if told.get("status") == "completed":
                 # Whoever waits for its end has the memory for himself.
                 monitor.ask({"execute": "quit"})
-                machine.process.wait(_SNAPSHOT_SECONDS)
+                try:
+                    machine.process.wait(_SNAPSHOT_SECONDS)
+                except subprocess.TimeoutExpired:
+                    raise SetupError(f"qemu did not end within {_SNAPSHOT_SECONDS:g} s") from None
                 qemu.seal(state)
                 return state
             if told.get("status") == "failed":

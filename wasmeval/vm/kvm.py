@@ -52,7 +52,10 @@ def probe(image: VmImage, *, fresh: bool = False) -> Answer:
     kept = _kept_at(image)
     if kept is not None and not fresh and (answer := _read(kept)):
         return answer
-    answer = _boot(image)
+    try:
+        answer = _boot(image)
+    except (SetupError, OSError) as error:
+        return Answer(False, f"nothing could be booted to try it: {error}")
     if kept is not None:
         _keep(kept, answer)
     return answer
@@ -62,16 +65,13 @@ def _boot(image: VmImage) -> Answer:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wasmeval-kvm-") as folder:
         archive = Path(folder, "initramfs")
-        try:
-            archive.write_bytes(initramfs.make(image, guest_files()))
-            process = subprocess.Popen(
-                _command(image.kernel, archive),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except (SetupError, OSError) as error:
-            return Answer(False, f"nothing could be booted to try it: {error}")
+        archive.write_bytes(initramfs.make(image, guest_files()))
+        process = subprocess.Popen(
+            _command(image.kernel, archive),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         with process:
             try:
                 said, _ = process.communicate(timeout=_SECONDS)
@@ -85,6 +85,8 @@ def _boot(image: VmImage) -> Answer:
 
 def _command(kernel: Path, archive: Path) -> list[str]:
     return [
+        # A guest that hangs must not outlive whoever is killed while he waits for it.
+        *("setpriv", "--pdeathsig", "KILL"),
         *(qemu.PROGRAM, "-M", "microvm,acpi=on", "-accel", "kvm", "-cpu", "host", "-m", "128M", "-smp", "1"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"),
         *("-kernel", str(kernel), "-initrd", str(archive)),

@@ -14,12 +14,30 @@ _Names = dict[str, "_Names | None"]
 """What is in a folder; None is a file."""
 
 
+class Room:
+    """Memory of the host's for the files of all jobs together, until their Results are made."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.held_bytes = 0
+
+    def hold(self, count: int) -> bool:
+        """Whether there is room for so many bytes more; they are held then."""
+        if self.held_bytes + count > self.most_bytes:
+            return False
+        self.held_bytes += count
+        return True
+
+
 class Left:
     """One job's. `files` are those with a path that a Result can have: text, relative, neither file and folder at
-    once."""
+    once. They are held in `room` until `release`; where that does not suffice, all are dropped, and `is_refused`."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, room: Room) -> None:
         self.files: dict[str, bytearray] = {}
+        self.is_refused = False
+        self._room = room
+        self._held = 0
         self._limits = limits
         self._bytes = 0
         self._begun = 0
@@ -44,12 +62,25 @@ class Left:
             check_path("path", path)
         except (InvalidArgument, UnicodeDecodeError):
             return
+        if self.is_refused:
+            return
         if begins == (path in self.files):
             raise MalformedFrame("a file that begins twice, or not at all")
         if begins:
             self._add(path)
             self.files[path] = bytearray()
-        self.files[path] += data
+        if self._room.hold(len(data)):
+            self._held += len(data)
+            self.files[path] += data
+        else:
+            self.is_refused = True
+            self.files.clear()
+            self.release()
+
+    def release(self) -> None:
+        """They are somebody else's now, or nobody's. Safe to call twice."""
+        self._room.held_bytes -= self._held
+        self._held = 0
 
     def _add(self, path: str) -> None:
         *folders, name = path.split("/")

@@ -103,18 +103,21 @@ class Machine:
         self._told = ends.told
         self._killed: float | None = None
         self._number = 0
+        self._handle = -1
 
     @property
     def number(self) -> int:
         """Of qemu's own process; 0 when it never came so far."""
         if not self._number and self._told >= 0:
             try:
-                self._number = int(json.loads(os.read(self._told, 4096))["child-pid"])
+                # bubblewrap writes it at once, and what else it has to say in pieces after it.
+                told = re.search(rb'"child-pid": *(\d+)', os.read(self._told, 4096))
             except BlockingIOError:
                 # It has not come so far.
                 return 0
-            except (OSError, ValueError, KeyError):
-                pass
+            except OSError:
+                told = None
+            self._number = int(told[1]) if told else 0
             self._forget()
         return self._number
 
@@ -136,6 +139,20 @@ class Machine:
         found = re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE)
         return int(found[1]) << 10 if found else 0
 
+    def stand_still(self) -> None:
+        """Let it compute nothing until `go_on`. What its clock shows then is nothing to rely on."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `stand_still`; no harm without."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(OSError):
+            if self._handle < 0:
+                self._handle = os.pidfd_open(self.number)
+            signal.pidfd_send_signal(self._handle, number)
+
     def kill(self) -> None:
         """End it at once; `ended` says when it is buried. Safe to call twice."""
         if self._killed is None:
@@ -144,6 +161,9 @@ class Machine:
         for end in (self.channel, self.network, self.monitor):
             end.close()
         self._forget()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     def _kill(self) -> None:
         """Its own process first: bubblewrap then buries it and ends. Orphaned it would be process 1's to bury, which

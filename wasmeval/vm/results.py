@@ -58,10 +58,15 @@ class Ending:
     reply: bytes = b""
     ended: Ended = field(default_factory=Ended)
     files: dict[str, bytearray] = field(default_factory=dict)
+    no_room: bool = False
+    """Whether its files were dropped, because the host has no room for them now."""
 
     def told(self) -> Result:
         """As its program says."""
         ended, limits = self.ended, self.job.limits
+        if self.no_room:
+            text = "there is no room now for the files that outputs asked for; try again, or ask for fewer"
+            return self._result(Status.OUTPUT_EXCEEDED, ErrorInfo("OutputExceeded", text))
         if ended.files_left_out:
             most = f"{limits.workspace_bytes} bytes or {limits.workspace_files} files"
             text = f"the files that outputs asked for are more than {most}; ask for fewer"
@@ -70,18 +75,19 @@ class Ending:
             return self._exited()
         if self.reply:
             return self._replied()
-        status = ended.exit_status
-        if status == 0:
+        status, is_step = ended.exit_status, self.job.session is not None
+        if status == 0 and not is_step:
             return self._result(Status.OK, value=b"null")
         if ended.out_of_memory:
             return self._out_of_memory()
-        if status is not None and status > 0:
-            error = ErrorInfo("SystemExit", str(status))
-            if self.program != "python":
-                error = ErrorInfo("ExitStatus", f"exit status {status}")
-            return self._result(Status.ERROR, error)
-        how = f"killed by {_signal(-status)}" if status else "gone"
-        return self.crashed(f"its interpreter was {how}")
+        if status is None or status < 0:
+            how = f"killed by {_signal(-status)}" if status else "gone"
+            return self.crashed(f"its interpreter was {how}")
+        if is_step:
+            return self.crashed(f"its interpreter exited with the status {status}, and the session with it")
+        if self.program == "python":
+            return self._result(Status.ERROR, ErrorInfo("SystemExit", str(status)))
+        return self._result(Status.ERROR, ErrorInfo("ExitStatus", f"exit status {status}"))
 
     def deadline(self) -> Result:
         """The deadline passed."""

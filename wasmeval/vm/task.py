@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from fnmatch import translate
 from typing import Protocol
 
 from wasmeval.grants import Grants
-from wasmeval.model import Job, Result
+from wasmeval.model import Job, Result, Status
 from wasmeval.vm.agent import Agent, Lost
 from wasmeval.vm.frames import PIECE_BYTES, Frame, MalformedFrame, Order, Word
-from wasmeval.vm.left import Left
+from wasmeval.vm.left import Left, Room
 from wasmeval.vm.network import ENVIRONMENT, Gateway
 from wasmeval.vm.results import Ended, Ending
 from wasmeval.wasm import abi
@@ -32,9 +34,15 @@ _SKIPPED = struct.Struct("<Q")
 _LEAST_CPU_CHECK_SECONDS = 0.02
 _STOPPING_SECONDS = 3.0
 """For what a job that was stopped has left: under emulation its agent takes its time."""
+_INTERRUPTION_SECONDS = 2.0
+"""For a session's step that was interrupted to end by itself, before its interpreter is killed. Unmeasured."""
+_INTERRUPTIBLE = frozenset(["python"])
+"""Programs whose steps SIGINT ends, as KeyboardInterrupt does at a prompt. Node's event loop would never see it."""
 _MOST_CALLS = 1 << 20
 """Host operations of one job: each costs this process a little, even one that it refuses."""
 _RUNTIME = "vm-"
+HARNESSES = frozenset(["python", "javascript"])
+"""Programs that wait in every machine, and that a session keeps."""
 
 
 class Partner(Protocol):
@@ -54,8 +62,13 @@ class Partner(Protocol):
 class Task:
     """One job's. `run` gives its Result; the rest is the way into it, on the loop's thread."""
 
-    def __init__(self, job: Job, agent: Agent, tier_detail: str, *, is_step: bool = False) -> None:
+    def __init__(
+        self, job: Job, agent: Agent, tier_detail: str, *, room: Room | None = None, is_step: bool = False
+    ) -> None:
+        """`room` is that of all jobs of the tier."""
         self.is_over = False
+        self.can_go_on = False
+        """Whether what ran it is there for a session's next step."""
         self._partner: Partner | None = None
         limits = job.limits
         assert limits.output_bytes
@@ -66,7 +79,7 @@ class Task:
         self._is_step = is_step
         self._outputs = {1: Output(limits.output_bytes), 2: Output(limits.output_bytes)}
         self._ending = Ending(job, self._program, tier_detail, self._outputs[1], self._outputs[2])
-        self._left = Left(limits)
+        self._left = Left(limits, room or Room(limits.workspace_bytes or 0))
         self._reply = bytearray()
         self._calls = Calls(self._grants, limits, self._pass_on)
         self._operations = 0
@@ -94,6 +107,7 @@ class Task:
             return await self._result
         finally:
             self.is_over = True
+            self._left.release()
             self._agent.connect(None)
             for timer in self._timers.values():
                 timer.cancel()
@@ -118,9 +132,9 @@ class Task:
             if ended:
                 self._agent.send(Order.FEED, b"", 1)
 
-    def stop(self, why: str = "the evaluation was cancelled by its caller") -> None:
-        """End it; its Result, with the status `cancelled`, still comes."""
-        self._end(lambda ending: ending.cancelled(why))
+    def stop(self, why: str = "the evaluation was cancelled by its caller", *, at_once: bool = False) -> None:
+        """End it; its Result, with the status `cancelled`, still comes. `at_once`: no session goes on after it."""
+        self._end(lambda ending: ending.cancelled(why), at_once=at_once)
 
     # --- beginning -----------------------------------------------------------------------------------------------
 
@@ -139,6 +153,8 @@ class Task:
             "stdin": grants.stdin,
             "outputs": [_expressions(pattern) for pattern in grants.outputs],
             "is_step": self._is_step,
+            # A session's machine has stood still, and an emulated clock loses ticks.
+            "time_ns": time.time_ns(),
             "output_bytes": limits.output_bytes,
             "memory_bytes": limits.memory_bytes,
             "processes": limits.processes,
@@ -156,14 +172,14 @@ class Task:
 
     def _environment(self) -> dict[str, str]:
         """Of a shell or a command: its inputs, and the way to the network. Harnesses know it by themselves."""
-        if self._program in ("python", "javascript"):
+        if self._program in HARNESSES:
             return {}
         proxies = ENVIRONMENT if self._grants.http is not None else {}
         return {**proxies, **json.loads(self._job.inputs or b"{}")}
 
     def _request(self) -> bytes:
         job = self._job
-        if self._program not in ("python", "javascript"):
+        if self._program not in HARNESSES:
             return job.code
         return abi.encode_request(
             job.code,
@@ -197,6 +213,7 @@ class Task:
             self._done(payload)
         elif word is Word.FAILED:
             text = payload.decode("utf-8", "replace")
+            self.can_go_on = True
             self._settle(
                 self._finish or (lambda ending: ending.crashed(f"the guest could not do it: {text[:1000]}"))
             )
@@ -293,15 +310,32 @@ class Task:
         self._ending.reply = bytes(self._reply)
         # Without this the last one may be cut.
         self._ending.files = self._left.files
+        self._ending.no_room = self._left.is_refused
         self._settle(self._finish or Ending.told)
+        # A shell is new in each step.
+        is_there = self._program not in HARNESSES or self._ending.ended.exit_status is None
+        self.can_go_on = is_there and self._result.result().status is not Status.CRASHED
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def _end(self, finish: Callable[[Ending], Result]) -> None:
+    def _end(self, finish: Callable[[Ending], Result], *, at_once: bool = False) -> None:
         """Stop the job, and give what it has left until now; whatever it says of its own end does not count."""
-        if self.is_over or self._finish is not None:
+        if self.is_over:
             return
-        self._finish = finish
+        if self._finish is None:
+            self._finish = finish
+            if self._is_step and self._program in _INTERRUPTIBLE and not at_once:
+                # The session goes on when this is enough.
+                self._agent.send(Order.SIGNAL, number=signal.SIGINT)
+                self._at(self._loop.time() + _INTERRUPTION_SECONDS, self._kill)
+            else:
+                self._kill()
+        elif at_once:
+            self._kill()
+
+    def _kill(self) -> None:
+        finish = self._finish
+        assert finish is not None
         self._agent.send(Order.STOP)
         self._at(self._loop.time() + _STOPPING_SECONDS, lambda: self._settle(finish))
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wasmeval.errors import SetupError, Unavailable
+from wasmeval.errors import ResourceExhausted, SetupError, Unavailable
 from wasmeval.limits import MIB
 from wasmeval.model import Job, Result, RuntimeInfo
 from wasmeval.vm import jail, qemu
 from wasmeval.vm.images import VmImage, find
+from wasmeval.vm.left import Room
+from wasmeval.vm.place import Place
 from wasmeval.vm.settings import VmSettings
 from wasmeval.vm.task import Partner, Task
 
@@ -30,7 +32,10 @@ RESERVED_BYTES = 160 * MIB
 LEAST_BYTES = 64 * MIB
 _ROOM_BYTES = 32 * MIB
 """That a snippet has at the least, beside its interpreter."""
+_MOST_LEFT_BYTES = 1 << 30
+"""Of files that jobs have left, until their Results are made: what the service's conversations may hold as well."""
 _INTERPRETERS = {"python": "CPython", "javascript": "Node.js", "bash": "GNU bash"}
+_RETRY_SECONDS = 1.0
 _DRAINING = "the virtual machines are shutting down; nothing ran"
 
 
@@ -47,7 +52,11 @@ class VmTier:
         self._golden: Golden | None = None
         self._lobby: Lobby | None = None
         self._tasks: set[Task] = set()
+        self._room = Room(_MOST_LEFT_BYTES)
         self._accepted = 0
+        self._places: set[Place] = set()
+        self._opening = 0
+        """Sessions that wait for their machine."""
         self._idle = asyncio.Event()
         self._drains = self._refuses = False
         self._starting: asyncio.Task[None] | None = None
@@ -117,6 +126,7 @@ class VmTier:
                 self._image,
                 self._accelerator,
                 lambda stage: logger.info("the virtual machine of image %s: %s", settings.image, stage),
+                lambda: self._refuses,
             )
         except OSError as error:
             raise SetupError(
@@ -140,8 +150,9 @@ class VmTier:
     async def evaluate(self, job: Job, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in a machine of its own. Cancelling the awaiting task ends the machine.
 
-        `attend` is given the way into it, and gives whom the guest's calls go to. Raises ResourceExhausted when too
-        many wait, Unavailable when draining or closed.
+        `attend` is given the way into it, and gives whom the guest's calls go to. A job with a session runs in its
+        place; one at a time, and cancelled it is stopped there. Raises ResourceExhausted when too many wait,
+        Unavailable when draining or closed.
         """
         if self._drains:
             raise Unavailable(_DRAINING)
@@ -150,7 +161,10 @@ class VmTier:
             await self.start()
             if self._refuses:
                 raise Unavailable(_DRAINING)
-            self._check_language(job)
+            if job.session is not None:
+                return await self.run(job, job.session.agent, attend)
+            if not job.command:
+                self._check_language(job.runtime)
             lobby = self.lobby
             agent = await lobby.take()
             try:
@@ -161,24 +175,50 @@ class VmTier:
             self._accepted -= 1
             self._idle.set()
 
-    async def run(
-        self,
-        job: Job,
-        agent: Agent,
-        attend: Callable[[Task], Partner] | None = None,
-        *,
-        is_step: bool = False,
-    ) -> Result:
+    async def run(self, job: Job, agent: Agent, attend: Callable[[Task], Partner] | None = None) -> Result:
         """Run `job` in the machine of `agent`, which was taken from the lobby and stays the caller's."""
-        task = Task(self._fitted(job), agent, self.detail, is_step=is_step)
+        place: Place | None = job.session
+        task = Task(self._fitted(job), agent, self.detail, room=self._room, is_step=place is not None)
         if attend is not None:
             task.attended(attend(task))
         self._tasks.add(task)
         try:
-            return await task.run()
+            return await (task.run() if place is None else place.run(task))
         finally:
             self._tasks.discard(task)
             self._idle.set()
+
+    async def open_session(self, runtime: str) -> Place:
+        """A machine for the steps of a session, until it is closed; what runs them is `runtime`.
+
+        Raises SetupError when there is none, ResourceExhausted when sessions have as many as they may, Unavailable when
+        draining or closed.
+        """
+        if self._drains:
+            raise Unavailable(_DRAINING)
+        await self.start()
+        assert self._lobby is not None
+        self._check_language(runtime)
+        most = min(self._settings.most_sessions, self._settings.most - 1)
+        if len(self._places) + self._opening >= most:
+            raise ResourceExhausted(
+                f"{most} sessions are in virtual machines, as many as may be; close one, or try again",
+                _RETRY_SECONDS,
+            )
+        self._opening += 1
+        try:
+            place = Place(await self._lobby.take())
+        finally:
+            self._opening -= 1
+        self._places.add(place)
+        return place
+
+    def close_session(self, place: Place) -> None:
+        """Its machine is ended. Safe to call twice."""
+        if place in self._places:
+            self._places.discard(place)
+            if self._lobby is not None:
+                self._lobby.leave(place.agent)
 
     async def drain(self, grace_seconds: float) -> None:
         """Accept nothing more; wait for what runs and waits, at most `grace_seconds`; then end what runs as
@@ -195,6 +235,9 @@ class VmTier:
         """End every machine. Safe to call twice."""
         self._drains = True
         self._stop_all()
+        if self._starting is not None:
+            # A machine that boots is given up, and must not outlive the loop.
+            await asyncio.gather(self._starting, return_exceptions=True)
         lobby, golden = self._lobby, self._golden
         self._lobby = self._golden = None
         if lobby is not None:
@@ -207,7 +250,7 @@ class VmTier:
         if self._lobby is not None:
             self._lobby.refuse()
         for task in tuple(self._tasks):
-            task.stop("the service was shutting down")
+            task.stop("the service was shutting down", at_once=True)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -238,16 +281,15 @@ class VmTier:
             raise SetupError(
                 f"vm.accelerator is kvm, and KVM does not work here: {answer.reason}; set it to auto"
             )
-        logger.warning(
-            "virtual machines are emulated in software, some twenty times slower: %s", answer.reason
-        )
+        # Not louder: a service says it when it starts, and each Result in its `tier_detail`.
+        logger.info("virtual machines are emulated in software, some twenty times slower: %s", answer.reason)
         return "tcg"
 
-    def _check_language(self, job: Job) -> None:
+    def _check_language(self, runtime: str) -> None:
         """Raises SetupError when the machines have no interpreter for it."""
         assert self._golden is not None
-        language = job.runtime.removeprefix("vm-")
-        if not job.command and language not in self._golden.languages:
+        language = runtime.removeprefix("vm-")
+        if language not in self._golden.languages:
             known = ", ".join(self._golden.languages) or "none"
             raise SetupError(
                 f"the VM image {self._settings.image!r} has no interpreter of {language}; it has: {known}"

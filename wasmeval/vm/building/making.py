@@ -28,6 +28,8 @@ _TAIL_LINES = 15
 _LOCK_NAME = "lock"
 _STAGE_PREFIX = "wasmeval-vm-"
 _LARGEST_FACTS = 8 << 20
+# It comes last: who lacks them should not wait minutes to hear of it.
+_FOR_THE_SNAPSHOT = ("qemu-system-x86_64", "bwrap", "mke2fs")
 
 
 class BuildFailed(SetupError):
@@ -54,7 +56,7 @@ def build(
     Whatever ends it early, Ctrl-C too, leaves no image and no process behind, and the former image as it was.
     """
     images.check_name(name)
-    tools.require(_tools_needed(recipe))
+    tools.require([*_tools_needed(recipe), *(_FOR_THE_SNAPSHOT if snapshot else ())])
     folder = folder or images.default_folder()
     stages = Stages(progress)
     with _folders(name, folder) as (out, stage, log):

@@ -18,9 +18,11 @@ PACKAGES: Mapping[str, str] = {
     "bwrap": "bubblewrap",
     "chroot": "coreutils",
     "dpkg-deb": "dpkg",
+    "mke2fs": "e2fsprogs",
     "mkfs.erofs": "erofs-utils",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
+    "qemu-system-x86_64": "qemu-system-x86",
     "unshare": "util-linux",
     "setpriv": "util-linux",
 }

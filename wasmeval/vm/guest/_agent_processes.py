@@ -146,6 +146,12 @@ class Process:
             self.control = Stream(control.detach(), HARNESS_HEADER)
         for each in self._streams():
             os.set_blocking(each, False)
+        # Not a second descriptor of the same file: this one does not block, and the process's own does.
+        self._unread = (
+            os.open(f"/proc/self/fd/{stdin}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if has_control
+            else -1
+        )
         try:
             self.number = spawn(argv, group, environment, theirs)
         except OSError:
@@ -177,6 +183,16 @@ class Process:
         select.select([self.ending], [], [], seconds)
         return self.poll()
 
+    def open_stdin(self) -> None:
+        """A harness's input begins anew, without what it left unread: a pipe that is written to again has no end."""
+        if self.stdin is None and self._unread >= 0:
+            try:
+                while os.read(self._unread, PIECE_BYTES):
+                    pass
+            except BlockingIOError:
+                pass  # somebody else writes to it
+            self.stdin = os.open(f"/proc/self/fd/{self._unread}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
     def close_stdin(self) -> None:
         """Its input ends."""
         if self.stdin is not None:
@@ -185,8 +201,9 @@ class Process:
 
     def close(self) -> None:
         """Let go of its descriptors."""
-        for each in (*self._streams(), self.ending):
-            os.close(each)
+        for each in (*self._streams(), self.ending, self._unread):
+            if each >= 0:
+                os.close(each)
 
 
 def said_by(argv: Sequence[str], group: str, environment: Mapping[str, str]) -> str:

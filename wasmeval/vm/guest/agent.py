@@ -110,6 +110,8 @@ MOST_PENDING_BYTES = 1 << 20
 MOST_ARGUMENT_BYTES = 100_000
 """Of one argument; Linux takes 128 KiB. Source: execve(2)."""
 SEED_BYTES = 64
+MOST_READS = 32
+"""Of PIECE_BYTES: twice what a user's pipe can hold. Source: pipe(7), pipe-max-size."""
 
 # Source: Linux, include/uapi/linux/random.h.
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
@@ -127,6 +129,8 @@ class Job:
         self.process = process
         self.input = bytearray()
         self.input_ended = not order["stdin"]
+        self.kills = oom_kills(process.group)
+        process.open_stdin()
         for output in process.outputs:
             output.limit = order["output_bytes"]
         if self.input_ended:
@@ -140,6 +144,8 @@ class Agent:
         self.host = Stream(open_port(PORT), HEADER)
         self.harnesses: dict[str, Process] = {}
         self.order: dict[str, Any] = {}
+        self.refusal = ""
+        """Why what comes next cannot be run."""
         self.job: Job | None = None
 
     # ---- before the snapshot ----
@@ -260,23 +266,34 @@ class Agent:
             self._resume(payload)
         elif kind == REHEARSE:
             self._rehearse()
-        elif kind == FILE:
-            write_piece(number, payload)
-        elif kind == BEGIN:
-            self._begin(json.loads(payload))
+        elif kind in (FILE, BEGIN):
+            self._make_ready(kind, number, payload)
         elif kind == RUN:
+            refusal, self.refusal = self.refusal, ""
+            if refusal:
+                raise Broken(refusal)
             self._run(payload)
         elif kind == FEED:
             self._take_input(payload, bool(number))
         elif kind == ANSWER:
             self._answer(payload)
         elif kind == SIGNAL:
-            if self.job is not None:
+            if self.job is not None and self.job.process.poll() is None:
                 os.killpg(self.job.process.number, number)
         elif kind == STOP:
             self._stop()
         else:
             raise Broken(f"no order has the number {kind}")
+
+    def _make_ready(self, kind: int, number: int, payload: bytes) -> None:
+        """What goes wrong here is told by RUN, which then runs nothing: a session goes on."""
+        try:
+            if kind == FILE:
+                write_piece(number, payload)
+            else:
+                self._begin(json.loads(payload))
+        except OSError as error:
+            self.refusal = self.refusal or str(error)
 
     def _resume(self, payload: bytes) -> None:
         """A clone begins: nothing of chance and time may be as in the others."""
@@ -319,15 +336,21 @@ class Agent:
         write(f"{GROUPS}/{group}/memory.max", str(order["memory_bytes"]))
         write(f"{GROUPS}/{group}/pids.max", str(order["processes"]))
         limit_disk(order["workspace_bytes"], order["workspace_files"])
+        if order["is_step"]:
+            time.clock_settime_ns(time.CLOCK_REALTIME, order["time_ns"])
         self.order = order
 
     def _run(self, payload: bytes) -> None:
         order = self.order
         if order["program"] in HARNESSES:
             harness = self.harnesses.get(order["program"])
-            if harness is None or harness.control is None or harness.poll() is not None:
+            if harness is None:
                 raise Broken(f"the interpreter of {order['program']} is not there")
             self.job = Job(order, harness)
+            if harness.control is None or harness.poll() is not None:
+                # It ended after a session's last step.
+                self._finish(self.job)
+                return
             harness.control.put(HARNESS_HEADER.pack(len(payload), EVALUATE) + payload)
         else:
             try:
@@ -336,7 +359,7 @@ class Agent:
                 # As a shell tells it, as much of it as may be said.
                 text = f"{error.filename}: {error.strerror}\n".encode("utf-8", "replace")
                 self.say(OUTPUT, text[: order["output_bytes"]], 2)
-                self._tell(order, PLAIN, 127 if error.errno == errno.ENOENT else 126, None)
+                self._tell(order, 127 if error.errno == errno.ENOENT else 126, None)
                 return
             self.job = Job(order, process)
         if order["stdin"]:
@@ -422,26 +445,41 @@ class Agent:
     def _finish(self, job: Job, reply: bytes | None = None) -> None:
         process, self.job = job.process, None
         for output in process.outputs:
-            while output.is_open and self._pass_on(output):
-                self._make_room()
-            rest = output.rest()
-            if rest is not None:
-                self.say(TAIL, rest, output.number)
+            self._drain(output)
         if not job.order["is_step"]:
             write(f"{GROUPS}/{process.group}/cgroup.kill", "1")
         status = None if process.status is None else os.waitstatus_to_exitcode(process.status)
-        self._tell(job.order, process.group, status, reply)
-        if not job.order["is_step"]:
+        self._tell(job.order, status, reply, process.group, job.kills)
+        if job.order["is_step"] and job.order["program"] in HARNESSES:
+            process.close_stdin()
+        else:
             process.close()
 
-    def _tell(self, order: dict[str, Any], group: str, status: int | None, reply: bytes | None) -> None:
+    def _drain(self, output: Output) -> None:
+        """Pass on what was written until now: of somebody who goes on writing, no more than a pipe holds."""
+        for _ in range(MOST_READS):
+            if not output.is_open or not self._pass_on(output):
+                break
+            self._make_room()
+        rest = output.rest()
+        if rest is not None:
+            self.say(TAIL, rest, output.number)
+
+    def _tell(
+        self,
+        order: dict[str, Any],
+        status: int | None,
+        reply: bytes | None,
+        group: str = PLAIN,
+        kills: int = 0,
+    ) -> None:
         """The reply, the files, and how it ended."""
         for start in range(0, len(reply or b""), PIECE_BYTES):
             self.say(REPLY, (reply or b"")[start : start + PIECE_BYTES])
         ended = {
             "exit_status": status,
             "files_left_out": self._send_files(order),
-            "out_of_memory": number_in(f"{GROUPS}/{group}/memory.events", "oom_kill") > 0,
+            "out_of_memory": oom_kills(group) > kills,
             "peak_memory_bytes": number_in(f"{GROUPS}/{group}/memory.peak"),
         }
         self.say(DONE, json.dumps(ended).encode())
@@ -463,6 +501,12 @@ class Agent:
         while self.host.pending > MOST_PENDING_BYTES:
             select.select([], [self.host.descriptor], [])
             self.host.flush()
+
+
+def oom_kills(group: str) -> int:
+    """How many processes were killed in it, so far, because its memory ran out."""
+    kills: int = number_in(f"{GROUPS}/{group}/memory.events", "oom_kill")
+    return kills
 
 
 def start_relay() -> None:

@@ -175,6 +175,7 @@ class Interpreter:
         self._session: dict[str, Any] | None = None
         self._reserve: Any = None
         self._interrupt: Any = signal.default_int_handler
+        self._input = sys.stdin
         signal.signal(signal.SIGINT, _ignore_interrupt)
 
     def evaluate(self, request: Request) -> Ending:
@@ -188,6 +189,7 @@ class Interpreter:
                 names = self._names(is_step)
                 self._give(request, names)
                 if is_step:
+                    self._renew_input()
                     self.steps += 1
                     name = f"<step {self.steps}>"
                 ending = _describe_value(_run(request.code, name, names), request.value_limit)
@@ -210,6 +212,16 @@ class Interpreter:
         if is_step:
             self._session = module.__dict__
         return module.__dict__
+
+    def _renew_input(self) -> None:
+        """Input is each step's own: what the one before has read ahead, or its end, is not this one's."""
+        if self.steps and sys.stdin is self._input:
+            try:
+                reader = open(0, "rb", closefd=False)  # noqa: SIM115
+            except OSError:
+                return  # the snippet has closed it
+            self._input = io.TextIOWrapper(reader, encoding="utf-8", errors="strict")
+            sys.stdin = self._input
 
     def _give(self, request: Request, names: dict[str, Any]) -> None:
         """Tools, then inputs, which may hide them; and the way to the network, when there is one."""
