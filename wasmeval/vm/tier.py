@@ -128,7 +128,11 @@ class VmTier:
                 lambda stage: logger.info("the virtual machine of image %s: %s", settings.image, stage),
                 lambda: self._refuses,
             )
-        except OSError as error:
+        except (OSError, SetupError) as error:
+            if self._refuses:
+                raise Unavailable(_DRAINING) from None
+            if isinstance(error, SetupError):
+                raise
             raise SetupError(
                 f"the virtual machine of image {settings.image} cannot be had: {error}"
             ) from error
