@@ -39,7 +39,9 @@ def no_collector_callbacks() -> Iterator[None]:
 def test_an_interrupt_at_any_moment_leaves_the_evaluator_usable() -> None:
     chance = random.Random(3)
     with Evaluator(workers=1) as evaluator:
+        # What they load is there then: an interrupt in the middle of an import is the interpreter's business.
         evaluator.evaluate("1")
+        evaluator.evaluate("1", tools={"tool": print})
         before = signal.signal(signal.SIGALRM, raise_interrupted)
         interrupted = 0
         try:
