@@ -251,9 +251,10 @@ class BlockingPool:
         self._poll.modify(worker.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
     def unwatch(self, worker: WorkerProcess) -> None:
-        """See core.Watcher."""
-        del self._workers[worker.fileno()]
-        self._poll.unregister(worker.fileno())
+        """See core.Watcher. What Ctrl-C cut short is done again."""
+        self._workers.pop(worker.fileno(), None)
+        with contextlib.suppress(OSError, ValueError):
+            self._poll.unregister(worker.fileno())
 
     def changed(self) -> None:
         """See core.Watcher: whoever waits looks again after every round anyway."""

@@ -642,14 +642,17 @@ class Pool:
         self._watcher.changed()
 
     def _remove(self, worker: WorkerProcess) -> dict[int, Ticket]:
+        """What it held. Ctrl-C may have cut a first attempt short, anywhere in it: this one does the rest."""
         self._watcher.unwatch(worker)
         worker.kill()
-        self._dead.append(worker)
-        self._workers.remove(worker)
-        for place in self._living.pop(worker):
+        if worker not in self._dead:
+            self._dead.append(worker)
+        if worker in self._workers:
+            self._workers.remove(worker)
+        for place in self._living.pop(worker, ()):
             place.worker = None
             self._give_up_asked(place)
-        return self._holding.pop(worker)
+        return self._holding.pop(worker, {})
 
     def _spawn(self) -> bool:
         """Start one more worker; False when the system does not let us now."""
