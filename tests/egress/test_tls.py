@@ -6,7 +6,6 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import trustme
@@ -14,15 +13,6 @@ import trustme
 from tests.egress.conftest import Open, Server, answer, redirect, running
 from wasmeval.egress import Credential
 from wasmeval.grants import HttpRule
-
-
-@pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """Trusted by what is opened after it."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    return authority
 
 
 @pytest.fixture

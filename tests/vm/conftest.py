@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 import wasmeval
-from tests.egress.conftest import Server, running
+from tests.egress.conftest import Server, authority, running
 from wasmeval.vm import VmSettings, VmTier, images
 from wasmeval.vm.images import VmImage
+
+__all__ = ["authority"]  # a fixture here as well
 
 ARE_REQUIRED = os.environ.get("WASMEVAL_TEST_VM") == "1"
 

@@ -33,14 +33,6 @@ NAMES = {"good.test": ["127.0.0.1"], "bad.test": ["127.0.0.1"], "private.test": 
 
 
 @pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    return authority
-
-
-@pytest.fixture
 async def secure(authority: trustme.CA) -> AsyncIterator[Server]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("good.test", "bad.test", "127.0.0.1").configure_cert(context)

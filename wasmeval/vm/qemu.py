@@ -95,7 +95,6 @@ class Machine:
 
     def __init__(self, process: subprocess.Popen[bytes], ends: Ends, hardware: Hardware) -> None:
         self.process = process
-        self.started = monotonic()
         self.channel = ends.channel
         self.network = ends.network
         self.monitor = ends.monitor
@@ -124,7 +123,7 @@ class Machine:
     def cpu_seconds(self) -> float:
         """What it has used so far, measured from outside."""
         try:
-            fields = Path(f"/proc/{self.number}/stat").read_bytes().rpartition(b")")[2].split()
+            fields = _stat(self.number)
         except OSError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / _TICKS
@@ -171,8 +170,7 @@ class Machine:
         if self.process.poll() is None:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 number = self.number
-                fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
-                if number and int(fields[1]) == self.process.pid:
+                if number and int(_stat(number)[1]) == self.process.pid:
                     os.kill(number, signal.SIGKILL)
                     return
             self.process.kill()
@@ -204,6 +202,11 @@ class Machine:
         if self._told >= 0:
             os.close(self._told)
             self._told = -1
+
+
+def _stat(process: int) -> list[bytes]:
+    """What the kernel counts of it, from its state on. Raises OSError. Source: proc(5), /proc/PID/stat."""
+    return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 class Ends:

@@ -33,8 +33,7 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
             write_deterministic(message.deterministic, request.deterministic)
         if request.cache:
             message.cache = True
-        if request.tier != "auto":
-            message.tier = _TIERS[request.tier]
+        message.tier = encode_tier(request.tier)
         if request.command:
             message.command.extend(request.command)
         return message
