@@ -105,7 +105,7 @@ async def test_a_machine_that_is_killed_costs_its_job_alone(vm_settings: VmSetti
     assert result.status == "crashed"
     assert result.error is not None
     assert result.error.type == "Crashed"
-    assert not is_alive(number)
+    assert await asyncio.to_thread(gone, {number})
     assert (await tier.evaluate(JOB)).status == "ok"
     await tier.aclose()
 
