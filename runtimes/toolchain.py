@@ -288,6 +288,7 @@ def wasm_opt(module: Path, output: Path, *options: str, lock: dict[str, Source] 
         "mutable-globals",
         "multivalue",
         "reference-types",
+        "simd",
         "extended-const",
         "call-indirect-overlong",
     )

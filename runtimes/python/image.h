@@ -64,6 +64,11 @@ PyObject *init_wasmeval_module(void);
 
 extern PyMethodDef tool_methods[];
 
+/* ---- numpy.c ---- */
+
+/* Adds NumPy's extension modules to the built-in ones, before the interpreter starts. False when memory is short. */
+bool add_numpy_modules(void);
+
 /* ---- heap.c: malloc ---- */
 
 /* Takes every free block out of use, so that what an evaluation allocates lies together. */

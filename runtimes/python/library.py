@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtimes.python import packages
@@ -82,15 +82,17 @@ def build_tree(
     sysconfig: Path,
     python: Path,
     build: Path,
+    add: Callable[[Path], None],
 ) -> None:
     """Fills `root` (made anew) with the library: CPython's own, packages, our folders over it, time zones, bytecode.
 
-    `build` is the folder whose name must not stand in it.
+    `build` is the folder whose name must not stand in it; `add` is called with the tree before bytecode is made.
     """
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(source, root, ignore=_ignored)
     for wheel in wheels:
         packages.add(wheel, root)
+    add(root)
     for folder in own:
         packages.copy(folder, root)
     with zipfile.ZipFile(tzdata) as wheel:

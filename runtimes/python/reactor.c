@@ -476,7 +476,8 @@ start_interpreter(void)
     PyPreConfig before;
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;
-    if (PyStatus_Exception(Py_PreInitialize(&before)) || PyImport_AppendInittab("_wasmeval", init_wasmeval_module) < 0) {
+    if (PyStatus_Exception(Py_PreInitialize(&before)) ||
+        PyImport_AppendInittab("_wasmeval", init_wasmeval_module) < 0 || !add_numpy_modules()) {
         fail("pre-initialisation");
     }
     PyConfig config;
@@ -574,6 +575,7 @@ wasmeval_prepare(void)
         request_room = STATIC_REQUEST_BYTES;
     }
     memset(&storage, 0, sizeof storage);
+    wasmeval_entropy_age++;  /* what was drawn so far is every instance's */
     snippet_source = "";
     snippet_source_length = 0;
     PyGC_Collect();

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes import toolchain
-from runtimes.python import library, packages, packing
+from runtimes.python import library, numerics, packages, packing
 from runtimes.snapshot import Guest, bake, check_copy_on_write
 from runtimes.stages import Stage, digest
 from runtimes.toolchain import BUILD, Zig
@@ -29,7 +29,7 @@ PROFILE = HERE / "profile.proftext.xz"
 SOURCES = ("python3.13", "zlib", "bzip2", "xz-utils", "sqlite3", "tzdata")
 TOOLS = ("ziglang", "binaryen")
 _CHECKED_BY = ("selfcheck", "instances", "cases", "grantcheck", "grantcases", "scripted")
-GLUE = ("reactor.c", "buffer.c", "values.c", "host.c", "tools.c", "files.c", "snapshot.c")
+GLUE = ("reactor.c", "buffer.c", "values.c", "host.c", "tools.c", "files.c", "numpy.c", "snapshot.c")
 
 # The C stack in linear memory. Deep recursion ends at Py_C_RECURSION_LIMIT (patches/02) well before it is full.
 STACK_BYTES = 4 << 20
@@ -241,11 +241,18 @@ def link(flavour: Flavour, *extra: str) -> Path:
         path.relative_to(flavour.folder) for path in (flavour.folder / build / "Modules").rglob("*.a")
     )
     archives += [Path("lib") / f"lib{name}.a" for name in ("z", "bz2", "lzma", "sqlite3")]
+    archives += [numerics.ARCHIVE]
     output = flavour.folder / "reactor.wasm"
     lto = ["-flto"] if "-flto" in flavour.flags else []
     relative = [path.relative_to(flavour.folder) for path in objects]
     zig.link(
-        [*relative, *archives], "-O3", *lto, *_EMULATED, f"-Wl,-z,stack-size={STACK_BYTES}", output=output
+        [*relative, *archives],
+        "-O3",
+        *lto,
+        *_EMULATED,
+        "-lc++",
+        f"-Wl,-z,stack-size={STACK_BYTES}",
+        output=output,
     )
     return output
 
@@ -290,6 +297,7 @@ def prepare_tree(flavour: Flavour) -> Path:
         sysconfig=sysconfig,
         python=ROOT / "native" / "python",
         build=BUILD,
+        add=lambda tree: numerics.add_package(ROOT, flavour.folder, tree),
     )
     library.pack_tree(tree, flavour.folder / "library.zip")
     library.add_modules(tree, HERE / "guest", ROOT / "native" / "python")

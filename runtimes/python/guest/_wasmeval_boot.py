@@ -97,6 +97,14 @@ import weakref
 import zlib
 import zoneinfo
 
+import numpy
+import numpy.fft
+import numpy.lib.recfunctions
+import numpy.linalg
+import numpy.ma
+import numpy.polynomial
+import numpy.random
+import numpy.testing
 import requests
 
 import _strptime
@@ -207,6 +215,10 @@ SNIPPETS = (
     "def gen():\n    yield from range(3)\nmatch tuple(gen()):\n    case (a, *rest):\n        out = rest\nout",
     "sorted({'b': 1, 'a': 2}.items(), key=lambda kv: -kv[1])",
     "import sys\nprint('to stderr', file=sys.stderr)\nNone",
+    "import numpy as np\na = np.arange(10)\n(a * 2.5 + 1).sum(), a.mean(), a[a > 3], a.reshape(2, 5).T.shape",
+    "import numpy as np\na = np.array([[1.0, 2.0], [3.0, 4.0]])\nnp.linalg.solve(a, [1, 2]), a @ a, str(a), repr(a)",
+    "import numpy as np\nr = np.random.default_rng(7)\nr.normal(size=5), r.integers(0, 9, 3), np.percentile(r.random(9), 50)",
+    "import numpy as np\nnp.sort([3, 1, 2]), np.unique([1, 1, 2]), np.cumsum([1, 2]), np.fft.rfft(np.ones(8)), np.sin(1.0)",
     "' '.join(w.title() for w in 'the quick brown fox'.split()).replace('Q', 'K').encode()",
 )
 FAILING = (
@@ -216,8 +228,9 @@ FAILING = (
     "undefined_name",
     "def broken(:\n    pass",
     "try:\n    int('x')\nexcept ValueError as e:\n    raise RuntimeError('chained') from e",
-    "import numpy",
+    "import pandas",
     "'a' + 1",
+    "import numpy as np\nnp.zeros(3) + np.zeros(4)",
 )
 
 WARM_UP = [_frame("a + len(b)", {"a": 1, "b": [1.5, "two", None, {"k": False}]})]
@@ -253,6 +266,7 @@ def finish():
     for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         sys.__dict__.pop(name, None)
     random.seed = random._inst.seed
+    numpy.random.seed()
     gc.collect()
     gc.freeze()
 
