@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,7 @@ class Source:
     licence: str
     files: dict[str, str]
     suite: str = ""
+    backend: str = ""
 
     def manifest_entry(self) -> dict[str, str]:
         """What a runtime's manifest says of it. The digest of several files is that of their digests."""
@@ -96,17 +98,40 @@ def _matches(path: Path, source: Source) -> bool:
     return sha256_of(path) == source.files[path.name]
 
 
-def _pip(source: Source, into: Path, *options: str) -> None:
+def _pip(source: Source, into: Path, *options: str, env: dict[str, str] | None = None) -> None:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    run([*pip, *options, "--dest", str(into), f"{source.name}=={source.version}"])
+    run([*pip, *options, "--dest", str(into), f"{source.name}=={source.version}"], env=env)
+
+
+# Before pip keeps a source archive it asks the archive's build system for metadata, and some configure a whole build
+# for the answer. This stands in for one, and knows all that pip compares.
+_METADATA_ALONE = """
+import os
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    name = "{name}-{version}.dist-info"
+    os.mkdir(os.path.join(folder, name))
+    with open(os.path.join(folder, name, "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+    return name
+"""
 
 
 def _fetch_sdist(source: Source, into: Path) -> None:
-    _pip(source, into, "--no-binary", ":all:")
+    if not source.backend:
+        _pip(source, into, "--no-binary", ":all:")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        stub = Path(folder) / f"{source.backend}.py"
+        stub.write_text(_METADATA_ALONE.format(name=source.name, version=source.version))
+        env = os.environ | {"PYTHONPATH": folder}
+        _pip(source, into, "--no-binary", ":all:", "--no-build-isolation", env=env)
 
 
 def _fetch_wheel(source: Source, into: Path) -> None:
-    _pip(source, into, "--only-binary", ":all:")
+    """Where a wheel for every platform is pinned, the client is told to leave those for single ones."""
+    anywhere = all(name.endswith("-none-any.whl") for name in source.files)
+    _pip(source, into, "--only-binary", ":all:", *(("--platform", "any") if anywhere else ()))
 
 
 def _fetch_npm(source: Source, into: Path) -> None:

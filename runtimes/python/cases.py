@@ -232,7 +232,7 @@ TRACEBACKS: tuple[tuple[str, str], ...] = (
 )
 
 NEEDS: tuple[tuple[str, str], ...] = (
-    ("import numpy", "the package 'numpy'"),
+    ("import pandas", "the package 'pandas'"),
     ("import pandas.io", "the package 'pandas'"),
     ("import ctypes", "ctypes"),
     ("import _ssl", "sockets"),

@@ -7,13 +7,13 @@ ones. The Python files of the package are its own, those that its build generate
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
 from runtimes import toolchain
+from runtimes.python import signatures
 from runtimes.toolchain import BUILD, Zig
 
 HERE = Path(__file__).resolve().parent
@@ -122,6 +122,12 @@ def build(root: Path, flavour: Path, zig: Zig) -> None:
     toolchain.run([zig.executable, "ar", "rcsD", archive, *objects], cwd=made, env=environment)
 
 
+def check_signatures(root: Path, flavour: Path, zig: Zig) -> None:
+    """The gate before linking; see signatures.py."""
+    made = flavour / "numpy" / "build"
+    signatures.check(root / "src" / "numpy", made, _objects(made), zig)
+
+
 def _write_tools(tools: Path, root: Path, flavour: Path, zig: Zig) -> None:
     """Programs as NumPy's build looks for them."""
     include = [f"-I{flavour / 'build'}", f"-I{root / 'src' / 'python3.13' / 'Include'}", f"-I{HERE / 'shim'}"]
@@ -178,10 +184,39 @@ def add_package(root: Path, flavour: Path, tree: Path) -> None:
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
     """What is no Python file, and folders that serve no snippet."""
-    absent = {"tests", "f2py", "distutils", "_pyinstaller", "src", "code_generators", "include", "_build_utils"}
+    absent = {
+        "tests",
+        "f2py",
+        "distutils",
+        "_pyinstaller",
+        "src",
+        "code_generators",
+        "include",
+        "_build_utils",
+    }
     place = Path(folder)
     return {
         name
         for name in names
         if name in absent or ((place / name).is_file() and not name.endswith((".py", ".npy", ".npz")))
     }
+
+
+def licences(root: Path) -> list[tuple[str, Path]]:
+    """NumPy's own licence text, and those of what its sources hold of others."""
+    source = root / "src" / "numpy"
+    parts = {
+        "LAPACK": "linalg/lapack_lite/LICENSE.txt",
+        "libdivide": "_core/include/numpy/libdivide/LICENSE.txt",
+        "MaskedArray": "ma/LICENSE",
+        "pocketfft": "fft/pocketfft/LICENSE.md",
+        "random generators": "random/LICENSE.md",
+        "distributions": "random/src/distributions/LICENSE.md",
+        "MT19937": "random/src/mt19937/LICENSE.md",
+        "PCG64": "random/src/pcg64/LICENSE.md",
+        "Philox": "random/src/philox/LICENSE.md",
+        "SFC64": "random/src/sfc64/LICENSE.md",
+        "Highway": "_core/src/highway/LICENSE",
+    }
+    found = [(f"NumPy: {name}", source / "numpy" / path) for name, path in parts.items()]
+    return [("NumPy", source / "LICENSE.txt"), *found]

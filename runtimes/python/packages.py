@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,14 +16,7 @@ _LEFT_OUT = ("__main__.py", "/cli/", "/cli.py", "/emscripten/", "/pyopenssl.py",
 
 
 def fetch(source: Source) -> Path:
-    """The package's wheel. Where there are wheels for single platforms too, the client is told to leave them."""
-    cache = toolchain.BUILD / "archives"
-    (name,) = source.files
-    if not (cache / name).exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        pip = f"{sys.executable} -m pip download --quiet --disable-pip-version-check --no-deps".split()
-        only = "--only-binary :all: --platform any --dest".split()
-        toolchain.run([*pip, *only, str(cache), f"{source.name}=={source.version}"])
+    """The package's wheel."""
     return toolchain.fetch(source)[0]
 
 

@@ -27,7 +27,7 @@ IMAGES = HERE.parents[1] / "wasmeval" / "images" / "python"
 PROFILE = HERE / "profile.proftext.xz"
 
 SOURCES = ("python3.13", "zlib", "bzip2", "xz-utils", "sqlite3", "tzdata")
-TOOLS = ("ziglang", "binaryen")
+TOOLS = ("ziglang", "binaryen", *numerics.TOOLS)
 _CHECKED_BY = ("selfcheck", "instances", "cases", "grantcheck", "grantcases", "scripted")
 GLUE = ("reactor.c", "buffer.c", "values.c", "host.c", "tools.c", "files.c", "numpy.c", "snapshot.c")
 
@@ -97,7 +97,7 @@ def fetch_sources() -> None:
         unpacked = toolchain.unpack(archives[0], ROOT / "src" / f"{name}.new")
         unpacked.rename(target)
         shutil.rmtree(ROOT / "src" / f"{name}.new", ignore_errors=True)
-    for patch in sorted((HERE / "patches").glob("*.patch")):
+    for patch in _patches():
         toolchain.apply_patch(ROOT / "src" / "python3.13", patch)
 
 
@@ -348,7 +348,7 @@ def pack_image() -> None:
         version=_version(),
         max_wasm_stack=MAX_WASM_STACK,
         fuel_per_millisecond=FUEL_PER_MILLISECOND,
-        sources=[lock[name].manifest_entry() for name in (*SOURCES, *packages.PACKAGES)],
+        sources=[lock[name].manifest_entry() for name in (*SOURCES, *numerics.SOURCES, *packages.PACKAGES)],
         toolchain=[lock[name].manifest_entry() for name in TOOLS],
         licences=_licences(),
     )
@@ -377,6 +377,7 @@ def _licences() -> list[tuple[str, Path]]:
         ("liblzma", source / "xz-utils" / "COPYING.0BSD"),
         ("SQLite", source / "sqlite3" / "LICENSE.md"),
         ("tzdata", ROOT / "tzdata-LICENSE"),
+        *numerics.licences(ROOT),
         *((name, _package_licence(name)) for name in packages.PACKAGES),
         ("wasi-libc", zig / "libc" / "wasi" / "LICENSE"),
         ("musl", zig / "libc" / "musl" / "COPYRIGHT"),
@@ -390,6 +391,11 @@ def _package_licence(name: str) -> Path:
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------
+
+
+def _patches() -> tuple[Path, ...]:
+    """CPython's; NumPy's lie in a folder of their own."""
+    return tuple(sorted((HERE / "patches").glob("*.patch")))
 
 
 def _glue() -> tuple[Path, ...]:
@@ -406,7 +412,7 @@ def stages(*, train: bool = False) -> list[Stage]:
     """All stages in order; `train` takes the profile anew before the final build."""
     final = final_flavour()
     common = [
-        Stage("sources", fetch_sources, (_pinned(*SOURCES, *TOOLS), HERE / "patches")),
+        Stage("sources", fetch_sources, (_pinned(*SOURCES, "ziglang", "binaryen"), *_patches())),
         Stage("native", build_native, (), ("sources",), (ROOT / "native" / "python",)),
         Stage("sqlite", amalgamate_sqlite, (), ("sources",), (ROOT / "sqlite" / "sqlite3.c",)),
     ]
@@ -442,7 +448,25 @@ def stages(*, train: bool = False) -> list[Stage]:
             (*flags, HERE / "config.site"),
             ("native", "libraries", "profile"),
         ),
-        Stage("link", optimise, (*_glue(), str(STACK_BYTES)), ("interpreter",)),
+        Stage(
+            "numpy-source",
+            lambda: numerics.fetch_source(ROOT),
+            (_pinned(*numerics.SOURCES), numerics.PATCHES),
+        ),
+        Stage(
+            "numpy",
+            lambda: numerics.build(ROOT, final_flavour().folder, compiler()),
+            (HERE / "numerics.py", HERE / "shim", _pinned(*numerics.TOOLS, "ziglang")),
+            ("numpy-source", "interpreter"),
+            (final.folder / numerics.ARCHIVE,),
+        ),
+        Stage(
+            "numpy-signatures",
+            lambda: numerics.check_signatures(ROOT, final_flavour().folder, compiler()),
+            (HERE / "signatures.py",),
+            ("numpy",),
+        ),
+        Stage("link", optimise, (*_glue(), str(STACK_BYTES)), ("interpreter", "numpy-signatures")),
         Stage("snapshot", take_snapshot, guest, ("link",)),
         Stage(
             "check",

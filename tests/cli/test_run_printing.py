@@ -151,12 +151,12 @@ def test_json_is_the_whole_result_in_one_line(answer: Any, capfd: Captured) -> N
 
 
 def test_an_evaluation_that_moved_says_so_on_stderr(answer: Any, capfd: Captured) -> None:
-    answer(Result(Status.OK, b"7", stdout="hi\n", tier="vm", moved="No module named 'numpy'"))
+    answer(Result(Status.OK, b"7", stdout="hi\n", tier="vm", moved="No module named 'pandas'"))
     assert main(["run", "-c", "..."]) == 0
-    assert capfd.readouterr() == ("hi\n7\n", "wasmeval: ran in a microVM: No module named 'numpy'\n")
+    assert capfd.readouterr() == ("hi\n7\n", "wasmeval: ran in a microVM: No module named 'pandas'\n")
     assert main(["run", "--json", "-c", "..."]) == 0
     out, err = capfd.readouterr()
-    assert (json.loads(out)["moved"], err) == ("No module named 'numpy'", "")
+    assert (json.loads(out)["moved"], err) == ("No module named 'pandas'", "")
 
 
 def test_a_script_that_fails_exits_with_1(answer: Any, capfd: Captured) -> None:

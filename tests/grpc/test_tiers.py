@@ -37,7 +37,7 @@ from wasmeval.tiers import Moves, Tiers
 from wasmeval.v1 import wasmeval_pb2 as pb
 from wasmeval.wasm.calls import Operation
 
-NEED = "needs the package 'numpy', which this runtime does not have"
+NEED = "needs the package 'pandas', which this runtime does not have"
 CALL = b'{"name": "f", "args": [2], "kwargs": {}}'
 
 

@@ -38,8 +38,8 @@ from wasmeval.model import ErrorInfo, Job
 from wasmeval.testing import Answer, ScriptedVm, hang, succeed_in_vm
 from wasmeval.wasm.calls import Operation
 
-NEED = "needs the package 'numpy', which this runtime does not have"
-NUMPY = "import numpy"
+NEED = "needs the package 'pandas', which this runtime does not have"
+PANDAS = "import pandas"
 
 
 class Doubles:
@@ -111,10 +111,10 @@ def test_what_is_for_a_vm_runs_there(vms: Doubles, evaluator: Evaluator) -> None
 def test_what_turns_out_to_need_a_vm_moves(
     vms: Doubles, evaluator: Evaluator, arguments: dict[str, Any]
 ) -> None:
-    result = evaluator.evaluate(NUMPY, **arguments)
+    result = evaluator.evaluate(PANDAS, **arguments)
     assert (result.status, result.tier, result.runtime, result.moved) == ("ok", "vm", "vm-python", NEED)
     [job] = vms.made[0].jobs
-    assert (job.code, job.tier, job.limits) == (NUMPY.encode(), "vm", VM_DEFAULTS)
+    assert (job.code, job.tier, job.limits) == (PANDAS.encode(), "vm", VM_DEFAULTS)
     # The first run reads no input, so the second has it all.
     assert evaluator.evaluate("1 + 1").value == 2
 
@@ -122,9 +122,9 @@ def test_what_turns_out_to_need_a_vm_moves(
 @pytest.mark.parametrize(
     ("code", "arguments", "effect"),
     [
-        (f"f(1)\n{NUMPY}", {"tools": {"f": abs}}, "called a tool"),
-        (f"print('hi', flush=True)\n{NUMPY}", {"on_output": lambda *_: None}, "shown output"),
-        (f"input()\n{NUMPY}", {"stdin": "x\n"}, "asked for standard input"),
+        (f"f(1)\n{PANDAS}", {"tools": {"f": abs}}, "called a tool"),
+        (f"print('hi', flush=True)\n{PANDAS}", {"on_output": lambda *_: None}, "shown output"),
+        (f"input()\n{PANDAS}", {"stdin": "x\n"}, "asked for standard input"),
     ],
 )
 def test_a_first_run_with_an_effect_is_the_only_one(
@@ -138,7 +138,7 @@ def test_a_first_run_with_an_effect_is_the_only_one(
 
 
 def test_printing_to_nobody_is_no_effect(evaluator: Evaluator) -> None:
-    assert evaluator.evaluate(f"print('hi')\n{NUMPY}").moved == NEED
+    assert evaluator.evaluate(f"print('hi')\n{PANDAS}").moved == NEED
 
 
 def test_a_batch_moves_what_has_to_all_at_once(vms: Doubles, evaluator: Evaluator) -> None:
@@ -150,7 +150,7 @@ def test_a_batch_moves_what_has_to_all_at_once(vms: Doubles, evaluator: Evaluato
         return succeed_in_vm(job)
 
     vms.script = meet
-    codes = ["1", NUMPY, "2", NUMPY, NUMPY]
+    codes = ["1", PANDAS, "2", PANDAS, PANDAS]
     results = evaluator.evaluate_batch(list(map(Evaluation, codes)), timeout=60)
     assert [result.tier for result in results] == ["wasm", "vm", "wasm", "vm", "vm"]
     assert [result.value for result in results] == [1, None, 2, None, None]
@@ -179,7 +179,7 @@ def test_a_conversation_goes_on_in_the_vm(vms: Doubles, evaluator: Evaluator) ->
         return succeed_in_vm(job)
 
     vms.script = talk
-    with evaluator.converse(NUMPY, tools={"f": abs}, stdin=True) as conversation:
+    with evaluator.converse(PANDAS, tools={"f": abs}, stdin=True) as conversation:
         events = []
         for event in conversation:
             events.append(event)
@@ -248,7 +248,7 @@ def test_cancelling_stops_a_vm(vms: Doubles, evaluator: Evaluator) -> None:
     wait_until(lambda: len(vms.made[0].stopped) == 1)
 
 
-@pytest.mark.parametrize("arguments", [{"code": "ls", "language": "bash"}, {"code": NUMPY}])
+@pytest.mark.parametrize("arguments", [{"code": "ls", "language": "bash"}, {"code": PANDAS}])
 def test_a_time_out_stops_a_vm(vms: Doubles, evaluator: Evaluator, arguments: dict[str, Any]) -> None:
     vms.script = lambda _: hang()
     with pytest.raises(DeadlineExceeded, match=r"the time-out of 0\.5 s passed"):
@@ -285,7 +285,7 @@ def test_closing_ends_what_waits_for_a_vm(vms: Doubles) -> None:
         evaluator.evaluate("ls", language="bash")
 
 
-CODES = [("ls", "bash"), (NUMPY, "python")] * 2
+CODES = [("ls", "bash"), (PANDAS, "python")] * 2
 
 
 def test_threads_share_the_vms(vms: Doubles, evaluator: Evaluator) -> None:
@@ -300,7 +300,7 @@ def test_an_evaluator_may_do_without(vms: Doubles) -> None:
         result = evaluator.evaluate("ls", language="bash")
         off = "the tier of microVMs is turned off here: this evaluator was made with vm=False"
         assert (result.status, result.error) == ("unsupported", ErrorInfo("TierUnavailable", off))
-        result = evaluator.evaluate(NUMPY)
+        result = evaluator.evaluate(PANDAS)
         assert result.error is not None
         assert result.error.message == f"{NEED}. It was not run in a VM: {off}."
         assert all(info.tier == "wasm" for info in evaluator.runtimes())
@@ -320,7 +320,7 @@ def test_an_evaluator_may_insist(vms: Doubles) -> None:
 
 def test_what_is_missing_is_told(vms: Doubles, evaluator: Evaluator) -> None:
     vms.settings = {"missing": "qemu is not installed; install qemu-system-x86"}
-    result = evaluator.evaluate(NUMPY)
+    result = evaluator.evaluate(PANDAS)
     assert result.error is not None
     assert (
         result.error.message
@@ -335,7 +335,7 @@ def test_what_is_missing_is_told(vms: Doubles, evaluator: Evaluator) -> None:
 def test_vms_that_cannot_be_started_are_missing(vms: Doubles, evaluator: Evaluator) -> None:
     vms.settings = {"failure": SetupError("no memory for it")}
     for _ in range(2):
-        result = evaluator.evaluate(NUMPY)
+        result = evaluator.evaluate(PANDAS)
         assert result.error is not None
         assert result.error.message == f"{NEED}. It was not run in a VM: no memory for it."
         assert evaluator.evaluate("ls", language="bash").error == ErrorInfo(
@@ -360,7 +360,7 @@ def test_too_little_memory_for_a_vm_is_refused(evaluator: Evaluator) -> None:
 
 def test_a_session_s_step_stays(vms: Doubles, evaluator: Evaluator) -> None:
     with evaluator.session() as session:
-        result = session.evaluate(NUMPY)
+        result = session.evaluate(PANDAS)
         assert result.error is not None
         assert result.error.message.endswith('a session stays where it is; begin one with tier="vm".')
         assert session.evaluate("1 + 1").value == 2
@@ -482,7 +482,7 @@ def test_closing_an_evaluator_ends_its_sessions_in_vms(vms: Doubles) -> None:
 def test_a_deterministic_evaluation_says_the_same_wherever_it_runs(
     vms: Doubles, evaluator: Evaluator
 ) -> None:
-    result = evaluator.evaluate(NUMPY, deterministic=True)
+    result = evaluator.evaluate(PANDAS, deterministic=True)
     assert result.error is not None
     assert (result.error.message, vms.made) == (NEED, [])
 

@@ -10,10 +10,10 @@ PACKAGE = "needs the package '{}', which this runtime does not have"
 HTTP = "needs network access: HTTP is not allowed for this evaluation"
 THREADS = "needs threads: can't start new thread: this runtime has one"
 NEEDS = {
-    "import numpy": PACKAGE.format("numpy"),
+    "import pandas": PACKAGE.format("pandas"),
     "import pandas as pd": PACKAGE.format("pandas"),
     "import requests\nrequests.get('https://example.com')": HTTP,
-    "import numpy.linalg": PACKAGE.format("numpy"),
+    "import pandas.io": PACKAGE.format("pandas"),
     "import importlib\nimportlib.import_module('scipy')": PACKAGE.format("scipy"),
     "def f(): import torch\nf()": PACKAGE.format("torch"),
     "import ctypes": "needs foreign functions (ctypes)",
@@ -67,7 +67,7 @@ def test_javascript_says_what_it_needs(evaluator: Evaluator, code: str, message:
 
 HANDLED = {
     "python": [
-        "try: import numpy\nexcept ImportError: x = 'without'\nx",
+        "try: import pandas\nexcept ImportError: x = 'without'\nx",
         "import socket\ntry: socket.socket()\nexcept OSError: x = 'without'\nx",
         "import threading\ntry: threading.Thread(target=print).start()\nexcept RuntimeError: x = 'without'\nx",
         "import subprocess\ntry: subprocess.run(['ls'])\nexcept OSError: x = 'without'\nx",
@@ -90,6 +90,6 @@ def test_a_snippet_may_do_without(evaluator: Evaluator, language: str, code: str
 
 
 def test_an_error_of_its_own_after_a_handled_need_is_an_error(evaluator: Evaluator) -> None:
-    result = evaluator.evaluate("try: import numpy\nexcept ImportError: pass\n1 / 0")
+    result = evaluator.evaluate("try: import pandas\nexcept ImportError: pass\n1 / 0")
     assert result.error
     assert (result.status, result.error.type) == (Status.ERROR, "ZeroDivisionError")

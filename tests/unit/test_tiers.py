@@ -27,7 +27,7 @@ from wasmeval.testing import Answer, ScriptedPool, ScriptedVm, hang, succeed_in_
 from wasmeval.tiers import Moves, Tiers
 from wasmeval.wasm.calls import Operation, Outcome
 
-NEED = "No module named 'numpy': a native package"
+NEED = "No module named 'pandas': a native package"
 HERE = Offer(None, {"data": Folder("/tmp")})  # type: ignore[arg-type]
 ALL = Catalogue((*CATALOGUE.runtimes, runtime("typescript", "ts")._replace(translates_to="javascript")))
 
@@ -135,7 +135,7 @@ async def test_only_what_is_unsupported_moves(status: Status) -> None:
 
 async def test_what_turns_out_to_need_a_vm_moves_and_says_why() -> None:
     both = Both()
-    result = await both.evaluate("import numpy", inputs={"x": b"1"}, grants=Grants(files={"a": b"b"}))
+    result = await both.evaluate("import pandas", inputs={"x": b"1"}, grants=Grants(files={"a": b"b"}))
     assert (result.status, result.tier, result.runtime, result.moved) == ("ok", "vm", "vm-python", NEED)
     assert (result.stdout, result.usage.fuel, result.error) == ("", 0, None)
     first, second = both.pool.jobs[0], both.vm.jobs[0]
