@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from wasmeval.arrays import compose
 from wasmeval.determinism import Deterministic, Receipt
 from wasmeval.grants import Grants
 from wasmeval.model import Job, Result, Status
@@ -66,7 +67,7 @@ class Notary:
             translator=self._images[job.translator] if job.translator else "",
             engine=self.engine,
             code=digest_of([job.code]),
-            inputs=digest_of([job.inputs]),
+            inputs=digest_of([job.inputs, job.arrays] if job.arrays else [job.inputs]),
             grants=_grants_digest(job.grants) if job.grants else _NOTHING_GRANTED,
             limits=job.limits,
             seed=deterministic.seed,
@@ -94,6 +95,7 @@ def takes_time(job: Job, result: Result) -> bool:
     if job.deterministic is None:
         return False
     given = sum(file.size for file in result.files.values()) + len(result.value_json) + len(result.transcript)
+    given += 0 if result.array is None else len(result.array.data)
     return job.size + given > _LARGE_BYTES
 
 
@@ -110,7 +112,7 @@ def digest_of(parts: Iterable[bytes]) -> str:
 
 
 def output_digest(result: Result) -> str:
-    """Of value, output, error and files."""
+    """Of value, array, output, error and files."""
     error = result.error
     flags = [result.value_is_json, result.stdout_truncated, result.stderr_truncated]
     told = [error.type, error.message, error.traceback, error.line, error.column] if error else None
@@ -120,6 +122,8 @@ def output_digest(result: Result) -> str:
         result.stderr.encode("utf-8", "surrogatepass"),
         json.dumps([flags, told]).encode(),
     ]
+    if result.array is not None:
+        parts.append(compose({"": result.array}))
     for path, file in sorted(result.files.items()):
         parts += [path.encode("utf-8", "surrogatepass"), file.data]
     return digest_of(parts)

@@ -29,7 +29,17 @@ PROFILE = HERE / "profile.proftext.xz"
 SOURCES = ("python3.13", "zlib", "bzip2", "xz-utils", "sqlite3", "tzdata")
 TOOLS = ("ziglang", "binaryen")
 _CHECKED_BY = ("selfcheck", "instances", "cases", "grantcheck", "grantcases", "scripted")
-GLUE = ("reactor.c", "buffer.c", "values.c", "host.c", "tools.c", "files.c", "numpy.c", "arrays.c", "snapshot.c")
+GLUE = (
+    "reactor.c",
+    "buffer.c",
+    "values.c",
+    "host.c",
+    "tools.c",
+    "files.c",
+    "numpy.c",
+    "arrays.c",
+    "snapshot.c",
+)
 
 # The C stack in linear memory. Deep recursion ends at Py_C_RECURSION_LIMIT (patches/02) well before it is full.
 STACK_BYTES = 4 << 20

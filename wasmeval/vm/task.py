@@ -185,6 +185,7 @@ class Task:
             job.code,
             job.inputs,
             job.limits.output_bytes or 0,
+            arrays=job.arrays,
             has_context=self._calls.has_context,
             is_step=self._is_step,
         )

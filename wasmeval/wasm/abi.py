@@ -6,6 +6,8 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
+from wasmeval.arrays import ALIGNMENT, RECORD_BYTES, Array, read_record
+
 VERSION = 1
 WASM_PAGE_BYTES = 65536
 MEMORY, RESERVE, EVALUATE = b"memory", b"wasmeval_reserve", b"wasmeval_evaluate"
@@ -15,8 +17,8 @@ _REPLY = struct.Struct("<8I")
 REPLY_HEADER_BYTES = _REPLY.size
 
 TYPE_BYTES, MESSAGE_BYTES, TRACEBACK_BYTES = 256, 8192, 32768
-_NOT_JSON = 1
-_HAS_CONTEXT, _IS_STEP, _RENEWS_ENTROPY = 1, 2, 4
+_NOT_JSON, _HAS_ARRAY = 1, 2
+_HAS_CONTEXT, _IS_STEP, _RENEWS_ENTROPY, _HAS_ARRAYS = 1, 2, 4, 8
 
 
 class Outcome(IntEnum):
@@ -34,7 +36,7 @@ class MalformedReply(Exception):
 
 
 class Reply(NamedTuple):
-    """A guest's reply, checked: lengths agree, text is text, the value is within its limit."""
+    """A guest's reply, checked: lengths agree, text is text, value and array are within their limit."""
 
     outcome: Outcome
     value: bytes
@@ -44,6 +46,7 @@ class Reply(NamedTuple):
     traceback: str
     line: int
     column: int
+    array: Array | None = None
 
 
 def encode_request(
@@ -51,18 +54,23 @@ def encode_request(
     inputs: bytes,
     value_limit: int,
     *,
+    arrays: bytes = b"",
     has_context: bool = False,
     is_step: bool = False,
     renews_entropy: bool = False,
 ) -> bytes:
-    """The request frame for `code` with `inputs`, one JSON object or nothing."""
+    """The request frame for `code` with `inputs`, one JSON object or nothing, and the records of `arrays`."""
     flags = _HAS_CONTEXT * has_context | _IS_STEP * is_step | _RENEWS_ENTROPY * renews_entropy
-    return _REQUEST.pack(VERSION, flags, min(value_limit, 0xFFFFFFFF), len(code), len(inputs)) + code + inputs
+    if arrays:
+        flags |= _HAS_ARRAYS
+        padding = bytes(-(_REQUEST.size + len(code) + len(inputs)) % ALIGNMENT)
+    head = _REQUEST.pack(VERSION, flags, min(value_limit, 0xFFFFFFFF), len(code), len(inputs))
+    return b"".join((head, code, inputs, padding, arrays)) if arrays else head + code + inputs
 
 
 def largest_reply(value_limit: int) -> int:
     """The most bytes a well-formed reply can have."""
-    return REPLY_HEADER_BYTES + value_limit + TYPE_BYTES + MESSAGE_BYTES + TRACEBACK_BYTES
+    return REPLY_HEADER_BYTES + value_limit + TYPE_BYTES + MESSAGE_BYTES + TRACEBACK_BYTES + RECORD_BYTES
 
 
 def decode_reply(frame: bytes, value_limit: int) -> Reply:
@@ -70,9 +78,15 @@ def decode_reply(frame: bytes, value_limit: int) -> Reply:
     if len(frame) < REPLY_HEADER_BYTES:
         raise MalformedReply(f"{len(frame)} bytes are no reply")
     outcome, flags, value, kind, message, traceback, line, column = _REPLY.unpack_from(frame)
-    if len(frame) != REPLY_HEADER_BYTES + value + kind + message + traceback:
+    end_of_texts = REPLY_HEADER_BYTES + value + kind + message + traceback
+    array, end_of_reply = None, end_of_texts
+    if flags & _HAS_ARRAY:
+        array, end_of_reply = _decode_array(frame, end_of_texts)
+        if outcome != Outcome.VALUE or value + len(array.data) > value_limit:
+            raise MalformedReply("an array where none may be, or one over the limit")
+    if len(frame) != end_of_reply:
         raise MalformedReply("the lengths do not add up")
-    if outcome > Outcome.OUT_OF_MEMORY or flags & ~_NOT_JSON:
+    if outcome > Outcome.OUT_OF_MEMORY or flags & ~(_NOT_JSON | _HAS_ARRAY):
         raise MalformedReply(f"unknown outcome {outcome} or flags {flags}")
     if kind > TYPE_BYTES or message > MESSAGE_BYTES or traceback > TRACEBACK_BYTES:
         raise MalformedReply("an error text is too long")
@@ -82,10 +96,22 @@ def decode_reply(frame: bytes, value_limit: int) -> Reply:
     return Reply(
         Outcome(outcome),
         frame[REPLY_HEADER_BYTES:end],
-        not flags,
+        not flags & _NOT_JSON,
         frame[end : end + kind].decode("utf-8", "replace"),
         frame[end + kind : end + kind + message].decode("utf-8", "replace"),
-        frame[end + kind + message :].decode("utf-8", "replace"),
+        frame[end + kind + message : end_of_texts].decode("utf-8", "replace"),
         line,
         column,
+        array,
     )
+
+
+def _decode_array(frame: bytes, start: int) -> tuple[Array, int]:
+    """The array whose record begins at `start`, and where that ends."""
+    try:
+        name, array, end = read_record(frame, start)
+    except ValueError as error:
+        raise MalformedReply(f"an array that is none: {error}") from None
+    if name:
+        raise MalformedReply("an array with a name")
+    return array, end

@@ -229,6 +229,7 @@ class Instance:
         limits: Limits,
         calls: Calls | None = None,
         *,
+        arrays: bytes = b"",
         is_step: bool = False,
         renews_entropy: bool = False,
     ) -> None:
@@ -250,6 +251,7 @@ class Instance:
             code,
             inputs,
             limits.output_bytes,
+            arrays=arrays,
             has_context=calls is not None and calls.has_context,
             is_step=is_step,
             renews_entropy=renews_entropy,

@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from wasmeval.arrays import Array
 from wasmeval.determinism import RECEIPT_VERSION, Receipt
-from wasmeval.errors import Internal
+from wasmeval.errors import Internal, InvalidArgument
 from wasmeval.grants import HttpUse
 from wasmeval.limits import Usage
 from wasmeval.model import ErrorInfo, OutputFile, Result, RuntimeInfo, Status
 from wasmeval.v1 import wasmeval_pb2 as pb
-from wasmeval.wire.requests import decode_limits, write_limits
+from wasmeval.wire.requests import decode_array, decode_limits, write_array, write_limits
 
 _M = TypeVar("_M", bound=Message)
 
@@ -96,7 +97,15 @@ def decode_result(message: pb.Result) -> Result:
         tier_detail=message.tier_detail,
         moved=message.moved,
         exit_status=message.exit_status if message.HasField("exit_status") else None,
+        array=_decode_array(message.array) if message.HasField("array") else None,
     )
+
+
+def _decode_array(message: pb.Array) -> Array:
+    try:
+        return decode_array("array", message)
+    except InvalidArgument as error:
+        raise Internal(f"the service sent what is no array: {error}") from None
 
 
 _USE = tuple(field.name for field in fields(HttpUse))
@@ -195,6 +204,8 @@ def write_result(message: pb.Result, result: Result, *, with_files: bool = True)
         message.moved = result.moved
     if result.exit_status is not None:
         message.exit_status = result.exit_status
+    if result.array is not None:
+        write_array(message.array, result.array)
     if result.usage.cpu_seconds:
         usage.cpu_seconds = result.usage.cpu_seconds
     for use in result.http:

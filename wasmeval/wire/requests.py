@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
+from wasmeval.arrays import Array
 from wasmeval.determinism import DEFAULT_START_TIME, Deterministic
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount
+from wasmeval.inputs import shorten
 from wasmeval.limits import MAX_BATCH, Limits
 from wasmeval.model import Request
 from wasmeval.v1 import wasmeval_pb2 as pb
@@ -36,6 +38,8 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
         message.tier = encode_tier(request.tier)
         if request.command:
             message.command.extend(request.command)
+        for name, array in request.arrays.items():
+            write_array(message.arrays[name], array)
         return message
     except InvalidArgument:
         raise
@@ -45,7 +49,8 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
                 raise InvalidArgument(field, "not valid Unicode: it cannot be written as UTF-8") from None
         if not all(map(is_unicode, request.command)):
             raise InvalidArgument("command", "not valid Unicode: it cannot be written as UTF-8") from None
-        part = "inputs" if not all(map(is_unicode, request.inputs)) else "files, outputs or mounts"
+        names = [*request.inputs, *request.arrays]
+        part = "inputs" if not all(map(is_unicode, names)) else "files, outputs or mounts"
         raise InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8") from None
 
 
@@ -96,6 +101,9 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
         if message.HasField("deterministic"):
             deterministic = decode_deterministic(message.deterministic)
         tier = decode_tier(message.tier) if message.tier else "auto"
+        arrays = {
+            name: decode_array(f"arrays.{shorten(name)}", each) for name, each in message.arrays.items()
+        }
     except InvalidArgument as error:
         raise InvalidArgument(prefix + error.field, error.description) from None
     return Request(
@@ -108,7 +116,23 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
         message.cache,
         tier,
         tuple(message.command),
+        arrays,
     )
+
+
+def decode_array(field: str, message: pb.Array) -> Array:
+    """Raises InvalidArgument for what is no array that is carried, whose field begins with `field`."""
+    try:
+        return Array(message.dtype, tuple(message.shape), message.data)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{field}.{error.field}", error.description) from None
+
+
+def write_array(message: pb.Array, array: Array) -> None:
+    """Fills `message`."""
+    message.dtype = array.dtype
+    message.shape.extend(array.shape)
+    message.data = array.data
 
 
 _TIERS = {"auto": pb.TIER_AUTO, "wasm": pb.TIER_WASM, "vm": pb.TIER_VM}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, cast
 
+from wasmeval.arrays import RECORD_BYTES, Array, read_record, record_parts
 from wasmeval.limits import Usage
 from wasmeval.model import TOO_LONG, ErrorInfo, Job, Result, Status, why_unrepeatable
 
@@ -67,8 +68,8 @@ class MalformedFrame(Exception):
 _HEADER = struct.Struct("<IB")
 _NUMBER = struct.Struct("<Q")
 # number, status, flags, line, column, fuel, wall, peak memory, tool calls, virtual nanoseconds, and the lengths of
-# value, stdout, stderr, type, message, traceback
-_RESULT = struct.Struct("<QBBIIQdQIQ6I")
+# value, stdout, stderr, type, message, traceback, array
+_RESULT = struct.Struct("<QBBIIQdQIQ7I")
 _STATUSES = tuple(Status)
 _STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}
 _VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR, _ROLLED_BACK = 1, 2, 4, 8, 16
@@ -83,6 +84,11 @@ _RECEIVED_IN_PLACE = range(1 << 16, 1 << 21)
 def encode(kind: Kind, body: bytes = b"") -> bytes:
     """A frame of `kind` with `body`."""
     return _HEADER.pack(len(body), kind) + body
+
+
+def encode_parts(kind: Kind, *parts: bytes) -> bytes:
+    """A frame of `kind` whose body is these, one behind the other."""
+    return b"".join((_HEADER.pack(sum(map(len, parts)), kind), *parts))
 
 
 def encode_head(kind: Kind, size: int) -> bytes:
@@ -184,12 +190,13 @@ def encode_result(number: int, result: Result) -> bytes:
         kind, message, traceback = error.type.encode(), error.message.encode(), error.traceback.encode()
         line, column = error.line or 0, error.column or 0
     value = result.value_json
+    array = record_parts("", result.array) if result.array is not None else ()
     head = _RESULT.pack(
         number, _STATUS_INDEX[result.status], flags, line, column, usage.fuel, usage.wall_seconds,
         usage.peak_memory_bytes, usage.tool_calls, usage.virtual_ns, len(value), len(stdout), len(stderr), len(kind),
-        len(message), len(traceback),
+        len(message), len(traceback), sum(map(len, array)),
     )  # fmt: skip
-    return encode(Kind.RESULT, b"".join((head, value, stdout, stderr, kind, message, traceback)))
+    return encode_parts(Kind.RESULT, head, value, stdout, stderr, kind, message, traceback, *array)
 
 
 def result_number(body: bytes) -> int:
@@ -209,7 +216,7 @@ def decode_result(body: bytes, job: Job) -> Result:
     )
     limits = job.limits
     assert limits.output_bytes is not None
-    value, stdout, stderr, kind, message, traceback = lengths
+    value, stdout, stderr, kind, message, traceback, array_length = lengths
     if index >= len(_STATUSES) or flags & ~_ALL_FLAGS or len(body) != _RESULT.size + sum(lengths):
         raise MalformedFrame("a result whose status, flags or lengths cannot be")
     status = _STATUSES[index]
@@ -217,15 +224,21 @@ def decode_result(body: bytes, job: Job) -> Result:
     most_output = 3 * limits.output_bytes + 128
     if (
         value > limits.output_bytes
+        or array_length > limits.output_bytes + RECORD_BYTES
         or max(stdout, stderr) > most_output
         or kind + message + traceback > _MOST_ERROR_BYTES
     ):
         raise MalformedFrame("a result larger than its limits allow")
     if bool(value) != (status is Status.OK) or not math.isfinite(wall) or wall < 0:
         raise MalformedFrame("a result with a value where none may be, or with an impossible time")
+    array = (
+        _decode_array(body, len(body) - array_length, limits.output_bytes - value) if array_length else None
+    )
+    if array is not None and status is not Status.OK:
+        raise MalformedFrame("a result with an array where none may be")
     parts = []
     position = _RESULT.size
-    for length in lengths:
+    for length in lengths[:-1]:
         parts.append(body[position : position + length])
         position += length
     error = None
@@ -246,7 +259,18 @@ def decode_result(body: bytes, job: Job) -> Result:
         job.runtime,
         rolled_back=bool(flags & _ROLLED_BACK),
         unrepeatable=_unrepeatable(status, flags) if job.world else "",
+        array=array,
     )
+
+
+def _decode_array(body: bytes, start: int, most: int) -> Array:
+    try:
+        name, array, end = read_record(body, start)
+    except ValueError as error:
+        raise MalformedFrame(f"an array that is none: {error}") from None
+    if name or end != len(body) or len(array.data) > most:
+        raise MalformedFrame("an array that has a name, does not end with its frame, or is too large")
+    return array
 
 
 def _unrepeatable(status: Status, flags: int) -> str:

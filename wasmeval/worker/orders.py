@@ -12,12 +12,12 @@ from wasmeval.grants import Grants, HttpPolicy, Mount, Tool
 from wasmeval.limits import Limits
 from wasmeval.model import Job
 from wasmeval.wasm.order import FILE_PIECE_BYTES, Order
-from wasmeval.worker.frames import Kind, MalformedFrame, encode
+from wasmeval.worker.frames import Kind, MalformedFrame, encode, encode_parts
 
 _NO_TRANSLATOR = 255
 # number, runtime, translator, session, fuel, deadline, memory, output, workspace bytes and files, and the lengths of
-# code, inputs, grants and world
-_EVALUATE = struct.Struct("<QBBQQdQQQQIIII")
+# code, inputs, grants, world and arrays
+_EVALUATE = struct.Struct("<QBBQQdQQQQIIIII")
 # entropy, start, before, whether it renews, whether there is a transcript
 _WORLD = struct.Struct("<32sQQBB")
 # number, length of the path
@@ -35,8 +35,9 @@ def encode_order(number: int, runtime: int, translator: int | None, job: Job) ->
         job.session.number if job.session else 0, limits.fuel, limits.deadline_seconds, limits.memory_bytes,
         limits.output_bytes, limits.workspace_bytes, limits.workspace_files,
         len(job.code), len(job.inputs), len(grants), len(world),
+        len(job.arrays),
     )  # fmt: skip
-    return encode(Kind.EVALUATE, b"".join((head, job.code, job.inputs, grants, world)))
+    return encode_parts(Kind.EVALUATE, head, job.code, job.inputs, grants, world, job.arrays)
 
 
 def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
@@ -45,14 +46,15 @@ def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
         raise MalformedFrame("a short order")
     (
         number, runtime, translator, session, fuel, deadline, memory, output, workspace_bytes, workspace_files,
-        code, inputs, grants, world,
+        code, inputs, grants, world, arrays,
     ) = _EVALUATE.unpack_from(body)  # fmt: skip
     start = _EVALUATE.size
-    if len(body) != start + code + inputs + grants + world:
+    if len(body) != start + code + inputs + grants + world + arrays:
         raise MalformedFrame("an order whose lengths do not add up")
     limits = (fuel, deadline, memory, output, workspace_bytes, workspace_files)
     grants_at = start + code + inputs
     world_at = grants_at + grants
+    arrays_at = world_at + world
     granted, tool_limits = _decode_grants(body[grants_at:world_at]) if grants else (None, ())
     return Order(
         number,
@@ -63,7 +65,8 @@ def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
         granted,
         "" if translator == _NO_TRANSLATOR else runtimes[translator],
         session,
-        _decode_world(body[world_at:]) if world else None,
+        _decode_world(body[world_at:arrays_at]) if world else None,
+        body[arrays_at:],
     )
 
 
