@@ -43,6 +43,7 @@ LAYERS = (
     ("tools", "events"),
     ("model", "inputs", "address", "session", "transcript"),
     ("grants", "determinism"),
+    ("heap",),
     ("limits", "paths", "arrays"),
     ("errors", "v1"),
 )

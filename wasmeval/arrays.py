@@ -1,12 +1,11 @@
-"""Arrays: NumPy's arrays without NumPy: a dtype, a shape, and bytes; and the records of `runtimes/abi.md` they travel in."""
+"""Arrays: NumPy's without NumPy: a dtype, a shape, and bytes; and the records of `runtimes/abi.md` they travel in."""
 
 from __future__ import annotations
 
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wasmeval.errors import InvalidArgument
@@ -33,12 +32,15 @@ _NAMES = {
     "bool": "|b1",
     "complex64": "<c8",
     "complex128": "<c16",
-    **{f"{kind}int{8 * size}": f"{'<' if size > 1 else '|'}{kind or 'i'}{size}" for kind in ("", "u") for size in (1, 2, 4, 8)},
+    "int8": "|i1",
+    "uint8": "|u1",
+    **{f"int{8 * size}": f"<i{size}" for size in (2, 4, 8)},
+    **{f"uint{8 * size}": f"<u{size}" for size in (2, 4, 8)},
     **{f"float{8 * size}": f"<f{size}" for size in (2, 4, 8)},
 }  # fmt: skip
 _FORMATS = {
-    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f2": "e", "f4": "f",
-    "f8": "d", "c8": "f", "c16": "d",
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f2": "e",
+    "f4": "f", "f8": "d", "c8": "f", "c16": "d",
 }  # fmt: skip
 _KINDS = "bool, integers, float16 to float64, complex64 and complex128, datetime64, timedelta64, 'S' and 'U'"
 
@@ -72,37 +74,74 @@ def check(dtype: str, shape: tuple[int, ...], size: int) -> str:
     return f"data: {size} bytes, and dtype and shape say {needed}" if needed != size else ""
 
 
-@dataclass(frozen=True, slots=True)
 class Array:
-    """An array of NumPy's: `dtype` as its `dtype.str`, `shape`, and `data`, its elements in C order.
+    """An array of NumPy's: `dtype` as its `dtype.str`, `shape`, and `data`, its elements in C order. It never changes.
 
     `numpy.asarray(array)` is the same without a copy, read-only. A name such as "float64" is taken for `dtype` too, in
     little-endian order. Raises InvalidArgument for a dtype that is not carried, and for other bytes than there must be.
     """
 
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
+    __slots__ = ("_data", "_dtype", "_shape")
 
-    def __post_init__(self) -> None:
-        dtype: object = self.dtype
-        if not isinstance(dtype, str):
-            raise InvalidArgument("dtype", f"must be a str such as 'float64', not {type(dtype).__name__}")
-        shape: Any = self.shape
+    def __init__(self, dtype: str, shape: Sequence[int], data: bytes) -> None:
+        given: object = dtype
+        if not isinstance(given, str):
+            raise InvalidArgument("dtype", f"must be a str such as 'float64', not {type(given).__name__}")
         if not isinstance(shape, tuple | list) or not all(type(each) is int and each >= 0 for each in shape):
             raise InvalidArgument("shape", "must be a tuple of int, such as (2, 3)")
-        if not isinstance(self.data, bytes):
-            object.__setattr__(self, "data", bytes(self.data))
-        object.__setattr__(self, "dtype", _NAMES.get(dtype, dtype))
-        object.__setattr__(self, "shape", tuple(shape))
-        if wrong := check(self.dtype, self.shape, len(self.data)):
+        self._set(_NAMES.get(dtype, dtype), tuple(shape), bytes(data))
+
+    @classmethod
+    def over(cls, dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Array:
+        """The same, whose elements are not copied before somebody asks for `data`; they must not change."""
+        array = cls.__new__(cls)
+        array._set(dtype, shape, data)
+        return array
+
+    def _set(self, dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> None:
+        if wrong := check(dtype, shape, len(data)):
             part, _, text = wrong.partition(": ")
             raise InvalidArgument(part, text)
+        self._dtype, self._shape, self._data = dtype, shape, data
+
+    @property
+    def dtype(self) -> str:
+        """As NumPy's `dtype.str`."""
+        return self._dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements along each axis."""
+        return self._shape
+
+    @property
+    def data(self) -> bytes:
+        """The elements in C order."""
+        if not isinstance(self._data, bytes):
+            self._data = bytes(self._data)
+        return self._data
+
+    @property
+    def elements(self) -> bytes | memoryview:
+        """The same, without a copy."""
+        return self._data
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Array):
+            return NotImplemented
+        same = (self._dtype, self._shape) == (other._dtype, other._shape)
+        return same and self._data == other._data
+
+    def __hash__(self) -> int:
+        return hash((self._dtype, self._shape, self.data))
+
+    def __reduce__(self) -> tuple[type[Array], tuple[str, tuple[int, ...], bytes]]:
+        return Array, (self._dtype, self._shape, self.data)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
         """NumPy's own protocol, version 3."""
-        return {"version": 3, "typestr": self.dtype, "shape": self.shape, "data": self.data}
+        return {"version": 3, "typestr": self._dtype, "shape": self._shape, "data": self._data}
 
     def __len__(self) -> int:
         """Along the first axis; TypeError when there is none."""
@@ -115,10 +154,10 @@ class Array:
         return True
 
     def __repr__(self) -> str:
-        return f"Array({self.dtype!r}, {self.shape}, {len(self.data)} bytes)"
+        return f"Array({self._dtype!r}, {self._shape}, {len(self._data)} bytes)"
 
     def tolist(self) -> Any:
-        """Nested lists of bool, int, float, complex, str or bytes; of times, the integers that they are in their unit."""
+        """Nested lists of bool, int, float, complex, str or bytes; of times, integers in their unit."""
         items: Any = list(_items(self.dtype, self.data))
         if not self.shape:
             return items[0]
@@ -176,7 +215,8 @@ def array_of(field: str, value: Any) -> Array:
         described = str(getattr(value, "dtype", dtype))[:80]
         raise InvalidArgument(
             field,
-            f"an array of {described} is not carried, which are {_KINDS}; convert it with .astype(...), or pass .tolist()",
+            f"an array of {described} is not carried, which are {_KINDS}; "
+            "convert it with .astype(...), or pass .tolist()",
         ) from None
     try:
         return Array(dtype, shape, _bytes_of(value, told, size))
@@ -207,43 +247,57 @@ def _padding(length: int) -> bytes:
     return bytes(-length % ALIGNMENT)
 
 
-def record_parts(name: str, array: Array) -> tuple[bytes, ...]:
+def record_parts(name: str, array: Array) -> tuple[bytes | memoryview, ...]:
     """An array's record, in pieces, so that its elements are not copied for it."""
     words = name.encode(), array.dtype.encode()
-    head = _HEAD.pack(len(words[0]), len(words[1]), len(array.shape), len(array.data))
+    size = len(array.elements)
+    head = _HEAD.pack(len(words[0]), len(words[1]), len(array.shape), size)
     head += struct.pack(f"<{len(array.shape)}Q", *array.shape) + b"".join(words)
-    return head, _padding(len(head)), array.data, _padding(len(array.data))
+    return head + _padding(len(head)), array.elements, _padding(size)
 
 
-def compose(arrays: Mapping[str, Array]) -> bytes:
-    """The records of `arrays`, one behind the other."""
-    return b"".join(part for name, array in arrays.items() for part in record_parts(name, array))
+def compose(arrays: Mapping[str, Array]) -> tuple[bytes | memoryview, ...]:
+    """The records of `arrays`, one behind the other, in pieces."""
+    return tuple(part for name, array in arrays.items() for part in record_parts(name, array))
 
 
-class Record(NamedTuple):
-    """One record, and where it ends."""
+class Head(NamedTuple):
+    """What a record says of its elements: `size` bytes, which begin at `start`."""
 
     name: str
-    array: Array
-    end: int
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    start: int
 
 
-def read_record(data: bytes | memoryview, start: int = 0) -> Record:
-    """The record that begins at `start`. Raises ValueError for what is none, or none of an array that may be."""
+def read_head(data: bytes | memoryview, start: int = 0) -> Head:
+    """Of the record that begins at `start`. Raises ValueError for what is none, or none of an array that may be."""
     if len(data) - start < _HEAD.size:
         raise ValueError("a record that is cut")
-    name_length, dtype_length, dimensions, length = _HEAD.unpack_from(data, start)
+    name_length, dtype_length, dimensions, size = _HEAD.unpack_from(data, start)
     if dimensions > MAX_DIMENSIONS or dtype_length > MAX_DTYPE_BYTES:
         raise ValueError("a dtype or a shape that is too long")
     words = start + _HEAD.size + 8 * dimensions
     dtype_at = words + name_length
     elements = dtype_at + dtype_length
     elements += -(elements - start) % ALIGNMENT
-    end = elements + length + -length % ALIGNMENT
-    if end > len(data):
+    if elements > len(data):
         raise ValueError("a record that is cut")
     shape = struct.unpack_from(f"<{dimensions}Q", data, start + _HEAD.size)
     name = str(data[words:dtype_at], "utf-8")
     dtype = str(data[dtype_at : dtype_at + dtype_length], "ascii")
-    # InvalidArgument is a ValueError.
-    return Record(name, Array(dtype, shape, bytes(data[elements : elements + length])), end)
+    if wrong := check(dtype, shape, size):
+        raise ValueError(wrong)
+    return Head(name, dtype, shape, size, elements)
+
+
+def read_record(data: bytes | memoryview, start: int = 0) -> tuple[str, Array, int]:
+    """The name and array of the record that begins at `start`, and where it ends; the array lies over `data`. Raises
+    ValueError."""
+    head = read_head(data, start)
+    end = head.start + head.size + -head.size % ALIGNMENT
+    if end > len(data):
+        raise ValueError("a record that is cut")
+    elements = memoryview(data)[head.start : head.start + head.size]
+    return head.name, Array.over(head.dtype, head.shape, elements), end

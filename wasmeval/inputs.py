@@ -58,9 +58,7 @@ def split_inputs(inputs: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str,
     """Each value as JSON text, or as an array. Raises InvalidArgument as `encode_inputs`, and for arrays that are not
     carried."""
     arrays = {
-        name: array_of(_field(name), value)
-        for name, value in inputs.items()
-        if isinstance(name, str) and is_array(value)
+        str(name): array_of(_field(str(name)), value) for name, value in inputs.items() if is_array(value)
     }
     if arrays:
         inputs = {name: value for name, value in inputs.items() if name not in arrays}
@@ -116,14 +114,16 @@ def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
     return b"{%b}" % b",".join(members)
 
 
-def compose_arrays(runtime: str, inputs: Mapping[str, bytes], arrays: Mapping[str, Array]) -> bytes:
-    """The records of `arrays`, which stand beside `inputs`; empty when there are none.
+def compose_arrays(
+    runtime: str, inputs: Mapping[str, bytes], arrays: Mapping[str, Array]
+) -> tuple[bytes | memoryview, ...]:
+    """The records of `arrays`, which stand beside `inputs`, in pieces; empty when there are none.
 
     Raises InvalidArgument for a runtime that has none, a name that is no variable or stands among `inputs`, and for
     more in all than `inputs` alone may be.
     """
     if not arrays:
-        return b""
+        return ()
     if len(inputs) + len(arrays) > MAX_INPUTS:
         raise InvalidArgument("arrays", TOO_MANY_INPUTS)
     size = sum(len(name.encode()) + len(text) for name, text in inputs.items())
@@ -134,7 +134,7 @@ def compose_arrays(runtime: str, inputs: Mapping[str, bytes], arrays: Mapping[st
         check_name(field, runtime, name)
         if name in inputs:
             raise InvalidArgument(field, f"{name!r} is the name of another input too; rename one")
-        size += len(name.encode()) + len(array.data)
+        size += len(name.encode()) + len(array.elements)
     if size > MAX_INPUTS_BYTES:
         raise InvalidArgument(
             "arrays", f"more than {MAX_INPUTS_BYTES} bytes together with inputs; pass less, or a file"
@@ -338,8 +338,8 @@ def _needs_slow_encoding(field: str, value: Any) -> bool:
             elif is_array(item):
                 raise InvalidArgument(
                     field,
-                    f"a {type(item).__name__} inside; only a whole input may be an array: pass it by a name of its own, "
-                    "or as .tolist()",
+                    f"only a whole input may be an array, and this is one with a {type(item).__name__} inside; "
+                    "pass it by a name of its own, or as .tolist()",
                 )
             else:
                 raise InvalidArgument(

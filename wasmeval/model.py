@@ -179,7 +179,7 @@ _PARTS: tuple[tuple[str, Any, str], ...] = (
 
 
 class Request(NamedTuple):
-    """An evaluation as it arrives: `inputs` are JSON text already, `arrays` those inputs that are arrays, and nothing is
+    """An evaluation as it arrives: `inputs` are JSON text already, `arrays` those that are arrays, and nothing is
     checked yet.
 
     `limits` is None when the caller set none, and `grants` when he gives nothing beside code and inputs.
@@ -221,10 +221,9 @@ class RuntimeInfo:
 class Job:
     """An evaluation that was checked, clamped and encoded: what the pool runs.
 
-    `runtime` is the name of an installed runtime, `inputs` one JSON object or empty, `arrays` their records, `limits` has
-    no gaps.
-    `translator` is the runtime that turns `code` into what `runtime` runs; empty for none. `tier` is "wasm", "vm", or
-    "auto" for one that runs in Wasm and may move: `asked` are the limits that its caller set. `inputs` of bash and of a
+    `runtime` is the name of an installed runtime, `inputs` one JSON object or empty, `limits` has no gaps; `arrays` are the
+    records of inputs that are arrays, in pieces. `translator` is the runtime that turns `code` into what `runtime` runs;
+    empty for none. `tier` is "wasm", "vm", or "auto" for one that runs in Wasm and may move: `asked` are the limits that its caller set. `inputs` of bash and of a
     `command`, which has no `code`, are its environment: a JSON object of strings.
     """
 
@@ -244,14 +243,14 @@ class Job:
     tier: str = "wasm"
     command: tuple[str, ...] = ()
     asked: Limits | None = None
-    arrays: bytes = b""
+    arrays: tuple[bytes | memoryview, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes it holds while it waits and runs."""
         files = sum(map(len, self.grants.files.values())) if self.grants else 0
         transcript = len(self.world.transcript or b"") if self.world else 0
-        return len(self.code) + len(self.inputs) + len(self.arrays) + files + transcript
+        return len(self.code) + len(self.inputs) + sum(map(len, self.arrays)) + files + transcript
 
 
 _UNKNOWN_MEDIA = "application/octet-stream"

@@ -240,7 +240,7 @@ def _outcome(result: Result) -> dict[str, Any]:
         "stdout": result.stdout,
         "stderr": result.stderr,
         "error": asdict(error) if error else None,
-        **({} if result.array is None else {"array": digest_of([compose({"": result.array})])}),
+        **({} if result.array is None else {"array": digest_of(compose({"": result.array}))}),
         "files": {path: digest_of([file.data]) for path, file in sorted(result.files.items())},
     }
 

@@ -635,6 +635,6 @@ def _reply_bytes(result: Result) -> int:
         files
         + len(result.transcript)
         + len(result.value_json)
-        + (0 if result.array is None else len(result.array.data))
+        + (0 if result.array is None else len(result.array.elements))
         + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     )

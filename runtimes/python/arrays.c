@@ -22,6 +22,9 @@ typedef struct {
 
 static PyTypeObject *masked_type;
 
+/* whose elements the host reads where they lie */
+static PyArrayObject *told_array;
+
 bool
 prepare_arrays(void)
 {
@@ -196,25 +199,24 @@ plain_value(PyObject *value, size_t *room)
     return PyArray_IsScalar(value, Floating) ? PyNumber_Float(value) : NULL;
 }
 
-/* The record of an array whose elements lie side by side. */
+/* The record of an array whose elements lie side by side, and stay where they are. */
 static encoding
 append_record(buffer *out, PyArrayObject *array, const char *dtype, size_t dtype_length)
 {
     static const char zeros[RECORD_ALIGNMENT];
     int dimensions = PyArray_NDIM(array);
-    size_t length = (size_t)PyArray_NBYTES(array);
-    record head = {0, (uint32_t)dtype_length, (uint32_t)dimensions, (uint32_t)length};
+    record head = {0, (uint32_t)dtype_length, (uint32_t)dimensions, (uint32_t)PyArray_NBYTES(array)};
     bool written = buffer_append(out, (const char *)&head, sizeof head);
     for (int axis = 0; axis < dimensions; axis++) {
         uint64_t extent = (uint64_t)PyArray_DIM(array, axis);
         written = written && buffer_append(out, (const char *)&extent, sizeof extent);
     }
     size_t words = RECORD_BYTES + sizeof(uint64_t) * (size_t)dimensions + dtype_length;
+    uint32_t address = (uint32_t)(uintptr_t)PyArray_DATA(array);
     written = written && buffer_append(out, dtype, dtype_length) &&
               buffer_append(out, zeros, aligned(words) - words) &&
-              buffer_append(out, PyArray_DATA(array), length) &&
-              buffer_append(out, zeros, aligned(length) - length);
-    return written ? ENCODED : out->over ? TOO_LARGE : NO_MEMORY;
+              buffer_append(out, (const char *)&address, sizeof address);
+    return written ? ENCODED : NO_MEMORY;
 }
 
 /* False for most values, without a look at NumPy. */
@@ -238,14 +240,19 @@ append_array(buffer *out, PyObject *value)
     PyObject *text = PyObject_GetAttrString((PyObject *)PyArray_DESCR((PyArrayObject *)value), "str");
     Py_ssize_t length = 0;
     const char *dtype = text ? PyUnicode_AsUTF8AndSize(text, &length) : NULL;
-    PyArrayObject *array = dtype ? (PyArrayObject *)PyArray_GETCONTIGUOUS((PyArrayObject *)value) : NULL;
+    told_array = dtype ? (PyArrayObject *)PyArray_GETCONTIGUOUS((PyArrayObject *)value) : NULL;
     encoding result = NO_MEMORY;
-    if (array != NULL && length <= DTYPE_BYTES) {
-        out->limit += ARRAY_RECORD_BYTES;  /* the elements count, what tells of them does not */
-        result = append_record(out, array, dtype, (size_t)length);
+    if (told_array != NULL && length <= DTYPE_BYTES) {
+        out->limit = SIZE_MAX;  /* the elements count, and are not in it */
+        result = append_record(out, told_array, dtype, (size_t)length);
     }
     PyErr_Clear();
     Py_XDECREF(text);
-    Py_XDECREF(array);
     return result;
+}
+
+void
+forget_array(void)
+{
+    Py_CLEAR(told_array);
 }

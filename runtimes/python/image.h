@@ -11,7 +11,7 @@
 
 /* outcomes and flags of a reply */
 enum { OUTCOME_VALUE, OUTCOME_RAISED, OUTCOME_TOO_LARGE, OUTCOME_UNSUPPORTED, OUTCOME_MEMORY };
-enum { FLAG_NOT_JSON = 1, FLAG_HAS_ARRAY = 2 };
+enum { FLAG_NOT_JSON = 1, FLAG_HAS_ARRAY = 2, FLAG_IS_ELSEWHERE = 4 };
 
 enum {
     REPLY_HEADER_BYTES = 32,
@@ -22,8 +22,6 @@ enum {
     VALUE_DEPTH = 256,
     /* of all arrays of a value, as nested lists */
     ARRAY_ELEMENTS = 10000,
-    /* of an array's record, at most, beside the elements */
-    ARRAY_RECORD_BYTES = 1024,
 };
 
 /* ---- buffer.c: bytes of one reply or one request ---- */
@@ -62,8 +60,11 @@ bool add_arrays(PyObject *globals, char *records, size_t length, bool copies);
 /* A new reference to what JSON has for a scalar of NumPy's, or to the lists of an array with no more elements than
  * `room`, which are taken from it. NULL for anything else, and with an exception when memory is short. */
 PyObject *plain_value(PyObject *value, size_t *room);
-/* Appends the record of an array. NOT_JSON when `value` is none that can have one. */
+/* Appends the record of an array, with the address of its elements, which stay there. NOT_JSON when `value` is none that
+ * can have one. */
 encoding append_array(buffer *out, PyObject *value);
+/* Lets go of them. */
+void forget_array(void);
 
 /* ---- reactor.c ---- */
 

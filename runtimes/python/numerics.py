@@ -178,16 +178,7 @@ def add_package(root: Path, flavour: Path, tree: Path) -> None:
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
     """What is no Python file, and folders that serve no snippet."""
-    absent = {
-        "tests",
-        "f2py",
-        "distutils",
-        "_pyinstaller",
-        "src",
-        "code_generators",
-        "include",
-        "_build_utils",
-    }
+    absent = {"tests", "f2py", "distutils", "_pyinstaller", "src", "code_generators", "include", "_build_utils"}
     place = Path(folder)
     return {
         name

@@ -387,7 +387,7 @@ describe_value(ending *end, buffer *out, PyObject *value, uint32_t value_limit)
     size_t value_end = out->length;
     if (result == ENCODED) {
         result = append_array(out, value);
-        end->flags |= result == ENCODED ? FLAG_HAS_ARRAY : 0;
+        end->flags |= result == ENCODED ? FLAG_HAS_ARRAY | FLAG_IS_ELSEWHERE : 0;
         end->array_length = out->length - value_end;
         result = result == NOT_JSON ? ENCODED : result;
     }
@@ -440,6 +440,7 @@ static void
 begin_step(const request *self)
 {
     Py_CLEAR(told);
+    forget_array();
     free(reply_heap);
     reply_heap = NULL;
     if (memory_reserve == NULL) {

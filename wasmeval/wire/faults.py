@@ -120,13 +120,13 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """
     position, end = 0, len(data)
     while position < end:
-        tag, position = _varint(data, position)
+        tag, position = read_varint(data, position)
         wire_type = tag & 7
         start = position
         if wire_type == _VARINT:
-            _, position = _varint(data, position)
+            _, position = read_varint(data, position)
         elif wire_type == _BYTES:
-            length, start = _varint(data, position)
+            length, start = read_varint(data, position)
             position = start + length
         elif wire_type in (_FIXED64, _FIXED32):
             position += 8 if wire_type == _FIXED64 else 4
@@ -135,7 +135,7 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         yield tag >> 3, wire_type, data[start:position]
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
+def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     """The number at `position` and where it ends; beyond the data when it does not end."""
     value = shift = 0
     for byte in data[position : position + 10]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -15,7 +15,8 @@ from wasmeval.grants import HttpUse
 from wasmeval.limits import Usage
 from wasmeval.model import ErrorInfo, OutputFile, Result, RuntimeInfo, Status
 from wasmeval.v1 import wasmeval_pb2 as pb
-from wasmeval.wire.requests import decode_array, decode_limits, write_array, write_limits
+from wasmeval.wire.arrays import decode_array, reply_parts, split_reply, write_array
+from wasmeval.wire.requests import decode_limits, write_limits
 
 _M = TypeVar("_M", bound=Message)
 
@@ -35,6 +36,10 @@ _STATUS_OF = {number: status for status, number in _STATUSES.items()}
 
 def encode_reply(result: Result) -> bytes:
     """One whole EvaluateResponse."""
+    if result.array is not None:
+        rest = pb.Result()
+        write_result(rest, result, with_array=False)
+        return b"".join(reply_parts(rest.SerializeToString(), result.array))
     reply = pb.EvaluateResponse()
     write_result(reply.result, result)
     return reply.SerializeToString()
@@ -42,6 +47,12 @@ def encode_reply(result: Result) -> bytes:
 
 def decode_reply(data: bytes) -> Result:
     """Raises Internal for what is no such message."""
+    try:
+        split = split_reply(data)
+    except InvalidArgument as error:
+        raise _no_array(error) from None
+    if split is not None:
+        return replace(decode_result(parse_reply(pb.Result, split[0])), array=split[1])
     return decode_result(parse_reply(pb.EvaluateResponse, data).result)
 
 
@@ -105,7 +116,11 @@ def _decode_array(message: pb.Array) -> Array:
     try:
         return decode_array("array", message)
     except InvalidArgument as error:
-        raise Internal(f"the service sent what is no array: {error}") from None
+        raise _no_array(error) from None
+
+
+def _no_array(error: InvalidArgument) -> Internal:
+    return Internal(f"the service sent what is no array: {error}")
 
 
 _USE = tuple(field.name for field in fields(HttpUse))
@@ -159,7 +174,9 @@ def parse_reply(kind: type[_M], data: bytes) -> _M:
 # A message that is written in place costs a third of one built from parts, which are copied.
 
 
-def write_result(message: pb.Result, result: Result, *, with_files: bool = True) -> None:
+def write_result(
+    message: pb.Result, result: Result, *, with_files: bool = True, with_array: bool = True
+) -> None:
     """Fills `message`; without their data the files of a conversation, which has come in pieces."""
     message.status = _STATUSES[result.status]
     message.value = result.value_json
@@ -204,7 +221,7 @@ def write_result(message: pb.Result, result: Result, *, with_files: bool = True)
         message.moved = result.moved
     if result.exit_status is not None:
         message.exit_status = result.exit_status
-    if result.array is not None:
+    if result.array is not None and with_array:
         write_array(message.array, result.array)
     if result.usage.cpu_seconds:
         usage.cpu_seconds = result.usage.cpu_seconds

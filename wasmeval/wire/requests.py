@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
-from wasmeval.arrays import Array
 from wasmeval.determinism import DEFAULT_START_TIME, Deterministic
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount
@@ -13,6 +12,7 @@ from wasmeval.inputs import shorten
 from wasmeval.limits import MAX_BATCH, Limits
 from wasmeval.model import Request
 from wasmeval.v1 import wasmeval_pb2 as pb
+from wasmeval.wire.arrays import decode_array, request_parts, split_request, write_array
 from wasmeval.wire.bounds import check_bounds
 from wasmeval.wire.faults import is_unicode, parse
 
@@ -51,13 +51,30 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
             raise InvalidArgument("command", "not valid Unicode: it cannot be written as UTF-8") from None
         names = [*request.inputs, *request.arrays]
         part = "inputs" if not all(map(is_unicode, names)) else "files, outputs or mounts"
-        raise InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8") from None
+        raise _not_unicode(part) from None
+
+
+def _not_unicode(part: str) -> InvalidArgument:
+    return InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8")
+
+
+def serialize_request(request: Request) -> bytes:
+    """One whole EvaluateRequest. Raises InvalidArgument as `encode_request`."""
+    if not request.arrays:
+        return encode_request(request).SerializeToString()
+    rest = encode_request(request._replace(arrays={})).SerializeToString()
+    try:
+        return b"".join((rest, *request_parts(request.arrays)))
+    except UnicodeError:
+        raise _not_unicode("inputs") from None
 
 
 def decode_request(data: bytes) -> Request:
     """Raises InvalidArgument for what is no such message, and for fields this version does not know."""
     check_bounds(pb.EvaluateRequest, data)
-    return request_of(parse(pb.EvaluateRequest, data))
+    rest, arrays = split_request(data)
+    request = request_of(parse(pb.EvaluateRequest, rest))
+    return request._replace(arrays=arrays) if arrays else request
 
 
 def encode_batch(requests: Iterable[Request]) -> bytes:
@@ -118,21 +135,6 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
         tuple(message.command),
         arrays,
     )
-
-
-def decode_array(field: str, message: pb.Array) -> Array:
-    """Raises InvalidArgument for what is no array that is carried, whose field begins with `field`."""
-    try:
-        return Array(message.dtype, tuple(message.shape), message.data)
-    except InvalidArgument as error:
-        raise InvalidArgument(f"{field}.{error.field}", error.description) from None
-
-
-def write_array(message: pb.Array, array: Array) -> None:
-    """Fills `message`."""
-    message.dtype = array.dtype
-    message.shape.extend(array.shape)
-    message.data = array.data
 
 
 _TIERS = {"auto": pb.TIER_AUTO, "wasm": pb.TIER_WASM, "vm": pb.TIER_VM}

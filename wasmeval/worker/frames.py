@@ -76,7 +76,8 @@ _VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR, _ROLLED_BACK =
 _UNREPEATABLE, _TOO_LONG = 32, 64
 _ALL_FLAGS = 127
 _MOST_ERROR_BYTES = 3 * 65536
-_PIECES = frozenset({Kind.STATE, Kind.SESSION_STATE})
+_LARGE_BYTES = 1 << 16
+_UNCOPIED = frozenset({Kind.EVALUATE, Kind.RESULT, Kind.STATE, Kind.SESSION_STATE})
 _RECEIVED_IN_PLACE = range(1 << 16, 1 << 21)
 """Of so many bytes. For a larger one memory is taken as it comes, not as it is announced."""
 
@@ -86,9 +87,18 @@ def encode(kind: Kind, body: bytes = b"") -> bytes:
     return _HEADER.pack(len(body), kind) + body
 
 
-def encode_parts(kind: Kind, *parts: bytes) -> bytes:
-    """A frame of `kind` whose body is these, one behind the other."""
-    return b"".join((_HEADER.pack(sum(map(len, parts)), kind), *parts))
+def in_pieces(*parts: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    """What is small of `parts` joined, and what is large by itself, so that it is not copied."""
+    small: list[bytes | memoryview] = []
+    for part in parts:
+        if len(part) < _LARGE_BYTES:
+            small.append(part)
+            continue
+        yield b"".join(small)
+        yield part
+        small.clear()
+    if small:
+        yield b"".join(small)
 
 
 def encode_head(kind: Kind, size: int) -> bytes:
@@ -116,8 +126,8 @@ class Decoder:
         self._rest = self._rest[size:]
         if not self._rest and self._body:
             body, self._body = self._body, bytearray()
-            # A piece of a state, which is large and only ever passed on, is not copied: it reads as bytes do.
-            yield self._kind, cast(bytes, memoryview(body)) if self._kind in _PIECES else bytes(body)
+            # What may be large, and is taken apart or only ever passed on, is not copied: it reads as bytes do.
+            yield self._kind, cast(bytes, memoryview(body)) if self._kind in _UNCOPIED else bytes(body)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """The (kind, body) of every frame that `data` completes. Raises MalformedFrame for one that is too large."""
@@ -173,6 +183,11 @@ def decode_number(body: bytes) -> int:
 
 def encode_result(number: int, result: Result) -> bytes:
     """The RESULT frame of evaluation `number`."""
+    return b"".join(result_parts(number, result))
+
+
+def result_parts(number: int, result: Result) -> Iterator[bytes | memoryview]:
+    """The same, in one piece but for what is large."""
     error, usage = result.error, result.usage
     stdout, stderr = result.stdout.encode(), result.stderr.encode()
     flags = (
@@ -196,21 +211,23 @@ def encode_result(number: int, result: Result) -> bytes:
         usage.peak_memory_bytes, usage.tool_calls, usage.virtual_ns, len(value), len(stdout), len(stderr), len(kind),
         len(message), len(traceback), sum(map(len, array)),
     )  # fmt: skip
-    return encode_parts(Kind.RESULT, head, value, stdout, stderr, kind, message, traceback, *array)
+    body = (head, value, stdout, stderr, kind, message, traceback, *array)
+    return in_pieces(encode_head(Kind.RESULT, sum(map(len, body))), *body)
 
 
-def result_number(body: bytes) -> int:
+def result_number(body: bytes | memoryview) -> int:
     """Whose result a RESULT frame's body is; the rest is decoded with that evaluation's limits."""
     if len(body) < _RESULT.size:
         raise MalformedFrame("a short result")
     return int(_NUMBER.unpack_from(body)[0])
 
 
-def decode_result(body: bytes, job: Job) -> Result:
+def decode_result(body: bytes | memoryview, job: Job) -> Result:
     """The Result in a RESULT frame's body, which answers `job`. Raises MalformedFrame unless it keeps the job's
     limits."""
     if len(body) < _RESULT.size:
         raise MalformedFrame("a short result")
+    body = memoryview(body)
     _, index, flags, line, column, fuel, wall, peak, tool_calls, virtual_ns, *lengths = _RESULT.unpack_from(
         body
     )
@@ -246,7 +263,7 @@ def decode_result(body: bytes, job: Job) -> Result:
         error = ErrorInfo(_text(parts[3]), _text(parts[4]), _text(parts[5]), line or None, column or None)
     return Result(
         status,
-        parts[0],
+        bytes(parts[0]),
         bool(flags & _VALUE_IS_JSON),
         _text(parts[1]),
         _text(parts[2]),
@@ -263,12 +280,12 @@ def decode_result(body: bytes, job: Job) -> Result:
     )
 
 
-def _decode_array(body: bytes, start: int, most: int) -> Array:
+def _decode_array(body: memoryview, start: int, most: int) -> Array:
     try:
         name, array, end = read_record(body, start)
     except ValueError as error:
         raise MalformedFrame(f"an array that is none: {error}") from None
-    if name or end != len(body) or len(array.data) > most:
+    if name or end != len(body) or len(array.elements) > most:
         raise MalformedFrame("an array that has a name, does not end with its frame, or is too large")
     return array
 
@@ -281,8 +298,8 @@ def _unrepeatable(status: Status, flags: int) -> str:
     return why_unrepeatable(status) if is_ours or flags & _UNREPEATABLE else ""
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace") if data else ""
+def _text(data: memoryview) -> str:
+    return str(data, "utf-8", "replace") if data else ""
 
 
 def decode_jail(body: bytes) -> list[list[Any]]:
