@@ -63,7 +63,7 @@ def encode_request(
     is_step: bool = False,
     renews_entropy: bool = False,
 ) -> bytes:
-    """The request frame for `code` with `inputs`, one JSON object or nothing; with `has_arrays` their records follow."""
+    """The request frame for `code` with `inputs`, one JSON object or nothing; records of arrays may follow it."""
     flags = _HAS_CONTEXT * has_context | _IS_STEP * is_step | _RENEWS_ENTROPY * renews_entropy
     padding = b""
     if has_arrays:
@@ -86,6 +86,8 @@ def decode_reply(frame: bytes, value_limit: int, read: Callable[[int, int], byte
     if len(frame) < REPLY_HEADER_BYTES:
         raise MalformedReply(f"{len(frame)} bytes are no reply")
     outcome, flags, value, kind, message, traceback, line, column = _REPLY.unpack_from(frame)
+    if outcome > Outcome.OUT_OF_MEMORY or flags not in _FLAGS:
+        raise MalformedReply(f"unknown outcome {outcome} or flags {flags}")
     end_of_texts = REPLY_HEADER_BYTES + value + kind + message + traceback
     array, end_of_reply = None, end_of_texts
     if flags & _HAS_ARRAY:
@@ -95,8 +97,6 @@ def decode_reply(frame: bytes, value_limit: int, read: Callable[[int, int], byte
         array, end_of_reply = _decode_array(frame, end_of_texts, value_limit - value, read)
     if len(frame) != end_of_reply:
         raise MalformedReply("the lengths do not add up")
-    if outcome > Outcome.OUT_OF_MEMORY or flags not in _FLAGS:
-        raise MalformedReply(f"unknown outcome {outcome} or flags {flags}")
     if kind > TYPE_BYTES or message > MESSAGE_BYTES or traceback > TRACEBACK_BYTES:
         raise MalformedReply("an error text is too long")
     if (outcome == Outcome.VALUE) != bool(value) or value > value_limit:
@@ -118,7 +118,7 @@ def decode_reply(frame: bytes, value_limit: int, read: Callable[[int, int], byte
 def _decode_array(
     frame: bytes, start: int, most: int, read: Callable[[int, int], bytes] | None
 ) -> tuple[Array, int]:
-    """The array whose record begins at `start`, and where that ends; `read` is for one whose elements are elsewhere."""
+    """The array whose record begins at `start`, and where that ends; `read` is for elements that are elsewhere."""
     try:
         head = read_head(frame, start)
         if head.name or head.size > most:

@@ -63,7 +63,7 @@ def _check(descriptor: Any, data: memoryview, prefix: str, left: Iterator[int]) 
 
 
 def _too_many(name: str, most: int) -> str:
-    if name == "inputs":
+    if name in ("inputs", "arrays"):
         return TOO_MANY_INPUTS
     if name == "evaluations":
         return f"more than {most} in one batch; send between 1 and {most}"
