@@ -223,9 +223,9 @@ class Job:
 
     `runtime` is the name of an installed runtime, `inputs` one JSON object or empty, `limits` has no gaps; `arrays` are
     the records of inputs that are arrays, in pieces. `translator` is the runtime that turns `code` into what `runtime`
-    runs; empty for none. `tier` is "wasm", "vm", or "auto" for one that runs in Wasm and may move: `asked` are the limits
-    that its caller set. `inputs` of bash and of a `command`, which has no `code`, are its environment: a JSON object of
-    strings.
+    runs; empty for none. `tier` is "wasm", "vm", or "auto" for one that runs in Wasm and may move: `asked` are the
+    limits that its caller set. `inputs` of bash and of a `command`, which has no `code`, are its environment: a JSON
+    object of strings.
     """
 
     runtime: str
