@@ -25,7 +25,13 @@ def _quiet_environment() -> None:
     os.environ["WASMEVAL_VM_ENABLED"] = "false"
 
 
-_KEPT = {"WASMEVAL_CACHE_DIR", "WASMEVAL_TEST_CORPUS", "WASMEVAL_TEST_VM", "WASMEVAL_VM_IMAGES_DIR"}
+_KEPT = {
+    "WASMEVAL_CACHE_DIR",
+    "WASMEVAL_TEST_NUMPY",
+    "WASMEVAL_TEST_CORPUS",
+    "WASMEVAL_TEST_VM",
+    "WASMEVAL_VM_IMAGES_DIR",
+}
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,8 @@ LAYERS = (
     ("tools", "events"),
     ("model", "inputs", "address", "session", "transcript"),
     ("grants", "determinism"),
-    ("limits", "paths"),
+    ("heap",),
+    ("limits", "paths", "arrays"),
     ("errors", "v1"),
 )
 
@@ -67,6 +68,7 @@ ONLY = {
         "grants",
         "limits",
         "paths",
+        "arrays",
         "errors",
         "v1",
     },
@@ -108,7 +110,18 @@ ONLY = {
         "limits",
         "errors",
     },
-    "wire": {"events", "inputs", "model", "session", "grants", "determinism", "limits", "errors", "v1"},
+    "wire": {
+        "events",
+        "inputs",
+        "model",
+        "session",
+        "grants",
+        "determinism",
+        "limits",
+        "arrays",
+        "errors",
+        "v1",
+    },
     "service": {
         "attendant",
         "residence",

@@ -16,6 +16,7 @@ from importlib import import_module
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from wasmeval.arrays import Array
     from wasmeval.client import AsyncClient, Client
     from wasmeval.conversation import Conversation, InputWanted, Output, ToolCall, ToolCallCancelled
     from wasmeval.determinism import Deterministic, Receipt
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Array",
     "AsyncClient",
     "AsyncConversation",
     "AsyncServiceSession",
@@ -113,6 +115,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "arrays": ("Array",),
     "client": ("AsyncClient", "Client"),
     "conversation": ("Conversation", "InputWanted", "Output", "ToolCall", "ToolCallCancelled"),
     "determinism": ("Deterministic", "Receipt"),

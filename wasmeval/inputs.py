@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any
 
+from wasmeval.arrays import Array, array_of, compose, is_array, is_scalar
 from wasmeval.errors import InvalidArgument
 
 MAX_INPUTS_BYTES = 8 << 20
@@ -51,6 +52,17 @@ _JAVASCRIPT_RESERVED = frozenset(
     true try typeof undefined var void while with yield
     """.split()
 )
+
+
+def split_inputs(inputs: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, Array]]:
+    """Each value as JSON text, or as an array. Raises InvalidArgument as `encode_inputs`, and for arrays that are not
+    carried."""
+    arrays = {
+        str(name): array_of(_field(str(name)), value) for name, value in inputs.items() if is_array(value)
+    }
+    if arrays:
+        inputs = {name: value for name, value in inputs.items() if name not in arrays}
+    return encode_inputs(inputs), arrays
 
 
 def encode_inputs(inputs: Mapping[str, Any]) -> dict[str, bytes]:
@@ -100,6 +112,34 @@ def compose_inputs(runtime: str, inputs: Mapping[str, bytes]) -> bytes:
         containers += _check_json(_field(name), text, MAX_CONTAINERS - containers)
         members.append(b'"%b":%b' % (encoded, text))
     return b"{%b}" % b",".join(members)
+
+
+def compose_arrays(
+    runtime: str, inputs: Mapping[str, bytes], arrays: Mapping[str, Array]
+) -> tuple[bytes | memoryview, ...]:
+    """The records of `arrays`, which stand beside `inputs`, in pieces; empty when there are none.
+
+    Raises InvalidArgument for a runtime that has none, a name that is no variable or stands among `inputs`, and for
+    more in all than `inputs` alone may be.
+    """
+    if not arrays:
+        return ()
+    if len(inputs) + len(arrays) > MAX_INPUTS:
+        raise InvalidArgument("arrays", TOO_MANY_INPUTS)
+    size = sum(len(name.encode()) + len(text) for name, text in inputs.items())
+    for name, array in arrays.items():
+        field = f"arrays.{shorten(name)}"
+        if runtime != "python":
+            raise InvalidArgument(field, f"{runtime or 'a shell'} has no arrays of NumPy's; pass a list")
+        check_name(field, runtime, name)
+        if name in inputs:
+            raise InvalidArgument(field, f"{name!r} is the name of another input too; rename one")
+        size += len(name.encode()) + len(array.elements)
+    if size > MAX_INPUTS_BYTES:
+        raise InvalidArgument(
+            "arrays", f"more than {MAX_INPUTS_BYTES} bytes together with inputs; pass less, or a file"
+        )
+    return compose(arrays)
 
 
 def compose_environment(inputs: Mapping[str, bytes], room: int) -> bytes:
@@ -272,7 +312,9 @@ def _encode(field: str, value: Any) -> bytes:
 
 
 def _encode_fast(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, check_circular=False, separators=(",", ":"))
+    return json.dumps(
+        value, ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_item_of
+    )
 
 
 def _needs_slow_encoding(field: str, value: Any) -> bool:
@@ -291,6 +333,14 @@ def _needs_slow_encoding(field: str, value: Any) -> bool:
                 deeper.extend(item.values())
             elif isinstance(item, list | tuple):
                 deeper.extend(item)
+            elif is_scalar(item):
+                _check_scalar(field, item)
+            elif is_array(item):
+                raise InvalidArgument(
+                    field,
+                    f"only a whole input may be an array, and this is one with a {type(item).__name__} inside; "
+                    "pass it by a name of its own, or as .tolist()",
+                )
             else:
                 raise InvalidArgument(
                     field,
@@ -300,6 +350,20 @@ def _needs_slow_encoding(field: str, value: Any) -> bool:
             return huge
         level = deeper
     raise _too_deep(field)
+
+
+def _check_scalar(field: str, scalar: Any) -> None:
+    """Raises InvalidArgument for a scalar of NumPy's that is no number, truth or text."""
+    if scalar.__array_interface__["typestr"][1] not in "biufU" or not isinstance(
+        scalar.item(), bool | int | float | str
+    ):
+        raise InvalidArgument(
+            field, f"JSON has no {type(scalar).__name__}; pass str, int, float, bool, None, list or dict"
+        )
+
+
+def _item_of(scalar: Any) -> Any:
+    return scalar.item()
 
 
 def _check_keys(field: str, keys: Iterable[object]) -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wasmeval.arrays import Array
 from wasmeval.determinism import (
     MOST_TRANSCRIPT_BYTES,
     Deterministic,
@@ -55,7 +56,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One snippet to run: `inputs` become its variables, each a JSON value.
+    """One snippet to run: `inputs` become its variables, each a JSON value or, in Python, an array of NumPy's.
 
     `files` (relative path to content) are put below `/workspace`, where the snippet starts; what it leaves there and
     `outputs` (glob patterns such as `out/*.png`) match comes back as `Result.files`. `mounts` are names of folders
@@ -178,7 +179,8 @@ _PARTS: tuple[tuple[str, Any, str], ...] = (
 
 
 class Request(NamedTuple):
-    """An evaluation as it arrives: `inputs` are JSON text already, and nothing is checked yet.
+    """An evaluation as it arrives: `inputs` are JSON text already, `arrays` those that are arrays, and nothing is
+    checked yet.
 
     `limits` is None when the caller set none, and `grants` when he gives nothing beside code and inputs.
     `deterministic`, `cache`, `tier` and `command`: see Evaluation.
@@ -193,6 +195,7 @@ class Request(NamedTuple):
     cache: bool = False
     tier: str = "auto"
     command: tuple[str, ...] = ()
+    arrays: Mapping[str, Array] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +221,11 @@ class RuntimeInfo:
 class Job:
     """An evaluation that was checked, clamped and encoded: what the pool runs.
 
-    `runtime` is the name of an installed runtime, `inputs` one JSON object or empty, `limits` has no gaps.
-    `translator` is the runtime that turns `code` into what `runtime` runs; empty for none. `tier` is "wasm", "vm", or
-    "auto" for one that runs in Wasm and may move: `asked` are the limits that its caller set. `inputs` of bash and of a
-    `command`, which has no `code`, are its environment: a JSON object of strings.
+    `runtime` is the name of an installed runtime, `inputs` one JSON object or empty, `limits` has no gaps; `arrays` are
+    the records of inputs that are arrays, in pieces. `translator` is the runtime that turns `code` into what `runtime`
+    runs; empty for none. `tier` is "wasm", "vm", or "auto" for one that runs in Wasm and may move: `asked` are the
+    limits that its caller set. `inputs` of bash and of a `command`, which has no `code`, are its environment: a JSON
+    object of strings.
     """
 
     runtime: str
@@ -240,13 +244,14 @@ class Job:
     tier: str = "wasm"
     command: tuple[str, ...] = ()
     asked: Limits | None = None
+    arrays: tuple[bytes | memoryview, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes it holds while it waits and runs."""
         files = sum(map(len, self.grants.files.values())) if self.grants else 0
         transcript = len(self.world.transcript or b"") if self.world else 0
-        return len(self.code) + len(self.inputs) + files + transcript
+        return len(self.code) + len(self.inputs) + sum(map(len, self.arrays)) + files + transcript
 
 
 _UNKNOWN_MEDIA = "application/octet-stream"
@@ -295,7 +300,8 @@ class Result:
 
     `value_json` holds the value as JSON text (with the number tokens NaN, Infinity, -Infinity), empty unless
     `status` is `ok`; `value` decodes it at first use. When `value_is_json` is False the value was something
-    JSON cannot say and stands as `{"repr": ..., "type": ...}`. `files` are those that `outputs` asked for, whatever the
+    JSON cannot say and stands as `{"repr": ..., "type": ...}`. `array` is the value as well, when it is an array of
+    NumPy's; above 10,000 elements `value` is its repr. `files` are those that `outputs` asked for, whatever the
     status but `cancelled`; `http` tells each request that the snippet sent, or wanted to send. `rolled_back`: it was a
     step of a session, which is as it was before that step.
 
@@ -332,6 +338,7 @@ class Result:
     moved: str = ""
     exit_status: int | None = None
     recording: Recording | None = field(default=None, repr=False, compare=False)
+    array: Array | None = None
 
     @cached_property
     def value(self) -> Any:

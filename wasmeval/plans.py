@@ -92,7 +92,7 @@ def evaluate(
 
 
 def _evaluate(request: Request, timeout: float | None) -> Plan[Result]:
-    data = wire.encode_request(request).SerializeToString()
+    data = wire.serialize_request(request)
     return call(wire.EVALUATE, data, wire.decode_reply, timeout, has_effects=_has_effects(request))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
@@ -9,6 +10,7 @@ from wasmeval.errors import InvalidArgument, SetupError
 from wasmeval.inputs import (
     MAX_PROGRAM_BYTES,
     MAX_VARIABLE_BYTES,
+    compose_arrays,
     compose_environment,
     compose_inputs,
 )
@@ -129,21 +131,44 @@ def prepare(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer
     if deterministic is not None:
         request = _ordered(request)
     inputs = compose_inputs(runtime.name, request.inputs)
+    arrays = compose_arrays(runtime.name, request.inputs, request.arrays)
     grants = request.grants
     if grants is not None:
         is_replay = deterministic is not None and deterministic.transcript is not None
-        grants = offer.check(grants, limits, runtime.name, request.inputs, is_replay=is_replay)
+        grants = offer.check(grants, limits, runtime.name, _variables(request), is_replay=is_replay)
     if request.cache:
         _check_cache(request)
     code = _check_code(request.code)
     if deterministic is None:
         return Job(
-            runtime.name, code, inputs, limits, grants, translator, tier=request.tier, asked=request.limits
+            runtime.name,
+            code,
+            inputs,
+            limits,
+            grants,
+            translator,
+            tier=request.tier,
+            asked=request.limits,
+            arrays=arrays,
         )
     world = deterministic.world()
     return Job(
-        runtime.name, code, inputs, limits, grants, translator, None, deterministic, world, request.cache
+        runtime.name,
+        code,
+        inputs,
+        limits,
+        grants,
+        translator,
+        None,
+        deterministic,
+        world,
+        request.cache,
+        arrays=arrays,
     )
+
+
+def _variables(request: Request) -> Collection[str]:
+    return [*request.inputs, *request.arrays] if request.arrays else request.inputs
 
 
 def _prepare_for_vm(request: Request, catalogue: Catalogue, policy: Policy, offer: Offer) -> Job:
@@ -157,13 +182,14 @@ def _prepare_for_vm(request: Request, catalogue: Catalogue, policy: Policy, offe
         code, room = _check_code(request.code), MAX_PROGRAM_BYTES
         base, runtime = runtime_in_vm(request.language, catalogue)
     inputs = compose_inputs(base, request.inputs) if base else compose_environment(request.inputs, room)
+    arrays = compose_arrays(base, request.inputs, request.arrays)
     grants = request.grants
     if grants is not None:
         if grants.tools and not base:
             what = "a command" if request.command else BASH
             raise InvalidArgument("tools", f"{what} calls none; leave them out, or use python or javascript")
-        grants = offer.check(grants, limits, base, request.inputs)
-    return Job(runtime, code, inputs, limits, grants, tier="vm", command=request.command)
+        grants = offer.check(grants, limits, base, _variables(request))
+    return Job(runtime, code, inputs, limits, grants, tier="vm", command=request.command, arrays=arrays)
 
 
 def _check_for_vm(request: Request) -> None:
@@ -233,7 +259,8 @@ def _ordered(request: Request) -> Request:
                 "mounts", "what is in a folder may change; a deterministic evaluation is sent files instead"
             )
         grants = replace(grants, files=dict(sorted(grants.files.items())))
-    return request._replace(inputs=dict(sorted(request.inputs.items())), grants=grants)
+    inputs, arrays = dict(sorted(request.inputs.items())), dict(sorted(request.arrays.items()))
+    return request._replace(inputs=inputs, arrays=arrays, grants=grants)
 
 
 def _check_cache(request: Request) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from wasmeval.arrays import Array, compose
 from wasmeval.determinism import Deterministic, Receipt, receipt_of
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Tool
@@ -77,6 +78,7 @@ class Recording:
                 "code": request.code if isinstance(request.code, str) else request.code.decode(),
                 "language": request.language,
                 "inputs": {name: text.decode() for name, text in request.inputs.items()},
+                **_told_arrays(request.arrays),
                 "grants": None if grants is None else _told_grants(grants),
             },
             "transcript": _base64(self.transcript),
@@ -101,6 +103,7 @@ class Recording:
                 {name: text.encode() for name, text in asked["inputs"].items()},
                 receipt.limits,
                 None if asked["grants"] is None else _grants_of(asked["grants"]),
+                arrays=_arrays_of(asked.get("arrays") or {}),
             )
             transcript = base64.b64decode(told["transcript"], validate=True)
             return cls(receipt, request, transcript, told["outcome"])
@@ -138,7 +141,12 @@ def recorded(result: Result, request: Request, language: str = "") -> Result:
         files = {path: bytes(content) for path, content in grants.files.items()}
         grants = replace(grants, files=files, http=http, live=False)
     request = Request(
-        request.code, language or request.language, dict(request.inputs), result.receipt.limits, grants
+        request.code,
+        language or request.language,
+        dict(request.inputs),
+        result.receipt.limits,
+        grants,
+        arrays=dict(request.arrays),
     )
     return replace(result, recording=Recording(result.receipt, request, result.transcript, _outcome(result)))
 
@@ -232,6 +240,7 @@ def _outcome(result: Result) -> dict[str, Any]:
         "stdout": result.stdout,
         "stderr": result.stderr,
         "error": asdict(error) if error else None,
+        **({} if result.array is None else {"array": digest_of(compose({"": result.array}))}),
         "files": {path: digest_of([file.data]) for path, file in sorted(result.files.items())},
     }
 
@@ -239,6 +248,8 @@ def _outcome(result: Result) -> dict[str, Any]:
 def _outputs(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     if was["value"] != now["value"]:
         yield f"value: {_short(was['value'])} then, {_short(now['value'])} now"
+    if was.get("array") != now.get("array"):
+        yield "array: other bytes, dtype or shape"
     for stream in ("stdout", "stderr"):
         if was[stream] != now[stream]:
             yield f"{stream}: {_first_difference(was[stream], now[stream])}"
@@ -292,6 +303,19 @@ def _check_types(asked: Any, outcome: Any) -> None:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def _told_arrays(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Nothing where there are none: so it was before there were any."""
+    told = {name: [each.dtype, list(each.shape), _base64(each.data)] for name, each in arrays.items()}
+    return {"arrays": told} if told else {}
+
+
+def _arrays_of(told: Mapping[str, Any]) -> dict[str, Array]:
+    return {
+        name: Array(dtype, shape, base64.b64decode(data, validate=True))
+        for name, (dtype, shape, data) in told.items()
+    }
 
 
 def _told_grants(grants: Grants) -> dict[str, Any]:

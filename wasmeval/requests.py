@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from wasmeval.determinism import deterministic_of
 from wasmeval.errors import InvalidArgument
 from wasmeval.grants import Grants, Mount, Tool
-from wasmeval.inputs import encode_inputs
+from wasmeval.inputs import split_inputs
 from wasmeval.limits import Limits
 from wasmeval.model import Evaluation, Request, checked
 from wasmeval.paths import check_files
@@ -85,15 +85,17 @@ def request_of(
         )
     limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
     command = tuple(evaluation.command)
+    inputs, arrays = split_inputs(evaluation.inputs)
     return Request(
         evaluation.code,
         # A command has none, whatever the default is.
         "" if command else evaluation.language,
-        encode_inputs(evaluation.inputs),
+        inputs,
         limits,
         grants,
         deterministic_of(evaluation.deterministic),
         evaluation.cache,
         evaluation.tier,
         command,
+        arrays,
     )

@@ -622,7 +622,7 @@ def _without_files_beyond(room: int, result: Result, why: str) -> Result:
     if not result.files or (size := sum(file.size for file in result.files.values())) <= room:
         return result
     error = ErrorInfo("OutputExceeded", f"the files that outputs asked for are {size} bytes, {why}")
-    given = replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, files={})
+    given = replace(result, status=Status.OUTPUT_EXCEEDED, value_json=b"", array=None, error=error, files={})
     return replace(given, receipt=None, unrepeatable=NO_ROOM) if result.receipt else given
 
 
@@ -635,5 +635,6 @@ def _reply_bytes(result: Result) -> int:
         files
         + len(result.transcript)
         + len(result.value_json)
+        + (0 if result.array is None else len(result.array.elements))
         + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     )

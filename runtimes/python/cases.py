@@ -145,6 +145,35 @@ VALUES: tuple[tuple[str, Any], ...] = (
     ("class A(list):\n    def __init__(self):\n        super().__init__([1])\nA()", [1]),
 )
 
+
+def _repr(text: str, kind: str) -> dict[str, str]:
+    return {"repr": text, "type": kind}
+
+
+# Code behind `import numpy as np`, its value, and of the array that the value is the dtype and the shape.
+ARRAYS: tuple[tuple[str, Any, str, tuple[int, ...]], ...] = (
+    ("np.int64(5)", 5, "", ()),
+    ("np.uint64(2**64 - 1)", 2**64 - 1, "", ()),
+    ("[np.float32(0.1), np.float64(0.1), np.float16(2), np.longdouble(1.5)]", [0.10000000149011612, 0.1, 2.0, 1.5], "", ()),
+    ("{'k': (np.bool_(True), np.str_('x'))}", {"k": [True, "x"]}, "", ()),
+    ("np.complex128(1j)", _repr("np.complex128(1j)", "complex128"), "", ()),
+    ("np.timedelta64(3, 'ns')", _repr("np.timedelta64(3,'ns')", "timedelta64"), "", ()),
+    ("np.arange(3)", [0, 1, 2], "<i8", (3,)),
+    ("np.arange(6).reshape(2, 3).T", [[0, 3], [1, 4], [2, 5]], "<i8", (3, 2)),
+    ("np.array(2.5)", 2.5, "<f8", ()),
+    ("np.arange(3, dtype='>i2')[::-1]", [2, 1, 0], ">i2", (3,)),
+    ("np.array(['a', 'bc'])", ["a", "bc"], "<U2", (2,)),
+    ("np.array([1j])", _repr("array([0.+1.j])", "ndarray"), "<c16", (1,)),
+    ("np.array([3], 'm8[ns]')", _repr("array([3], dtype='timedelta64[ns]')", "ndarray"), "<m8[ns]", (1,)),
+    ("np.array([b'a'])", _repr("array([b'a'], dtype='|S1')", "ndarray"), "|S1", (1,)),
+    ("[np.arange(2), {'k': np.eye(1)}]", [[0, 1], {"k": [[1.0]]}], "", ()),
+    ("np.array([1, None, 'x'], object)", [1, None, "x"], "", ()),
+    ("[np.zeros(5001)] * 2 == 0", False, "", ()),
+    ("a = np.empty(1, object)\na[0] = a\n[a]", _repr("[array([array(..., dtype=object)], dtype=object)]", "list"), "", ()),
+    ("np.ma.array([1])", _repr("masked_array(data=[1],\n             mask=False,\n       fill_value=999999)", "MaskedArray"), "", ()),
+    ("np.zeros(10000, 'i1')", [0] * 10000, "|i1", (10000,)),
+)  # fmt: skip
+
 NOT_JSON: tuple[tuple[str, str, str], ...] = (
     ("{1}", "{1}", "set"),
     ("{1: 2}", "{1: 2}", "dict"),

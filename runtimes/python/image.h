@@ -11,7 +11,7 @@
 
 /* outcomes and flags of a reply */
 enum { OUTCOME_VALUE, OUTCOME_RAISED, OUTCOME_TOO_LARGE, OUTCOME_UNSUPPORTED, OUTCOME_MEMORY };
-enum { FLAG_NOT_JSON = 1 };
+enum { FLAG_NOT_JSON = 1, FLAG_HAS_ARRAY = 2, FLAG_IS_ELSEWHERE = 4 };
 
 enum {
     REPLY_HEADER_BYTES = 32,
@@ -20,6 +20,8 @@ enum {
     TRACEBACK_BYTES = 32768,
     /* deeper values are not JSON: `_VALUE_DEPTH` of the host's decoder must be at least this */
     VALUE_DEPTH = 256,
+    /* of all arrays of a value, as nested lists */
+    ARRAY_ELEMENTS = 10000,
 };
 
 /* ---- buffer.c: bytes of one reply or one request ---- */
@@ -30,6 +32,7 @@ typedef struct {
     size_t length, room;
     size_t limit;   /* the most bytes it may hold; appending beyond sets `over` */
     bool over, failed;
+    size_t array_elements;  /* that the value in it has in arrays so far */
 } buffer;
 
 void buffer_start(buffer *self, char *storage, size_t room, size_t length, size_t limit);
@@ -46,6 +49,22 @@ typedef enum { ENCODED, NOT_JSON, TOO_LARGE, NO_MEMORY } encoding;
 encoding encode_value(buffer *out, PyObject *value);
 /* Appends `{"repr": ..., "type": ...}`; an exception of the value's own __repr__ becomes part of the text. */
 encoding encode_repr(buffer *out, PyObject *value);
+
+/* ---- arrays.c: NumPy's ---- */
+
+/* Looks up what of NumPy this needs, in the build. False with an exception. */
+bool prepare_arrays(void);
+/* Puts the arrays of a request, `length` bytes of records, into `globals`: copies, or views of these bytes. False with
+ * an exception. */
+bool add_arrays(PyObject *globals, char *records, size_t length, bool copies);
+/* A new reference to what JSON has for a scalar of NumPy's, or to the lists of an array with no more elements than
+ * `room`, which are taken from it. NULL for anything else, and with an exception when memory is short. */
+PyObject *plain_value(PyObject *value, size_t *room);
+/* Appends the record of an array, with the address of its elements, which stay there. NOT_JSON when `value` is none that
+ * can have one. */
+encoding append_array(buffer *out, PyObject *value);
+/* Lets go of them. */
+void forget_array(void);
 
 /* ---- reactor.c ---- */
 

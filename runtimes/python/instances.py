@@ -17,6 +17,7 @@ from runtimes.python.scripted import ScriptedHost
 FUEL = 60_000_000_000
 MEMORY_BYTES = 256 << 20
 VALUE, RAISED, TOO_LARGE, UNSUPPORTED, MEMORY = range(5)
+NOT_JSON, HAS_ARRAY, IS_ELSEWHERE = 1, 2, 4
 
 
 class CheckError(AssertionError):
@@ -38,6 +39,8 @@ class Reply:
     stdout: str
     stderr: str
     fuel: int
+    array: tuple[str, tuple[int, ...], bytes] | None = None
+    """Its dtype, shape and elements, when the value is one."""
 
 
 class Instance:
@@ -95,14 +98,21 @@ class Instance:
         return self.read(0, self.memory.data_len(self.store))
 
     def evaluate(
-        self, code: str | bytes, inputs: str | dict[str, Any] | None = None, value_limit: int = 1 << 20
+        self,
+        code: str | bytes,
+        inputs: str | dict[str, Any] | None = None,
+        value_limit: int = 1 << 20,
+        arrays: bytes = b"",
     ) -> Reply:
+        """`arrays` are records of them."""
         for stream in self.output.values():
             stream.clear()
         source = code.encode() if isinstance(code, str) else code
         given = (inputs if isinstance(inputs, str) else json.dumps(inputs) if inputs else "").encode()
-        flags = int(self.host is not None)
+        flags = int(self.host is not None) | 8 * bool(arrays)
         frame = struct.pack("<HHIII", 1, flags, value_limit, len(source), len(given)) + source + given
+        if arrays:
+            frame += bytes(-len(frame) % 16) + arrays
         address = self.call("wasmeval_reserve", len(frame)) & 0xFFFF_FFFF
         self.memory.write(self.store, frame, address)
         before = self.store.get_fuel()
@@ -111,11 +121,13 @@ class Instance:
 
     def _decode(self, frame: bytes, fuel: int) -> Reply:
         outcome, flags, *lengths, line, column = struct.unpack("<8I", frame[:32])
-        parts, at = [], 32
+        parts, at, array = [], 32, None
         for length, most in zip(lengths, (1 << 32, 256, 8192, 32768), strict=True):
             require(length <= most, f"{length} bytes where {most} are the most")
             parts.append(frame[at : at + length].decode())
             at += length
+        if flags & HAS_ARRAY:
+            array, at = self._array(frame, at)
         require(at == len(frame), f"a reply of {len(frame)} bytes says it has {at}")
         require((outcome == VALUE) == bool(parts[0]), f"outcome {outcome} with the value {parts[0][:40]!r}")
         require(outcome != VALUE or parts[1:] == ["", "", ""], "an error beside a value")
@@ -124,7 +136,18 @@ class Instance:
             self.output[number] += path.read_bytes()
         out, err = (bytes(self.output[n]).decode() for n in (1, 2))
         kind, message, traceback = parts[1:]
-        return Reply(outcome, flags, value, kind, message, traceback, line, column, out, err, fuel)
+        return Reply(outcome, flags, value, kind, message, traceback, line, column, out, err, fuel, array)
+
+    def _array(self, frame: bytes, at: int) -> tuple[tuple[str, tuple[int, ...], bytes], int]:
+        """What the record at `at` says, and where it ends: behind the address of its elements."""
+        name, dtype, dimensions, length = struct.unpack_from("<4I", frame, at)
+        shape = struct.unpack_from(f"<{dimensions}Q", frame, at + 16)
+        words = at + 16 + 8 * dimensions
+        start = words + dtype + -(words + dtype - at) % 16
+        require(name == 0, "an array of a reply has a name")
+        (address,) = struct.unpack_from("<I", frame, start)
+        text = frame[words : words + dtype].decode()
+        return (text, shape, self.read(address, length)), start + 4
 
     def _host_call(self, pointer: int, length: int) -> int:
         answer = self.host.answer(self.read(pointer, length)) if self.host else -1
@@ -161,11 +184,11 @@ class Image:
     def evaluate(
         self, code: str | bytes, inputs: str | dict[str, Any] | None = None, **options: Any
     ) -> Reply:
-        value_limit = options.pop("value_limit", 1 << 20)
+        value_limit, arrays = options.pop("value_limit", 1 << 20), options.pop("arrays", b"")
         instance = Instance(self, **options)
         instance.evaluate("1+1")
         try:
-            return instance.evaluate(code, inputs, value_limit)
+            return instance.evaluate(code, inputs, value_limit, arrays)
         finally:
             instance.store.close()
 

@@ -22,6 +22,8 @@ enum {
     REQUEST_HAS_CONTEXT = 1,
     REQUEST_IS_STEP = 2,
     REQUEST_RENEWS_ENTROPY = 4,
+    REQUEST_HAS_ARRAYS = 8,
+    ARRAYS_ALIGNMENT = 16,
     STATIC_REQUEST_BYTES = 6 << 10,
     STATIC_REPLY_BYTES = 2 << 10,
     /* freed when memory ran out, so that the failure can still be told */
@@ -32,6 +34,8 @@ typedef struct {
     uint32_t flags, value_limit, code_length, inputs_length;
     char *code;
     const char *inputs;
+    char *arrays;
+    uint32_t arrays_length;
 } request;
 
 /* Both buffers of a small evaluation lie side by side: two or three pages in all. */
@@ -67,6 +71,20 @@ load_u32(const char *at)
     return value;
 }
 
+/* They begin, behind what fills up, where every element lies as the machine wants it. */
+static bool
+find_arrays(request *self, uint32_t length)
+{
+    uint32_t before = REQUEST_HEADER_BYTES + self->code_length + self->inputs_length;
+    uint32_t start = (before + ARRAYS_ALIGNMENT - 1) / ARRAYS_ALIGNMENT * ARRAYS_ALIGNMENT;
+    if (start < before || start > length) {
+        return false;
+    }
+    self->arrays = request_bytes + start;
+    self->arrays_length = length - start;
+    return true;
+}
+
 /* The header is the host's own work; it is checked all the same, as reading past the buffer helps nobody. */
 static bool
 read_request(request *self, uint32_t length)
@@ -79,16 +97,22 @@ read_request(request *self, uint32_t length)
     self->value_limit = load_u32(frame + 4);
     self->code_length = load_u32(frame + 8);
     self->inputs_length = load_u32(frame + 12);
+    self->arrays_length = 0;
     self->code = request_bytes + REQUEST_HEADER_BYTES;
     self->inputs = self->code + self->code_length;
     uint32_t rest = length - REQUEST_HEADER_BYTES;
-    return self->code_length <= rest && self->inputs_length == rest - self->code_length;
+    if (self->code_length > rest || self->inputs_length > rest - self->code_length) {
+        return false;
+    }
+    rest -= self->code_length + self->inputs_length;
+    return self->flags & REQUEST_HAS_ARRAYS ? find_arrays(self, length) : rest == 0;
 }
 
 typedef struct {
     uint32_t outcome, flags, line, column;
     const char *type, *message, *traceback;
     size_t type_length, message_length, traceback_length;
+    size_t array_length;  /* of the record behind the value; there are no texts then */
 } ending;
 
 static uint64_t
@@ -98,8 +122,9 @@ write_reply(buffer *out, const ending *end)
         out->length = REPLY_HEADER_BYTES;
     }
     uint32_t header[8] = {
-        end->outcome, end->flags, (uint32_t)(out->length - REPLY_HEADER_BYTES), (uint32_t)end->type_length,
-        (uint32_t)end->message_length, (uint32_t)end->traceback_length, end->line, end->column,
+        end->outcome, end->flags, (uint32_t)(out->length - REPLY_HEADER_BYTES - end->array_length),
+        (uint32_t)end->type_length, (uint32_t)end->message_length, (uint32_t)end->traceback_length, end->line,
+        end->column,
     };
     out->limit = SIZE_MAX;
     if (!buffer_append(out, end->type, end->type_length) || !buffer_append(out, end->message, end->message_length) ||
@@ -207,6 +232,14 @@ add_inputs(PyObject *globals, const request *self)
     return added;
 }
 
+/* Puts the arrays among the inputs into `globals`: as views of the request where it stays, which is no session's. */
+static bool
+add_input_arrays(PyObject *globals, const request *self)
+{
+    return self->arrays_length == 0 ||
+           add_arrays(globals, self->arrays, self->arrays_length, self->flags & REQUEST_IS_STEP);
+}
+
 /* Changes the last statement so that its value is kept. Returns the name that will hold it (borrowed), or NULL. */
 static PyObject *
 keep_last_value(mod_ty module, PyArena *arena)
@@ -265,10 +298,11 @@ static PyObject *
 run_snippet(const request *self)
 {
     PyObject *globals = main_globals(self), *kept = NULL;
-    if (globals == NULL || !add_context(globals, self) || !add_inputs(globals, self)) {
+    if (globals == NULL || !add_context(globals, self) || !add_inputs(globals, self) ||
+        !add_input_arrays(globals, self)) {
         return NULL;
     }
-    self->code[self->code_length] = '\0';  /* the inputs began here; they have been read */
+    self->code[self->code_length] = '\0';  /* the inputs, or the arrays' first record, began here; they have been read */
     if (!name_snippet(self)) {
         return NULL;
     }
@@ -350,15 +384,24 @@ describe_value(ending *end, buffer *out, PyObject *value, uint32_t value_limit)
         end->flags = FLAG_NOT_JSON;
         result = encode_repr(out, value);
     }
+    size_t value_end = out->length;
+    if (result == ENCODED) {
+        result = append_array(out, value);
+        end->flags |= result == ENCODED ? FLAG_HAS_ARRAY | FLAG_IS_ELSEWHERE : 0;
+        end->array_length = out->length - value_end;
+        result = result == NOT_JSON ? ENCODED : result;
+    }
     if (result == TOO_LARGE) {
         static char message[64];
         PyOS_snprintf(message, sizeof message, "the value is larger than output_bytes (%u)", value_limit);
         end->outcome = OUTCOME_TOO_LARGE;
         end->flags = 0;
+        end->array_length = 0;
         say(end, "ValueTooLarge", message);
     } else if (result != ENCODED) {
         end->outcome = OUTCOME_MEMORY;
         end->flags = 0;
+        end->array_length = 0;
         say(end, "MemoryError", "memory ran out while the value was encoded");
     }
 }
@@ -397,6 +440,7 @@ static void
 begin_step(const request *self)
 {
     Py_CLEAR(told);
+    forget_array();
     free(reply_heap);
     reply_heap = NULL;
     if (memory_reserve == NULL) {
@@ -562,6 +606,9 @@ wasmeval_prepare(void)
     report = boot_attribute(boot, "report");
     first_stdout = boot_attribute(boot, "stdout");
     first_stderr = boot_attribute(boot, "stderr");
+    if (!prepare_arrays()) {
+        fail("NumPy's C API");
+    }
     warm_up(boot);
     PyObject *finished = PyObject_CallMethod(boot, "finish", NULL);
     if (finished == NULL) {

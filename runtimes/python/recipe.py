@@ -29,7 +29,17 @@ PROFILE = HERE / "profile.proftext.xz"
 SOURCES = ("python3.13", "zlib", "bzip2", "xz-utils", "sqlite3", "tzdata")
 TOOLS = ("ziglang", "binaryen", *numerics.TOOLS)
 _CHECKED_BY = ("selfcheck", "instances", "cases", "grantcheck", "grantcases", "scripted")
-GLUE = ("reactor.c", "buffer.c", "values.c", "host.c", "tools.c", "files.c", "numpy.c", "snapshot.c")
+GLUE = (
+    "reactor.c",
+    "buffer.c",
+    "values.c",
+    "host.c",
+    "tools.c",
+    "files.c",
+    "numpy.c",
+    "arrays.c",
+    "snapshot.c",
+)
 
 # The C stack in linear memory. Deep recursion ends at Py_C_RECURSION_LIMIT (patches/02) well before it is full.
 STACK_BYTES = 4 << 20
@@ -227,6 +237,7 @@ def link(flavour: Flavour, *extra: str) -> Path:
         HERE, glue, ignore=lambda folder, names: [n for n in names if not n.endswith((".c", ".h"))]
     )
     include = ["-I../src/python3.13/Include", "-I../src/python3.13/Include/internal", f"-I{build}"]
+    include += ["-I../src/numpy/numpy/_core/include", "-Inumpy/build/numpy/_core"]
     warn = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
     words = [f"-ffile-prefix-map={ROOT}=.", *_INTERPRETER, *include, *warn]
     objects = zig.compile(

@@ -6,10 +6,12 @@ files, clock and entropy are Wasmtime's own, so that a mistake in the service's 
 
 from __future__ import annotations
 
+import itertools
 import json
 import lzma
 import math
 import os
+import struct
 import sys
 import tempfile
 import threading
@@ -22,6 +24,7 @@ from pathlib import Path
 from runtimes.python import cases
 from runtimes.python.grantcheck import check_files, check_http, check_tools
 from runtimes.python.instances import (
+    IS_ELSEWHERE,
     MEMORY,
     RAISED,
     TOO_LARGE,
@@ -66,6 +69,48 @@ def check_values_that_are_not_json(image: Image) -> None:
         reply = image.evaluate(code)
         require(reply.outcome == VALUE and reply.flags == 1, f"{code!r}: {reply}")
         require(reply.value == {"repr": text, "type": kind}, f"{code!r} is {reply.value!r}")
+
+
+def check_arrays(image: Image) -> None:
+    for code, value, dtype, shape in cases.ARRAYS:
+        reply = image.evaluate("import numpy as np\n" + code)
+        require(reply.outcome == VALUE, f"{code!r}: {reply.type}: {reply.message}\n{reply.traceback}")
+        require(same(reply.value, value), f"{code!r} is {reply.value!r}, not {value!r}")
+        told = reply.array[:2] if reply.array else ("", ())
+        require(told == (dtype, shape), f"{code!r} is an array {told}")
+        require((reply.flags & IS_ELSEWHERE != 0) == (reply.array is not None), f"{code!r}: {reply.flags}")
+
+
+def check_arrays_as_inputs(image: Image) -> None:
+    given = (
+        ("x", "<f8", (2, 1), struct.pack("<2d", 1.5, -2)),
+        ("y", ">u2", (), b"\1\2"),
+        ("z", "<M8[s]", (0, 3), b""),
+    )
+    records = b"".join(itertools.starmap(_record, given))
+    for length in range(17):
+        code = f"#{'c' * length}\nx[0] += n\nx.ctypes.data % 16, x.flags.owndata, x, y, str(z.dtype), z.shape"
+        reply = image.evaluate(code, {"n": 1}, arrays=records)
+        wanted = [0, False, [[2.5], [-2.0]], 258, "datetime64[s]", [0, 3]]
+        require(same(reply.value, wanted), f"arrays came as {reply}")
+    reply = image.evaluate("x", arrays=records)
+    require(reply.array == given[0][1:], f"an array came back as {reply.array}")
+    for broken in (
+        records[:-1],
+        records[:20],
+        _record("x", "|O", (1,), bytes(8)),
+        _record("x", "<f8", (3,), bytes(8)),
+    ):
+        reply = image.evaluate("x", arrays=broken)
+        require(reply.outcome == RAISED and "array" in reply.message, f"a broken record gives {reply}")
+
+
+def _record(name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> bytes:
+    head = struct.pack("<4I", len(name), len(dtype), len(shape), len(data)) + struct.pack(
+        f"<{len(shape)}Q", *shape
+    )
+    head += (name + dtype).encode()
+    return head + bytes(-len(head) % 16) + data + bytes(-len(data) % 16)
 
 
 def check_inputs(image: Image) -> None:
@@ -220,6 +265,8 @@ CHECKS: tuple[Callable[[Image], None], ...] = (
     check_interface,
     check_values,
     check_values_that_are_not_json,
+    check_arrays,
+    check_arrays_as_inputs,
     check_inputs,
     check_errors,
     check_needs,

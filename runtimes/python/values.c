@@ -1,7 +1,7 @@
 /* Python values as JSON, straight into the reply.
  *
- * The tree is walked by C recursion to VALUE_DEPTH. Only two things run code of the guest here: `items()` of a dict
- * subclass and `__repr__` of what is not JSON.
+ * The tree is walked by C recursion to VALUE_DEPTH. Little runs code of the guest here: `items()` of a dict subclass,
+ * `__index__` and `__float__` of a subclass of NumPy's scalars, and `__repr__` of what is not JSON.
  */
 #include "image.h"
 #include "pycore_interp.h"
@@ -233,6 +233,21 @@ encode_dict(buffer *out, PyObject *dict, int depth)
     return result == ENCODED ? append(out, "}", 1) : result;
 }
 
+/* What is JSON by another name: scalars and arrays of NumPy's. */
+static encoding
+encode_plain(buffer *out, PyObject *value, int depth)
+{
+    size_t room = ARRAY_ELEMENTS - out->array_elements, left = room;
+    PyObject *plain = plain_value(value, &left);
+    if (plain == NULL) {
+        return PyErr_Occurred() ? from_exception() : NOT_JSON;
+    }
+    out->array_elements += room - left;
+    encoding result = encode(out, plain, depth);
+    Py_DECREF(plain);
+    return result;
+}
+
 static encoding
 encode(buffer *out, PyObject *value, int depth)
 {
@@ -257,7 +272,7 @@ encode(buffer *out, PyObject *value, int depth)
     if (PyList_Check(value) || PyTuple_Check(value)) {
         return encode_array(out, value, depth + 1);
     }
-    return PyDict_Check(value) ? encode_dict(out, value, depth + 1) : NOT_JSON;
+    return PyDict_Check(value) ? encode_dict(out, value, depth + 1) : encode_plain(out, value, depth);
 }
 
 encoding

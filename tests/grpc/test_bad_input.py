@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -46,6 +46,10 @@ def refuse(server: Running, method: str, data: bytes) -> tuple[str, str]:
 
 def request(code: str = "1", language: str = "python", **fields: Any) -> pb.EvaluateRequest:
     return pb.EvaluateRequest(code=code, language=language, **fields)
+
+
+def array(dtype: str = "<f8", shape: Sequence[int] = (1,), data: bytes = bytes(8)) -> pb.Array:
+    return pb.Array(dtype=dtype, shape=shape, data=data)
 
 
 BAD = [
@@ -107,6 +111,35 @@ BAD = [
     (request(code="", language="", command=["ls", "a\0"]), "command[1]", "a NUL character"),
     (request(language="bash", inputs={"a-b": b"1"}), "inputs.a-b", "no name of an environment variable"),
     (request(limits=pb.Limits(processes=0)), "limits.processes", "not 0"),
+    (request(arrays={"x": array(dtype="float64")}), "arrays.x.dtype", "'float64' is not carried"),
+    (request(arrays={"x": array(dtype="|O")}), "arrays.x.dtype", "'|O' is not carried"),
+    (request(arrays={"x": array(dtype="<f16", data=bytes(16))}), "arrays.x.dtype", "'<f16' is not carried"),
+    (request(arrays={"x": array(dtype="|f8")}), "arrays.x.dtype", "'|f8' is not carried"),
+    (request(arrays={"x": array(dtype="x" * 5000)}), "arrays.x.dtype", "is not carried"),
+    (request(arrays={"x": array(shape=[3])}), "arrays.x.data", "8 bytes, and dtype and shape say 24"),
+    (request(arrays={"x": array(shape=[0])}), "arrays.x.data", "8 bytes, and dtype and shape say 0"),
+    (request(arrays={"x": array(shape=[1] * 65)}), "arrays.x.shape", "65 axes; there are at most 64"),
+    (
+        request(arrays={"x": array(shape=[0, 2**63, 2**63], data=b"")}),
+        "arrays.x.shape",
+        "more than 2147483647",
+    ),
+    (request(arrays={"a b": array()}), "arrays.a b", "not an identifier of python"),
+    (request(arrays={"lambda": array()}), "arrays.lambda", "a reserved word of python"),
+    (request(arrays={"x": array()}, inputs={"x": b"1"}), "arrays.x", "the name of another input too"),
+    (
+        request(language="javascript", arrays={"x": array()}),
+        "arrays.x",
+        "javascript has no arrays of NumPy's",
+    ),
+    (request(language="bash", arrays={"x": array()}), "arrays.x", "a shell has no arrays of NumPy's"),
+    (
+        request(arrays={"x": array(shape=[MIB], data=bytes(8 * MIB))}),
+        "arrays",
+        "more than 8388608 bytes together with inputs",
+    ),
+    (request(arrays={"x": array(shape=[1] * 70_000)}), "arrays[0].value.shape", "more than 640; send fewer"),
+    (request(arrays={f"x{n}": array() for n in range(4097)}), "arrays", "more than 4096 names"),
 ]
 
 
@@ -142,7 +175,7 @@ def test_a_batch_is_neither_empty_nor_too_long(shared: Running, number: int, cou
 
 
 # On the wire: a field's number times 8, plus 2 for bytes that follow their length.
-CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in (1, 2, 3, 4, 13))
+CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in (1, 2, 3, 4, 14))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +186,7 @@ CODE, LANGUAGE, INPUTS, LIMITS, UNKNOWN = (bytes([number * 8 + 2]) for number in
         (INPUTS + b"\x03\x0a\x01\xff", "inputs", "not valid UTF-8"),
         (b"not a message", "request", "not a wasmeval.v1.EvaluateRequest message"),
         (CODE + b"\x7f\x31", "request", "not a wasmeval.v1.EvaluateRequest message"),
-        (CODE + b"\x01\x31" + UNKNOWN + b"\x01x", "13", "EvaluateRequest has no field 13"),
+        (CODE + b"\x01\x31" + UNKNOWN + b"\x01x", "14", "EvaluateRequest has no field 14"),
         (CODE + b"\x01\x31" + LIMITS + b"\x02\x78\x01", "limits.15", "wasmeval.v1.Limits has no field 15"),
         (bytes([1 * 8]) + b"\x05", "1", "EvaluateRequest has no field 1 of this type"),
     ],
@@ -168,7 +201,7 @@ def test_bytes_that_are_no_request_are_named(shared: Running, data: bytes, field
     ("data", "field"),
     [
         (b"\x0a\x00\x0a\x03\x0a\x01\xff", "evaluations[1].code"),
-        (b"\x0a\x00\x0a\x03\x6a\x01x", "evaluations[1].13"),
+        (b"\x0a\x00\x0a\x03\x72\x01x", "evaluations[1].14"),
         (b"\x4a\x01x", "9"),
     ],
 )

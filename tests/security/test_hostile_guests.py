@@ -5,6 +5,7 @@ Each guest here is written in WebAssembly text and breaks the ABI, or the machin
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.guests import LIMITS, PAGE, REQUEST, guest, job, pool_of, worker_pids, write_image
 from wasmeval import Internal, Limits, SetupError, Status
+from wasmeval.arrays import check
 from wasmeval.model import Result
 from wasmeval.pool import BlockingPool
 
@@ -34,6 +36,13 @@ def replying(*header: int, value: bytes = b"") -> str:
         f" (call $at (i32.const 4096) (i32.const {32 + len(value)}))",
         functions=f'(data (i32.const 512) "{data}")',
     )
+
+
+def array(size: int, *, dtype: bytes = b"<f8", name: bytes = b"", elements: bytes = b"") -> bytes:
+    """The record of an array of one axis, in which eight bytes are one element, and that says it has `size` of them."""
+    extent = 1 if size <= 16 else size // 8
+    head = struct.pack("<4IQ", len(name), len(dtype), 1, size, extent) + name + dtype
+    return head + bytes(-len(head) % 16) + (elements or bytes(size + -size % 16))
 
 
 # name: (module, status, message)
@@ -80,9 +89,64 @@ ENDINGS: dict[str, tuple[str, Status, str]] = {
         MALFORMED + "unknown outcome 5 or flags 0",
     ),
     "flags": (
-        replying(0, 2, 4, 0, 0, 0, 0, 0, value=b"null"),
+        replying(0, 8, 4, 0, 0, 0, 0, 0, value=b"null"),
         Status.CRASHED,
-        MALFORMED + "unknown outcome 0 or flags 2",
+        MALFORMED + "unknown outcome 0 or flags 8",
+    ),
+    "array-where-none-may-be": (
+        replying(1, 2, 0, 0, 0, 0, 0, 0, value=array(8)),
+        Status.CRASHED,
+        MALFORMED + "an array where none may be",
+    ),
+    "array-nowhere": (
+        replying(0, 4, 4, 0, 0, 0, 0, 0, value=b"null"),
+        Status.CRASHED,
+        MALFORMED + "unknown outcome 0 or flags 4",
+    ),
+    "array-cut": (
+        replying(0, 2, 4, 0, 0, 0, 0, 0, value=b"null" + array(8)[:15]),
+        Status.CRASHED,
+        MALFORMED + "an array that is none: a record that is cut",
+    ),
+    "array-of-other-bytes": (
+        replying(0, 2, 4, 0, 0, 0, 0, 0, value=b"null" + array(16)),
+        Status.CRASHED,
+        MALFORMED + "an array that is none: data: 16 bytes, and dtype and shape say 8",
+    ),
+    "array-of-objects": (
+        replying(0, 2, 4, 0, 0, 0, 0, 0, value=b"null" + array(8, dtype=b"|O8")),
+        Status.CRASHED,
+        MALFORMED + f"an array that is none: {check('|O8', (1,), 8)}",
+    ),
+    "array-with-axes-beyond-all": (
+        replying(0, 2, 4, 0, 0, 0, 0, 0, value=b"null" + struct.pack("<4I", 0, 3, 2**32 - 1, 8)),
+        Status.CRASHED,
+        MALFORMED + "an array that is none: a dtype or a shape that is too long",
+    ),
+    "array-over-the-limit": (
+        replying(0, 6, 4, 0, 0, 0, 0, 0, value=b"null" + array(2**31 - 8, elements=bytes(4))),
+        Status.CRASHED,
+        MALFORMED + "an array with a name, or over the limit",
+    ),
+    "array-outside": (
+        replying(0, 6, 4, 0, 0, 0, 0, 0, value=b"null" + array(8, elements=struct.pack("<I", 2**32 - 4))),
+        Status.CRASHED,
+        MALFORMED + "an array outside of memory",
+    ),
+    "array-without-address": (
+        replying(0, 6, 4, 0, 0, 0, 0, 0, value=b"null" + array(8, elements=b"abc")),
+        Status.CRASHED,
+        MALFORMED + "an array without an address",
+    ),
+    "array-and-more": (
+        replying(0, 2, 4, 0, 0, 0, 0, 0, value=b"null" + array(8) + b"x"),
+        Status.CRASHED,
+        MALFORMED + "the lengths do not add up",
+    ),
+    "array-with-a-name": (
+        replying(0, 2, 4, 0, 0, 0, 0, 0, value=b"null" + array(8, name=b"x")),
+        Status.CRASHED,
+        MALFORMED + "an array with a name, or over the limit",
     ),
     "error-with-value": (
         replying(1, 0, 4, 0, 0, 0, 0, 0, value=b"null"),

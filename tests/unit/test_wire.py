@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.test_limits import limits
 from wasmeval import (
+    Array,
     DeadlineExceeded,
     ErrorInfo,
     HttpUse,
@@ -58,6 +59,9 @@ grants = st.builds(
     http=st.none() | policies,
 ).filter(lambda given: given != Grants())
 deterministic = st.builds(Deterministic, counts, st.floats(0, 2**32), st.none() | st.binary(max_size=20))
+arrays = st.sampled_from(
+    [Array("<f8", (2, 1), bytes(16)), Array("|b1", (), b"\1"), Array("<M8[ns]", (0, 3), b"")]
+)
 requests = st.builds(
     Request,
     text,
@@ -69,6 +73,7 @@ requests = st.builds(
     st.booleans(),
     st.sampled_from(list(map(str, Tier))),
     st.lists(text, max_size=3).map(tuple),
+    st.dictionaries(text, arrays, max_size=2),
 )
 receipts = st.builds(
     Receipt,
@@ -133,6 +138,7 @@ results = st.builds(
     moved=text,
     exit_status=st.none() | st.integers(-64, 255),
     recording=st.none(),
+    array=st.none() | arrays,
 )
 said = st.one_of(
     st.builds(Answer, numbers, st.binary(max_size=20), st.none()),
@@ -143,7 +149,7 @@ runtimes = st.builds(RuntimeInfo, text, text, text, st.lists(text).map(tuple), t
 
 
 def plain(request: Request) -> Request:
-    return request._replace(inputs=dict(request.inputs))
+    return request._replace(inputs=dict(request.inputs), arrays=dict(request.arrays))
 
 
 @given(requests)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from wasmeval.arrays import Array, compose
 from wasmeval.vm.guest import guest_files
 from wasmeval.wasm.abi import Reply, decode_reply, encode_request
 
@@ -99,10 +100,17 @@ class Harness:
         value_limit: int = VALUE_LIMIT,
         is_step: bool = False,
         renews_entropy: bool = False,
+        arrays: Mapping[str, Array] | None = None,
     ) -> Evaluated:
         """Sends `code`, answers host calls by `host`, reads until the reply. The process ends unless it was a step."""
         self.begin(
-            code, inputs, host=host, value_limit=value_limit, is_step=is_step, renews_entropy=renews_entropy
+            code,
+            inputs,
+            host=host,
+            value_limit=value_limit,
+            is_step=is_step,
+            renews_entropy=renews_entropy,
+            arrays=arrays,
         )
         return self.finish(host, value_limit=value_limit, is_step=is_step)
 
@@ -115,6 +123,7 @@ class Harness:
         value_limit: int = VALUE_LIMIT,
         is_step: bool = False,
         renews_entropy: bool = False,
+        arrays: Mapping[str, Array] | None = None,
     ) -> None:
         """Sends `code` and returns at once."""
         frame = encode_request(
@@ -124,8 +133,9 @@ class Harness:
             has_context=host is not None,
             is_step=is_step,
             renews_entropy=renews_entropy,
+            has_arrays=bool(arrays),
         )
-        self.send(b"E", frame)
+        self.send(b"E", b"".join((frame, *compose(arrays or {}))))
 
     def finish(
         self, host: Host | None = None, *, value_limit: int = VALUE_LIMIT, is_step: bool = False

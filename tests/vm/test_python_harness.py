@@ -6,7 +6,9 @@ Most cases run in clones of one warm process by fork, as evaluations run in clon
 from __future__ import annotations
 
 import math
+import os
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -16,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from runtimes.python.cases import NOT_JSON, VALUES
+from runtimes.python.cases import ARRAYS, NOT_JSON, VALUES
 from runtimes.python.grantcases import TOOLS, Raises, tool_host
 from tests.guest.corpus import load_cases, load_expected
 from tests.vm.corpora import differences
 from tests.vm.harnesses import CloneServer, Evaluated, Harness, found
+from wasmeval import Array
 from wasmeval.wasm.abi import Outcome
 
 PYTHON = found("/usr/bin/python3", sys.executable) or sys.executable
@@ -118,6 +121,67 @@ def test_inputs_are_globals_with_integers_of_any_size(server: CloneServer) -> No
 def test_the_only_names_are_a_scripts_own(server: CloneServer) -> None:
     names = ["__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__"]
     assert server.evaluate("sorted(globals())").value == sorted(names)
+
+
+# ---- arrays ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def numerical(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloneServer]:
+    """A harness whose interpreter has NumPy: WASMEVAL_TEST_NUMPY is a folder that holds it."""
+    environment = {"PYTHONPATH": os.environ.get("WASMEVAL_TEST_NUMPY", "")}
+    asked = subprocess.run(
+        [PYTHON, "-c", "import numpy; assert numpy.__version__ > '2'"], capture_output=True, env=environment
+    )
+    if asked.returncode:
+        pytest.skip("this machine's Python has no NumPy 2")
+    server = CloneServer(PYTHON, tmp_path_factory.mktemp("numerical"), environment)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(("code", "value", "dtype", "shape"), ARRAYS)
+def test_values_of_numpy(
+    numerical: CloneServer, code: str, value: Any, dtype: str, shape: tuple[int, ...]
+) -> None:
+    evaluated = numerical.evaluate("import numpy as np\n" + code)
+    assert repr(evaluated.value) == repr(value), evaluated
+    array = evaluated.reply.array
+    assert (dtype, shape) == (("", ()) if array is None else (array.dtype, array.shape))
+    if array is not None and evaluated.reply.value_is_json:
+        assert array.tolist() == value
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        Array("float64", (2, 1), struct.pack("<2d", 1, 2)), Array(">u2", (), b"\1\2"), Array("<M8[ns]", (1,), bytes(8)),
+        Array("|S3", (2,), b"abcd\0\0"), Array("<U1", (1,), "é".encode("utf-32-le")), Array("|b1", (0, 2), b""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_step", [False, True])
+def test_arrays_go_in_and_out(numerical: CloneServer, array: Array, is_step: bool) -> None:
+    code = "check = n, x.flags.writeable, x.flags.owndata\nx"
+    evaluated = numerical.evaluate(code, {"n": 1}, arrays={"y": array, "x": array}, is_step=is_step)
+    assert evaluated.reply.array == array, evaluated
+
+
+def test_an_array_counts_to_the_limit_of_its_value(numerical: CloneServer) -> None:
+    code = "import numpy as np\nnp.zeros(10, 'i1')"
+    assert numerical.evaluate(code, value_limit=40).reply.array
+    assert numerical.evaluate(code, value_limit=39).reply.outcome == Outcome.VALUE_TOO_LARGE
+
+
+def test_without_numpy_an_array_is_no_input(server: CloneServer) -> None:
+    if subprocess.run([PYTHON, "-c", "import numpy"], capture_output=True).returncode == 0:
+        pytest.skip("this machine's Python has NumPy")
+    reply = server.evaluate("1", arrays={"x": Array("int8", (1,), b"a")}).reply
+    assert (reply.outcome, reply.type) == (Outcome.RAISED, "ModuleNotFoundError")
+    assert reply.message == "an input is an array, and this VM's image has no NumPy"
+    assert "_wasmeval" not in reply.traceback
+
+
+# ---- limits ------------------------------------------------------------------------------------------------------
 
 
 def test_a_repeated_object_is_refused_before_it_is_written_down(server: CloneServer) -> None:

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from wasmeval.arrays import Array
 from wasmeval.wasm import abi
 
 LIMIT = 1000
 _WORD = st.one_of(st.integers(0, 5), st.integers(0, 40_000), st.integers(2**32 - 9, 2**32 - 1))
+RECORD = struct.pack("<4IQ3s5x", 0, 3, 1, 8, 1, b"<f8")
+"""Of an array of one element, up to that."""
 _HEADERS = st.tuples(*[_WORD] * 8)
 
 
@@ -70,6 +73,45 @@ def test_an_error() -> None:
     assert decoded == abi.Reply(abi.Outcome.RAISED, b"", True, "E", "m\ufffd", "t", 7, 0)
 
 
+@given(_HEADERS, st.binary(max_size=300), st.integers(0, 1000), st.integers(0, 6))
+@example((0, 6, 4, 0, 0, 0, 0, 0), b"null" + RECORD + b"\x07\0\0\0", 8, 0)
+def test_any_array(header: tuple[int, ...], rest: bytes, size: int, flags: int) -> None:
+    frame = struct.pack("<8I", header[0], 2 | flags, *header[2:]) + rest
+    try:
+        decoded = abi.decode_reply(frame, LIMIT, lambda address, length: bytes(length))
+    except abi.MalformedReply:
+        return
+    assert decoded.array is not None
+    assert decoded.outcome is abi.Outcome.VALUE
+    assert len(decoded.array.data) + len(decoded.value) <= LIMIT
+
+
+def test_an_array_behind_its_value() -> None:
+    frame = reply(0, b"[1.0]", flags=2) + RECORD + struct.pack("<d", 1) + bytes(8)
+    assert abi.decode_reply(frame, LIMIT).array == Array("float64", (1,), struct.pack("<d", 1))
+    for cut in range(1, 57):
+        with pytest.raises(abi.MalformedReply):
+            abi.decode_reply(frame[:-cut], LIMIT)
+    with pytest.raises(abi.MalformedReply, match="over the limit"):
+        abi.decode_reply(frame, 12)
+
+
+def test_an_array_elsewhere_is_read_only_when_it_may_be() -> None:
+    asked = []
+
+    def read(address: int, length: int) -> bytes:
+        asked.append((address, length))
+        return bytes(length)
+
+    frame = reply(0, b"[0.0]", flags=6) + RECORD + struct.pack("<I", 1234)
+    decoded = abi.decode_reply(frame, LIMIT, read)
+    assert (decoded.array, asked) == (Array("<f8", (1,), bytes(8)), [(1234, 8)])
+    for limit, reading in ((12, read), (LIMIT, None)):
+        with pytest.raises(abi.MalformedReply):
+            abi.decode_reply(frame, limit, reading)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("cut", range(1, 36))
 def test_a_cut_reply(cut: int) -> None:
     with pytest.raises(abi.MalformedReply):
@@ -88,3 +130,12 @@ def test_a_request_is_what_the_page_says(code: bytes, inputs: bytes, limit: int)
     assert (version, flags, value_limit) == (1, 0, min(limit, 2**32 - 1))
     assert frame[16:] == code + inputs
     assert (code_length, inputs_length) == (len(code), len(inputs))
+
+
+@given(st.binary(max_size=50), st.binary(max_size=50))
+def test_arrays_begin_at_a_multiple_of_16(code: bytes, inputs: bytes) -> None:
+    frame = abi.encode_request(code, inputs, 9, has_arrays=True)
+    assert struct.unpack_from("<HH", frame) == (1, 8)
+    assert len(frame) % 16 == 0
+    assert frame[16:] == (code + inputs).ljust(len(frame) - 16, b"\0")
+    assert len(frame) - 16 - len(code) - len(inputs) < 16

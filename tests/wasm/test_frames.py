@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmeval import Limits, Status
+from wasmeval.arrays import Array
 from wasmeval.grants import Grants, HttpPolicy, Mount, Tool
 from wasmeval.limits import DEFAULTS, Usage
 from wasmeval.model import ErrorInfo, Job, Result
@@ -21,11 +22,15 @@ from wasmeval.worker import exchanges, frames, orders, residents
 from wasmeval.worker.frames import Kind, MalformedFrame
 
 JOB = Job("python", b"1", b"", Limits(1000, 1.0, 1 << 20, 100))
-_RESULT = struct.Struct("<QBBIIQdQI6I")
+_RESULT = struct.Struct("<QBBIIQdQIQ7I")
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _STATUS = st.sampled_from(list(Status))
 _U32, _U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+
+
+# As small as the value leaves room for.
+_ARRAYS = st.sampled_from([Array("|b1", (), b"\1"), Array("<M8[ns]", (0, 3), b""), Array("|S1", (2,), b"ab")])
 
 
 @st.composite
@@ -35,7 +40,7 @@ def results(draw: st.DrawFn) -> Result:
     error = draw(st.none() | st.builds(ErrorInfo, _TEXT, _TEXT, _TEXT, st.just(line), st.none()))
     return Result(
         status,
-        draw(st.binary(min_size=1, max_size=100)) if status is Status.OK else b"",
+        draw(st.binary(min_size=1, max_size=98)) if status is Status.OK else b"",
         draw(st.booleans()),
         draw(_TEXT),
         draw(_TEXT),
@@ -46,6 +51,7 @@ def results(draw: st.DrawFn) -> Result:
         JOB.limits,
         "wasm",
         "python",
+        array=draw(st.none() | _ARRAYS) if status is Status.OK else None,
     )
 
 
@@ -62,7 +68,8 @@ def check(body: bytes) -> None:
         result = frames.decode_result(body, JOB)
     except MalformedFrame:
         return
-    assert len(result.value_json) <= 100
+    assert len(result.value_json) + (0 if result.array is None else len(result.array.data)) <= 100
+    assert result.array is None or result.status is Status.OK
     assert bool(result.value_json) == (result.status is Status.OK)
     assert len(result.stdout.encode()) <= 3 * (3 * 100 + 128)
     assert len(result.stderr.encode()) <= 3 * (3 * 100 + 128)
@@ -81,7 +88,7 @@ _LENGTH = st.one_of(st.integers(0, 5), st.integers(90, 110), st.integers(0, 1000
 
 @given(
     st.integers(0, 255), st.integers(0, 255), _U32, _U32, _U64, st.floats(), _U64, _U32,
-    st.lists(_LENGTH, min_size=6, max_size=6), st.booleans(), st.binary(max_size=60),
+    st.lists(_LENGTH, min_size=7, max_size=7), st.booleans(), st.binary(max_size=60),
 )  # fmt: skip
 def test_any_result_header(
     status: int,
@@ -99,7 +106,7 @@ def test_any_result_header(
     if fits and sum(lengths) < 4000:
         rest = (rest or b"\xff") * 4000
         rest = rest[: sum(lengths)]
-    check(_RESULT.pack(1, status, flags, line, column, fuel, wall, peak, calls, *lengths) + rest)
+    check(_RESULT.pack(1, status, flags, line, column, fuel, wall, peak, calls, 0, *lengths) + rest)
 
 
 @given(results(), st.data())
@@ -150,7 +157,8 @@ def test_large_frames_arrive_whole(size: int, in_place: bool) -> None:
             found += decoder.feed(piece)
         position += len(piece)
     assert found == _LARGE
-    assert [type(body) for kind, body in found if kind == Kind.RESULT] == [bytes, bytes]
+    assert all(type(body) is bytes for kind, body in found if kind == Kind.OUTPUT_FILE)
+    assert not any(type(body) is bytearray for _, body in found)
 
 
 def test_a_frame_under_way_survives_whoever_is_interrupted() -> None:
@@ -223,7 +231,7 @@ def test_an_order_survives_the_way(
         assert told == number
         files.setdefault(path, bytearray()).extend(piece)
     assert files == (dict(grants.files) if grants else {})
-    ((kind, body),) = decoder.feed(orders.encode_order(number, runtime, translator, job))
+    ((kind, body),) = decoder.feed(b"".join(orders.encode_order(number, runtime, translator, job)))
     assert kind == Kind.EVALUATE
     order = orders.decode_order(body, names)
     assert (order.number, order.runtime, order.code, order.inputs) == (number, names[runtime], code, inputs)

@@ -11,6 +11,7 @@ from pathlib import Path
 from wasmeval.cli import codes
 from wasmeval.cli.progress import compile_images
 from wasmeval.config import load
+from wasmeval.heap import keep_freed_memory
 from wasmeval.server import allowed, serve
 
 
@@ -28,5 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
     # What can never work is said before seconds are spent on the images.
     allowed(config.listen, insecure=config.insecure)
     compile_images(config.cache_dir)
+    keep_freed_memory()
     asyncio.run(serve(config, announce=partial(print, flush=True)))
     return codes.OK

@@ -523,7 +523,8 @@ class Pool:
         for frame in orders.encode_files(ticket.number, job):
             self._tell(worker, frame)
         translator = self._index[job.translator] if job.translator else None
-        self._tell(worker, orders.encode_order(ticket.number, self._index[job.runtime], translator, job))
+        for piece in orders.encode_order(ticket.number, self._index[job.runtime], translator, job):
+            self._tell(worker, piece)
         waiting, ticket.input = ticket.input, []
         for data, ended in waiting:
             self.feed(ticket, data, ended)

@@ -153,7 +153,12 @@ class Ticket:
             error = ErrorInfo("OutputExceeded", text)
             unrepeatable = NO_ROOM if self.job.world else ""
             return replace(
-                result, status=Status.OUTPUT_EXCEEDED, value_json=b"", error=error, unrepeatable=unrepeatable
+                result,
+                status=Status.OUTPUT_EXCEEDED,
+                value_json=b"",
+                array=None,
+                error=error,
+                unrepeatable=unrepeatable,
             )
         if not self._files or result.status is Status.CANCELLED:
             # Of one that was stopped the last file may be cut.

@@ -217,6 +217,7 @@ class Keeper:
                 job.translator,
                 live.place,
                 tier=job.tier,
+                arrays=job.arrays,
             )
         world = record.course.world(deterministic, record.steps, job.world)
         return replace(

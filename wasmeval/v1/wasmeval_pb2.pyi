@@ -159,7 +159,7 @@ class RestoreRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., checkpoint_id: _Optional[str] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http", "deterministic", "cache", "tier", "command")
+    __slots__ = ("code", "language", "inputs", "limits", "files", "outputs", "mounts", "http", "deterministic", "cache", "tier", "command", "arrays")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,13 @@ class EvaluateRequest(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class ArraysEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Array
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
     CODE_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +193,7 @@ class EvaluateRequest(_message.Message):
     CACHE_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
     code: str
     language: str
     inputs: _containers.ScalarMap[str, bytes]
@@ -198,7 +206,18 @@ class EvaluateRequest(_message.Message):
     cache: bool
     tier: Tier
     command: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ..., cache: _Optional[bool] = ..., tier: _Optional[_Union[Tier, str]] = ..., command: _Optional[_Iterable[str]] = ...) -> None: ...
+    arrays: _containers.MessageMap[str, Array]
+    def __init__(self, code: _Optional[str] = ..., language: _Optional[str] = ..., inputs: _Optional[_Mapping[str, bytes]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., files: _Optional[_Mapping[str, bytes]] = ..., outputs: _Optional[_Iterable[str]] = ..., mounts: _Optional[_Iterable[str]] = ..., http: _Optional[_Union[HttpPolicy, _Mapping]] = ..., deterministic: _Optional[_Union[Deterministic, _Mapping]] = ..., cache: _Optional[bool] = ..., tier: _Optional[_Union[Tier, str]] = ..., command: _Optional[_Iterable[str]] = ..., arrays: _Optional[_Mapping[str, Array]] = ...) -> None: ...
+
+class Array(_message.Message):
+    __slots__ = ("dtype", "shape", "data")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Deterministic(_message.Message):
     __slots__ = ("seed", "start_time", "transcript", "seal")
@@ -451,7 +470,7 @@ class Limits(_message.Message):
     def __init__(self, fuel: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., workspace_bytes: _Optional[int] = ..., workspace_files: _Optional[int] = ..., tool_calls: _Optional[int] = ..., tool_calls_in_flight: _Optional[int] = ..., tool_call_bytes: _Optional[int] = ..., tool_bytes: _Optional[int] = ..., tool_seconds: _Optional[float] = ..., cpu_seconds: _Optional[float] = ..., processes: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back", "receipt", "unrepeatable", "transcript", "cached", "seal_holds", "tier_detail", "moved", "exit_status")
+    __slots__ = ("status", "value", "value_is_repr", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "error", "usage", "limits", "tier", "runtime", "files", "http", "rolled_back", "receipt", "unrepeatable", "transcript", "cached", "seal_holds", "tier_detail", "moved", "exit_status", "array")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALUE_IS_REPR_FIELD_NUMBER: _ClassVar[int]
@@ -475,6 +494,7 @@ class Result(_message.Message):
     TIER_DETAIL_FIELD_NUMBER: _ClassVar[int]
     MOVED_FIELD_NUMBER: _ClassVar[int]
     EXIT_STATUS_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_FIELD_NUMBER: _ClassVar[int]
     status: Status
     value: bytes
     value_is_repr: bool
@@ -498,7 +518,8 @@ class Result(_message.Message):
     tier_detail: str
     moved: str
     exit_status: int
-    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., unrepeatable: _Optional[str] = ..., transcript: _Optional[bytes] = ..., cached: _Optional[bool] = ..., seal_holds: _Optional[bool] = ..., tier_detail: _Optional[str] = ..., moved: _Optional[str] = ..., exit_status: _Optional[int] = ...) -> None: ...
+    array: Array
+    def __init__(self, status: _Optional[_Union[Status, str]] = ..., value: _Optional[bytes] = ..., value_is_repr: _Optional[bool] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., stdout_truncated: _Optional[bool] = ..., stderr_truncated: _Optional[bool] = ..., error: _Optional[_Union[ErrorInfo, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tier: _Optional[str] = ..., runtime: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., http: _Optional[_Iterable[_Union[HttpUse, _Mapping]]] = ..., rolled_back: _Optional[bool] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., unrepeatable: _Optional[str] = ..., transcript: _Optional[bytes] = ..., cached: _Optional[bool] = ..., seal_holds: _Optional[bool] = ..., tier_detail: _Optional[str] = ..., moved: _Optional[str] = ..., exit_status: _Optional[int] = ..., array: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("version", "runtime", "image", "translator", "engine", "code", "inputs", "grants", "limits", "seed", "start_time", "step", "previous", "forked", "transcript", "status", "output", "fuel", "virtual_ns", "seal")

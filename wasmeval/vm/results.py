@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from wasmeval.arrays import Array
 from wasmeval.limits import Usage
 from wasmeval.model import ErrorInfo, Job, OutputFile, Result, Status
 from wasmeval.wasm import abi
@@ -117,7 +118,9 @@ class Ending:
         except abi.MalformedReply as malformed:
             return self.crashed(f"the interpreter's reply is malformed: {malformed}")
         if reply.outcome is abi.Outcome.VALUE:
-            return self._result(Status.OK, value=reply.value, value_is_json=reply.value_is_json)
+            return self._result(
+                Status.OK, value=reply.value, value_is_json=reply.value_is_json, array=reply.array
+            )
         message = reply.message
         if reply.outcome is abi.Outcome.OUT_OF_MEMORY:
             message = f"{message} ({limits.memory_bytes} bytes); raise limits.memory_bytes or use less"
@@ -145,7 +148,12 @@ class Ending:
         return self._result(Status.MEMORY_EXCEEDED, ErrorInfo("MemoryExceeded", text))
 
     def _result(
-        self, status: Status, error: ErrorInfo | None = None, value: bytes = b"", value_is_json: bool = True
+        self,
+        status: Status,
+        error: ErrorInfo | None = None,
+        value: bytes = b"",
+        value_is_json: bool = True,
+        array: Array | None = None,
     ) -> Result:
         most = self.job.limits.output_bytes or 0
         if value and len(value) > most:
@@ -178,6 +186,7 @@ class Ending:
             else {},
             tier_detail=self.tier_detail,
             exit_status=self.ended.exit_status if self.program in _PLAIN else None,
+            array=array,
         )
 
 

@@ -181,13 +181,15 @@ class Task:
         job = self._job
         if self._program not in HARNESSES:
             return job.code
-        return abi.encode_request(
+        request = abi.encode_request(
             job.code,
             job.inputs,
             job.limits.output_bytes or 0,
+            has_arrays=bool(job.arrays),
             has_context=self._calls.has_context,
             is_step=self._is_step,
         )
+        return b"".join((request, *job.arrays))
 
     # --- what the guest says -------------------------------------------------------------------------------------
 

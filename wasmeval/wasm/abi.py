@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
+
+from wasmeval.arrays import ALIGNMENT, RECORD_BYTES, Array, read_head, read_record
 
 VERSION = 1
 WASM_PAGE_BYTES = 65536
@@ -15,8 +18,11 @@ _REPLY = struct.Struct("<8I")
 REPLY_HEADER_BYTES = _REPLY.size
 
 TYPE_BYTES, MESSAGE_BYTES, TRACEBACK_BYTES = 256, 8192, 32768
-_NOT_JSON = 1
-_HAS_CONTEXT, _IS_STEP, _RENEWS_ENTROPY = 1, 2, 4
+_NOT_JSON, _HAS_ARRAY, _IS_ELSEWHERE = 1, 2, 4
+_FLAGS = frozenset({0, 1, 2, 3, 6, 7})
+"""Without an array it is nowhere."""
+_ADDRESS = struct.Struct("<I")
+_HAS_CONTEXT, _IS_STEP, _RENEWS_ENTROPY, _HAS_ARRAYS = 1, 2, 4, 8
 
 
 class Outcome(IntEnum):
@@ -34,7 +40,7 @@ class MalformedReply(Exception):
 
 
 class Reply(NamedTuple):
-    """A guest's reply, checked: lengths agree, text is text, the value is within its limit."""
+    """A guest's reply, checked: lengths agree, text is text, value and array are within their limit."""
 
     outcome: Outcome
     value: bytes
@@ -44,6 +50,7 @@ class Reply(NamedTuple):
     traceback: str
     line: int
     column: int
+    array: Array | None = None
 
 
 def encode_request(
@@ -51,29 +58,45 @@ def encode_request(
     inputs: bytes,
     value_limit: int,
     *,
+    has_arrays: bool = False,
     has_context: bool = False,
     is_step: bool = False,
     renews_entropy: bool = False,
 ) -> bytes:
-    """The request frame for `code` with `inputs`, one JSON object or nothing."""
+    """The request frame for `code` with `inputs`, one JSON object or nothing; records of arrays may follow it."""
     flags = _HAS_CONTEXT * has_context | _IS_STEP * is_step | _RENEWS_ENTROPY * renews_entropy
-    return _REQUEST.pack(VERSION, flags, min(value_limit, 0xFFFFFFFF), len(code), len(inputs)) + code + inputs
+    padding = b""
+    if has_arrays:
+        flags |= _HAS_ARRAYS
+        padding = bytes(-(_REQUEST.size + len(code) + len(inputs)) % ALIGNMENT)
+    head = _REQUEST.pack(VERSION, flags, min(value_limit, 0xFFFFFFFF), len(code), len(inputs))
+    return head + code + inputs + padding
 
 
 def largest_reply(value_limit: int) -> int:
     """The most bytes a well-formed reply can have."""
-    return REPLY_HEADER_BYTES + value_limit + TYPE_BYTES + MESSAGE_BYTES + TRACEBACK_BYTES
+    return REPLY_HEADER_BYTES + value_limit + TYPE_BYTES + MESSAGE_BYTES + TRACEBACK_BYTES + RECORD_BYTES
 
 
-def decode_reply(frame: bytes, value_limit: int) -> Reply:
-    """The reply in `frame`. Raises MalformedReply for anything the ABI does not allow."""
+def decode_reply(frame: bytes, value_limit: int, read: Callable[[int, int], bytes] | None = None) -> Reply:
+    """The reply in `frame`. Raises MalformedReply for anything the ABI does not allow.
+
+    `read` gives so many bytes at an address of the guest's memory, where it has one, or raises MalformedReply.
+    """
     if len(frame) < REPLY_HEADER_BYTES:
         raise MalformedReply(f"{len(frame)} bytes are no reply")
     outcome, flags, value, kind, message, traceback, line, column = _REPLY.unpack_from(frame)
-    if len(frame) != REPLY_HEADER_BYTES + value + kind + message + traceback:
-        raise MalformedReply("the lengths do not add up")
-    if outcome > Outcome.OUT_OF_MEMORY or flags & ~_NOT_JSON:
+    if outcome > Outcome.OUT_OF_MEMORY or flags not in _FLAGS:
         raise MalformedReply(f"unknown outcome {outcome} or flags {flags}")
+    end_of_texts = REPLY_HEADER_BYTES + value + kind + message + traceback
+    array, end_of_reply = None, end_of_texts
+    if flags & _HAS_ARRAY:
+        if outcome != Outcome.VALUE or (flags & _IS_ELSEWHERE and read is None):
+            raise MalformedReply("an array where none may be")
+        read = read if flags & _IS_ELSEWHERE else None
+        array, end_of_reply = _decode_array(frame, end_of_texts, value_limit - value, read)
+    if len(frame) != end_of_reply:
+        raise MalformedReply("the lengths do not add up")
     if kind > TYPE_BYTES or message > MESSAGE_BYTES or traceback > TRACEBACK_BYTES:
         raise MalformedReply("an error text is too long")
     if (outcome == Outcome.VALUE) != bool(value) or value > value_limit:
@@ -82,10 +105,30 @@ def decode_reply(frame: bytes, value_limit: int) -> Reply:
     return Reply(
         Outcome(outcome),
         frame[REPLY_HEADER_BYTES:end],
-        not flags,
+        not flags & _NOT_JSON,
         frame[end : end + kind].decode("utf-8", "replace"),
         frame[end + kind : end + kind + message].decode("utf-8", "replace"),
-        frame[end + kind + message :].decode("utf-8", "replace"),
+        frame[end + kind + message : end_of_texts].decode("utf-8", "replace"),
         line,
         column,
+        array,
     )
+
+
+def _decode_array(
+    frame: bytes, start: int, most: int, read: Callable[[int, int], bytes] | None
+) -> tuple[Array, int]:
+    """The array whose record begins at `start`, and where that ends; `read` is for elements that are elsewhere."""
+    try:
+        head = read_head(frame, start)
+        if head.name or head.size > most:
+            raise MalformedReply("an array with a name, or over the limit")
+        if read is None:
+            _, array, end = read_record(frame, start)
+            return array, end
+        if len(frame) < head.start + _ADDRESS.size:
+            raise MalformedReply("an array without an address")
+        data = read(_ADDRESS.unpack_from(frame, head.start)[0], head.size)
+        return Array.over(head.dtype, head.shape, data), head.start + _ADDRESS.size
+    except ValueError as error:
+        raise MalformedReply(f"an array that is none: {error}") from None

@@ -248,3 +248,8 @@ write: Callable[[int, int | bytes, int], None] = _libc.memmove
 _libc.memmove.restype, _libc.memmove.argtypes = None, (c_void_p, c_void_p, c_size_t)
 u8, u32, u64 = c_uint8.from_address, c_uint32.from_address, c_uint64.from_address
 i32, i64 = c_int32.from_address, c_int64.from_address
+
+
+def write_view(address: int, data: bytes | memoryview) -> None:
+    """As `write`, of anything that has bytes."""
+    memoryview((ctypes.c_char * len(data)).from_address(address)).cast("B")[:] = data

@@ -45,6 +45,7 @@ class Delivery:
             status=Status.CANCELLED,
             value_json=b"",
             value_is_json=True,
+            array=None,
             error=error,
             rolled_back=rolled_back or self._result.rolled_back,
         )

@@ -8,6 +8,7 @@ there is of it.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from wasmeval.wasm.engine import Engine
 from wasmeval.wasm.host import Host
 from wasmeval.wasm.library import Library
 from wasmeval.wasm.output import Output
+from wasmeval.wasm.pages import populate
 from wasmeval.wasm.recorded import Diverged
 from wasmeval.wasm.world import PastDeadline
 
@@ -30,6 +32,7 @@ REQUEST_BYTES = 65536
 _PREPARING_FUEL = 1 << 40
 _PREPARING_MEMORY = 64 << 20
 _EVER = float("inf")
+_PAGE_BYTES = mmap.PAGESIZE
 
 
 class Image(NamedTuple):
@@ -229,6 +232,7 @@ class Instance:
         limits: Limits,
         calls: Calls | None = None,
         *,
+        arrays: bytes | memoryview = b"",
         is_step: bool = False,
         renews_entropy: bool = False,
     ) -> None:
@@ -250,16 +254,18 @@ class Instance:
             code,
             inputs,
             limits.output_bytes,
+            has_arrays=bool(arrays),
             has_context=calls is not None and calls.has_context,
             is_step=is_step,
             renews_entropy=renews_entropy,
         )
-        if len(request) > self._request_size:
+        size = len(request) + len(arrays)
+        if size > self._request_size:
             capi.context_set_fuel(self._context, limits.fuel)
-            self._reserve_request(len(request))
+            self._reserve_request(size)
         capi.context_set_fuel(self._context, limits.fuel)
         capi.context_fuel_async_yield_interval(self._context, self.image.slice_fuel)
-        self._begin(request)
+        self._begin(request, arrays)
 
     def poll(self, slice_end: float = _EVER) -> bool:
         """Run until the evaluation is finished (True), the slice is used up, or the guest waits (see `wake`).
@@ -327,7 +333,13 @@ class Instance:
             frame = self.read(address, length)
         except wasi.Errno:
             raise abi.MalformedReply("the reply is outside of memory") from None
-        return abi.decode_reply(frame, self._limits.output_bytes)
+        return abi.decode_reply(frame, self._limits.output_bytes, self._read_elements)
+
+    def _read_elements(self, address: int, length: int) -> bytes:
+        try:
+            return self.read(address, length)
+        except wasi.Errno:
+            raise abi.MalformedReply("an array outside of memory") from None
 
     def fuel_used(self) -> int:
         """Fuel spent since `start`; none before it."""
@@ -385,9 +397,15 @@ class Instance:
             raise NoRoom(capi.HOST_TRAP, detail="no memory for the request")
         self._request, self._request_size = address, size
 
-    def _begin(self, request: bytes) -> None:
-        capi.write(self.base + self._request, request, len(request))
-        self._call(self._evaluate, len(request))
+    def _begin(self, request: bytes, arrays: bytes | memoryview = b"") -> None:
+        start = self.base + self._request
+        capi.write(start, request, len(request))
+        if arrays:
+            # What the guest has grown by for it was never touched; whole pages of that, once.
+            first = (start + len(request) + _PAGE_BYTES - 1) // _PAGE_BYTES * _PAGE_BYTES
+            populate([(first, (start + len(request) + len(arrays) - first) // _PAGE_BYTES * _PAGE_BYTES)])
+            capi.write_view(start + len(request), arrays)
+        self._call(self._evaluate, len(request) + len(arrays))
 
     def _call(self, function: int, argument: int) -> None:
         frame = self._frame

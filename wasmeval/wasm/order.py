@@ -27,6 +27,7 @@ class Order(NamedTuple):
     """The session whose next step it is; 0 for an evaluation of its own."""
     world: World | None = None
     """What it sees of time and chance; None for the world as it is."""
+    arrays: bytes | memoryview = b""
 
     @property
     def tool_time_counts(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from wasmeval.arrays import Array
 from wasmeval.limits import Limits, Usage
 from wasmeval.model import ErrorInfo, Result, Status, why_unrepeatable
 from wasmeval.wasm import abi, capi
@@ -47,7 +48,7 @@ class Ending(NamedTuple):
         except abi.MalformedReply as malformed:
             return self.crashed(f"the interpreter's reply is malformed: {malformed}")
         if reply.outcome is abi.Outcome.VALUE:
-            return self._result(Status.OK, None, reply.value, reply.value_is_json)
+            return self._result(Status.OK, None, reply.value, reply.value_is_json, array=reply.array)
         message = reply.message
         if reply.outcome is abi.Outcome.OUT_OF_MEMORY:
             message = f"{message} ({self.limits.memory_bytes} bytes); raise limits.memory_bytes or use less"
@@ -144,6 +145,7 @@ class Ending(NamedTuple):
         value_is_json: bool = True,
         fuel: int | None = None,
         *,
+        array: Array | None = None,
         is_repeatable: bool = True,
     ) -> Result:
         instance = self.instance
@@ -167,4 +169,5 @@ class Ending(NamedTuple):
             "wasm",
             self.runtime,
             unrepeatable=unrepeatable,
+            array=array,
         )

@@ -144,6 +144,7 @@ class Task:
             order.inputs,
             limits,
             self.calls,
+            arrays=order.arrays,
             is_step=session is not None,
             renews_entropy=renews_entropy,
         )

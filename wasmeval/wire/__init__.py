@@ -41,6 +41,7 @@ from wasmeval.wire.requests import (
     decode_request,
     encode_batch,
     encode_request,
+    serialize_request,
 )
 from wasmeval.wire.statuses import decode_error, encode_error
 
@@ -83,4 +84,5 @@ __all__ = [
     "encode_reply",
     "encode_request",
     "encode_runtimes",
+    "serialize_request",
 ]

@@ -75,7 +75,7 @@ def _find_in(
         path = f"{prefix}{field.name}"
         index = seen[path] = seen.get(path, -1) + 1
         is_map = field.message_type.GetOptions().map_entry
-        if is_map and fault is _is_unknown:
+        if is_plain_map(field) and fault is _is_unknown:
             # Parsing drops them.
             continue
         inside = f"{path}[{index}]." if field.is_repeated else f"{path}."
@@ -85,9 +85,24 @@ def _find_in(
     return None
 
 
+def is_plain_map(field: Any) -> bool:
+    """Whether a field of messages is a map whose values are none themselves."""
+    entry = field.message_type
+    if not entry.GetOptions().map_entry:
+        return False
+    return bool(entry.fields_by_name["value"].type != FieldDescriptor.TYPE_MESSAGE)
+
+
+def is_packed(field: Any, wire_type: int) -> bool:
+    """Whether the numbers of a field come as bytes, one behind the other."""
+    return bool(field.is_repeated and field.type == FieldDescriptor.TYPE_UINT64 and wire_type == _BYTES)
+
+
 def _is_unknown(wire_type: int, _: memoryview, field: Any) -> bool:
     if field is None:
         return True
+    if is_packed(field, wire_type):
+        return False
     if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE):
         return wire_type != _BYTES
     return wire_type != (_FIXED64 if field.type == FieldDescriptor.TYPE_DOUBLE else _VARINT)
@@ -105,13 +120,13 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """
     position, end = 0, len(data)
     while position < end:
-        tag, position = _varint(data, position)
+        tag, position = read_varint(data, position)
         wire_type = tag & 7
         start = position
         if wire_type == _VARINT:
-            _, position = _varint(data, position)
+            _, position = read_varint(data, position)
         elif wire_type == _BYTES:
-            length, start = _varint(data, position)
+            length, start = read_varint(data, position)
             position = start + length
         elif wire_type in (_FIXED64, _FIXED32):
             position += 8 if wire_type == _FIXED64 else 4
@@ -120,7 +135,7 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         yield tag >> 3, wire_type, data[start:position]
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
+def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     """The number at `position` and where it ends; beyond the data when it does not end."""
     value = shift = 0
     for byte in data[position : position + 10]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from wasmeval.arrays import Array
 from wasmeval.determinism import RECEIPT_VERSION, Receipt
-from wasmeval.errors import Internal
+from wasmeval.errors import Internal, InvalidArgument
 from wasmeval.grants import HttpUse
 from wasmeval.limits import Usage
 from wasmeval.model import ErrorInfo, OutputFile, Result, RuntimeInfo, Status
 from wasmeval.v1 import wasmeval_pb2 as pb
+from wasmeval.wire.arrays import decode_array, reply_parts, split_reply, write_array
 from wasmeval.wire.requests import decode_limits, write_limits
 
 _M = TypeVar("_M", bound=Message)
@@ -34,6 +36,10 @@ _STATUS_OF = {number: status for status, number in _STATUSES.items()}
 
 def encode_reply(result: Result) -> bytes:
     """One whole EvaluateResponse."""
+    if result.array is not None:
+        rest = pb.Result()
+        write_result(rest, result, with_array=False)
+        return b"".join(reply_parts(rest.SerializeToString(), result.array))
     reply = pb.EvaluateResponse()
     write_result(reply.result, result)
     return reply.SerializeToString()
@@ -41,6 +47,12 @@ def encode_reply(result: Result) -> bytes:
 
 def decode_reply(data: bytes) -> Result:
     """Raises Internal for what is no such message."""
+    try:
+        split = split_reply(data)
+    except InvalidArgument as error:
+        raise _no_array(error) from None
+    if split is not None:
+        return replace(decode_result(parse_reply(pb.Result, split[0])), array=split[1])
     return decode_result(parse_reply(pb.EvaluateResponse, data).result)
 
 
@@ -96,7 +108,19 @@ def decode_result(message: pb.Result) -> Result:
         tier_detail=message.tier_detail,
         moved=message.moved,
         exit_status=message.exit_status if message.HasField("exit_status") else None,
+        array=_decode_array(message.array) if message.HasField("array") else None,
     )
+
+
+def _decode_array(message: pb.Array) -> Array:
+    try:
+        return decode_array("array", message)
+    except InvalidArgument as error:
+        raise _no_array(error) from None
+
+
+def _no_array(error: InvalidArgument) -> Internal:
+    return Internal(f"the service sent what is no array: {error}")
 
 
 _USE = tuple(field.name for field in fields(HttpUse))
@@ -150,7 +174,9 @@ def parse_reply(kind: type[_M], data: bytes) -> _M:
 # A message that is written in place costs a third of one built from parts, which are copied.
 
 
-def write_result(message: pb.Result, result: Result, *, with_files: bool = True) -> None:
+def write_result(
+    message: pb.Result, result: Result, *, with_files: bool = True, with_array: bool = True
+) -> None:
     """Fills `message`; without their data the files of a conversation, which has come in pieces."""
     message.status = _STATUSES[result.status]
     message.value = result.value_json
@@ -195,6 +221,8 @@ def write_result(message: pb.Result, result: Result, *, with_files: bool = True)
         message.moved = result.moved
     if result.exit_status is not None:
         message.exit_status = result.exit_status
+    if result.array is not None and with_array:
+        write_array(message.array, result.array)
     if result.usage.cpu_seconds:
         usage.cpu_seconds = result.usage.cpu_seconds
     for use in result.http:

@@ -8,9 +8,11 @@ from dataclasses import fields
 from wasmeval.determinism import DEFAULT_START_TIME, Deterministic
 from wasmeval.errors import InvalidArgument, at_index
 from wasmeval.grants import Grants, HttpPolicy, HttpRule, Mount
+from wasmeval.inputs import shorten
 from wasmeval.limits import MAX_BATCH, Limits
 from wasmeval.model import Request
 from wasmeval.v1 import wasmeval_pb2 as pb
+from wasmeval.wire.arrays import decode_array, request_parts, split_request, write_array
 from wasmeval.wire.bounds import check_bounds
 from wasmeval.wire.faults import is_unicode, parse
 
@@ -36,6 +38,8 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
         message.tier = encode_tier(request.tier)
         if request.command:
             message.command.extend(request.command)
+        for name, array in request.arrays.items():
+            write_array(message.arrays[name], array)
         return message
     except InvalidArgument:
         raise
@@ -45,14 +49,32 @@ def encode_request(request: Request) -> pb.EvaluateRequest:
                 raise InvalidArgument(field, "not valid Unicode: it cannot be written as UTF-8") from None
         if not all(map(is_unicode, request.command)):
             raise InvalidArgument("command", "not valid Unicode: it cannot be written as UTF-8") from None
-        part = "inputs" if not all(map(is_unicode, request.inputs)) else "files, outputs or mounts"
-        raise InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8") from None
+        names = [*request.inputs, *request.arrays]
+        part = "inputs" if not all(map(is_unicode, names)) else "files, outputs or mounts"
+        raise _not_unicode(part) from None
+
+
+def _not_unicode(part: str) -> InvalidArgument:
+    return InvalidArgument(part, "a name is not valid Unicode: it cannot be written as UTF-8")
+
+
+def serialize_request(request: Request) -> bytes:
+    """One whole EvaluateRequest. Raises InvalidArgument as `encode_request`."""
+    if not request.arrays:
+        return encode_request(request).SerializeToString()
+    rest = encode_request(request._replace(arrays={})).SerializeToString()
+    try:
+        return b"".join((rest, *request_parts(request.arrays)))
+    except UnicodeError:
+        raise _not_unicode("inputs") from None
 
 
 def decode_request(data: bytes) -> Request:
     """Raises InvalidArgument for what is no such message, and for fields this version does not know."""
     check_bounds(pb.EvaluateRequest, data)
-    return request_of(parse(pb.EvaluateRequest, data))
+    rest, arrays = split_request(data)
+    request = request_of(parse(pb.EvaluateRequest, rest))
+    return request._replace(arrays=arrays) if arrays else request
 
 
 def encode_batch(requests: Iterable[Request]) -> bytes:
@@ -96,6 +118,9 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
         if message.HasField("deterministic"):
             deterministic = decode_deterministic(message.deterministic)
         tier = decode_tier(message.tier) if message.tier else "auto"
+        arrays = {
+            name: decode_array(f"arrays.{shorten(name)}", each) for name, each in message.arrays.items()
+        }
     except InvalidArgument as error:
         raise InvalidArgument(prefix + error.field, error.description) from None
     return Request(
@@ -108,6 +133,7 @@ def request_of(message: pb.EvaluateRequest, prefix: str = "") -> Request:
         message.cache,
         tier,
         tuple(message.command),
+        arrays,
     )
 
 

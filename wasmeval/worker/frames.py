@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, cast
 
+from wasmeval.arrays import RECORD_BYTES, Array, read_record, record_parts
 from wasmeval.limits import Usage
 from wasmeval.model import TOO_LONG, ErrorInfo, Job, Result, Status, why_unrepeatable
 
@@ -67,15 +68,16 @@ class MalformedFrame(Exception):
 _HEADER = struct.Struct("<IB")
 _NUMBER = struct.Struct("<Q")
 # number, status, flags, line, column, fuel, wall, peak memory, tool calls, virtual nanoseconds, and the lengths of
-# value, stdout, stderr, type, message, traceback
-_RESULT = struct.Struct("<QBBIIQdQIQ6I")
+# value, stdout, stderr, type, message, traceback, array
+_RESULT = struct.Struct("<QBBIIQdQIQ7I")
 _STATUSES = tuple(Status)
 _STATUS_INDEX = {status: index for index, status in enumerate(_STATUSES)}
 _VALUE_IS_JSON, _STDOUT_TRUNCATED, _STDERR_TRUNCATED, _HAS_ERROR, _ROLLED_BACK = 1, 2, 4, 8, 16
 _UNREPEATABLE, _TOO_LONG = 32, 64
 _ALL_FLAGS = 127
 _MOST_ERROR_BYTES = 3 * 65536
-_PIECES = frozenset({Kind.STATE, Kind.SESSION_STATE})
+_LARGE_BYTES = 1 << 16
+_UNCOPIED = frozenset({Kind.EVALUATE, Kind.RESULT, Kind.STATE, Kind.SESSION_STATE})
 _RECEIVED_IN_PLACE = range(1 << 16, 1 << 21)
 """Of so many bytes. For a larger one memory is taken as it comes, not as it is announced."""
 
@@ -83,6 +85,20 @@ _RECEIVED_IN_PLACE = range(1 << 16, 1 << 21)
 def encode(kind: Kind, body: bytes = b"") -> bytes:
     """A frame of `kind` with `body`."""
     return _HEADER.pack(len(body), kind) + body
+
+
+def in_pieces(*parts: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    """What is small of `parts` joined, and what is large by itself, so that it is not copied."""
+    small: list[bytes | memoryview] = []
+    for part in parts:
+        if len(part) < _LARGE_BYTES:
+            small.append(part)
+            continue
+        yield b"".join(small)
+        yield part
+        small.clear()
+    if small:
+        yield b"".join(small)
 
 
 def encode_head(kind: Kind, size: int) -> bytes:
@@ -110,8 +126,8 @@ class Decoder:
         self._rest = self._rest[size:]
         if not self._rest and self._body:
             body, self._body = self._body, bytearray()
-            # A piece of a state, which is large and only ever passed on, is not copied: it reads as bytes do.
-            yield self._kind, cast(bytes, memoryview(body)) if self._kind in _PIECES else bytes(body)
+            # What may be large, and is taken apart or only ever passed on, is not copied: it reads as bytes do.
+            yield self._kind, cast(bytes, memoryview(body)) if self._kind in _UNCOPIED else bytes(body)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """The (kind, body) of every frame that `data` completes. Raises MalformedFrame for one that is too large."""
@@ -167,6 +183,11 @@ def decode_number(body: bytes) -> int:
 
 def encode_result(number: int, result: Result) -> bytes:
     """The RESULT frame of evaluation `number`."""
+    return b"".join(result_parts(number, result))
+
+
+def result_parts(number: int, result: Result) -> Iterator[bytes | memoryview]:
+    """The same, in one piece but for what is large."""
     error, usage = result.error, result.usage
     stdout, stderr = result.stdout.encode(), result.stderr.encode()
     flags = (
@@ -184,32 +205,35 @@ def encode_result(number: int, result: Result) -> bytes:
         kind, message, traceback = error.type.encode(), error.message.encode(), error.traceback.encode()
         line, column = error.line or 0, error.column or 0
     value = result.value_json
+    array = record_parts("", result.array) if result.array is not None else ()
     head = _RESULT.pack(
         number, _STATUS_INDEX[result.status], flags, line, column, usage.fuel, usage.wall_seconds,
         usage.peak_memory_bytes, usage.tool_calls, usage.virtual_ns, len(value), len(stdout), len(stderr), len(kind),
-        len(message), len(traceback),
+        len(message), len(traceback), sum(map(len, array)),
     )  # fmt: skip
-    return encode(Kind.RESULT, b"".join((head, value, stdout, stderr, kind, message, traceback)))
+    body = (head, value, stdout, stderr, kind, message, traceback, *array)
+    return in_pieces(encode_head(Kind.RESULT, sum(map(len, body))), *body)
 
 
-def result_number(body: bytes) -> int:
+def result_number(body: bytes | memoryview) -> int:
     """Whose result a RESULT frame's body is; the rest is decoded with that evaluation's limits."""
     if len(body) < _RESULT.size:
         raise MalformedFrame("a short result")
     return int(_NUMBER.unpack_from(body)[0])
 
 
-def decode_result(body: bytes, job: Job) -> Result:
+def decode_result(body: bytes | memoryview, job: Job) -> Result:
     """The Result in a RESULT frame's body, which answers `job`. Raises MalformedFrame unless it keeps the job's
     limits."""
     if len(body) < _RESULT.size:
         raise MalformedFrame("a short result")
+    body = memoryview(body)
     _, index, flags, line, column, fuel, wall, peak, tool_calls, virtual_ns, *lengths = _RESULT.unpack_from(
         body
     )
     limits = job.limits
     assert limits.output_bytes is not None
-    value, stdout, stderr, kind, message, traceback = lengths
+    value, stdout, stderr, kind, message, traceback, array_length = lengths
     if index >= len(_STATUSES) or flags & ~_ALL_FLAGS or len(body) != _RESULT.size + sum(lengths):
         raise MalformedFrame("a result whose status, flags or lengths cannot be")
     status = _STATUSES[index]
@@ -217,15 +241,21 @@ def decode_result(body: bytes, job: Job) -> Result:
     most_output = 3 * limits.output_bytes + 128
     if (
         value > limits.output_bytes
+        or array_length > limits.output_bytes + RECORD_BYTES
         or max(stdout, stderr) > most_output
         or kind + message + traceback > _MOST_ERROR_BYTES
     ):
         raise MalformedFrame("a result larger than its limits allow")
     if bool(value) != (status is Status.OK) or not math.isfinite(wall) or wall < 0:
         raise MalformedFrame("a result with a value where none may be, or with an impossible time")
+    array = (
+        _decode_array(body, len(body) - array_length, limits.output_bytes - value) if array_length else None
+    )
+    if array is not None and status is not Status.OK:
+        raise MalformedFrame("a result with an array where none may be")
     parts = []
     position = _RESULT.size
-    for length in lengths:
+    for length in lengths[:-1]:
         parts.append(body[position : position + length])
         position += length
     error = None
@@ -233,7 +263,7 @@ def decode_result(body: bytes, job: Job) -> Result:
         error = ErrorInfo(_text(parts[3]), _text(parts[4]), _text(parts[5]), line or None, column or None)
     return Result(
         status,
-        parts[0],
+        bytes(parts[0]),
         bool(flags & _VALUE_IS_JSON),
         _text(parts[1]),
         _text(parts[2]),
@@ -246,7 +276,18 @@ def decode_result(body: bytes, job: Job) -> Result:
         job.runtime,
         rolled_back=bool(flags & _ROLLED_BACK),
         unrepeatable=_unrepeatable(status, flags) if job.world else "",
+        array=array,
     )
+
+
+def _decode_array(body: memoryview, start: int, most: int) -> Array:
+    try:
+        name, array, end = read_record(body, start)
+    except ValueError as error:
+        raise MalformedFrame(f"an array that is none: {error}") from None
+    if name or end != len(body) or len(array.elements) > most:
+        raise MalformedFrame("an array that has a name, does not end with its frame, or is too large")
+    return array
 
 
 def _unrepeatable(status: Status, flags: int) -> str:
@@ -257,8 +298,8 @@ def _unrepeatable(status: Status, flags: int) -> str:
     return why_unrepeatable(status) if is_ours or flags & _UNREPEATABLE else ""
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace") if data else ""
+def _text(data: memoryview) -> str:
+    return str(data, "utf-8", "replace") if data else ""
 
 
 def decode_jail(body: bytes) -> list[list[Any]]:

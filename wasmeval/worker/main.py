@@ -24,6 +24,7 @@ from time import monotonic
 from typing import Any, cast
 
 from wasmeval.errors import WasmevalError
+from wasmeval.heap import keep_freed_memory
 from wasmeval.limits import MIB
 from wasmeval.model import Result
 from wasmeval.runtimes import Runtime
@@ -156,7 +157,11 @@ class Worker:
 
     def result(self, number: int, result: Result) -> None:
         """See task.Outlet."""
-        self._put(frames.encode_result(number, result))
+        if result.array is None:
+            self._put(frames.encode_result(number, result))
+        else:
+            self._flush()
+            self._send_parts(list(frames.result_parts(number, result)))
 
     def call(self, number: int, call: int, operation: int, body: bytes) -> None:
         """See task.Outlet."""
@@ -238,6 +243,7 @@ def main(channel_fd: int, page_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is for the parent to act on.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_freed_memory()
     channel = socket.socket(fileno=channel_fd)
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
     os.close(page_fd)

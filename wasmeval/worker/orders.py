@@ -12,12 +12,12 @@ from wasmeval.grants import Grants, HttpPolicy, Mount, Tool
 from wasmeval.limits import Limits
 from wasmeval.model import Job
 from wasmeval.wasm.order import FILE_PIECE_BYTES, Order
-from wasmeval.worker.frames import Kind, MalformedFrame, encode
+from wasmeval.worker.frames import Kind, MalformedFrame, encode, encode_head, in_pieces
 
 _NO_TRANSLATOR = 255
 # number, runtime, translator, session, fuel, deadline, memory, output, workspace bytes and files, and the lengths of
-# code, inputs, grants and world
-_EVALUATE = struct.Struct("<QBBQQdQQQQIIII")
+# code, inputs, grants, world and arrays
+_EVALUATE = struct.Struct("<QBBQQdQQQQIIIII")
 # entropy, start, before, whether it renews, whether there is a transcript
 _WORLD = struct.Struct("<32sQQBB")
 # number, length of the path
@@ -25,8 +25,9 @@ _FILE = struct.Struct("<QI")
 _LIMITS = ("tool_calls", "tool_calls_in_flight", "tool_call_bytes", "tool_bytes", "tool_seconds")
 
 
-def encode_order(number: int, runtime: int, translator: int | None, job: Job) -> bytes:
-    """The EVALUATE frame of `job` under `number`; `runtime` and `translator` are indexes of configured runtimes."""
+def encode_order(number: int, runtime: int, translator: int | None, job: Job) -> Iterator[bytes | memoryview]:
+    """The EVALUATE frame of `job` under `number`, in one piece but for what is large; `runtime` and `translator` are
+    indexes of configured runtimes."""
     limits = job.limits
     grants = _encode_grants(job.grants, limits) if job.grants else b""
     world = _encode_world(job.world) if job.world else b""
@@ -35,35 +36,39 @@ def encode_order(number: int, runtime: int, translator: int | None, job: Job) ->
         job.session.number if job.session else 0, limits.fuel, limits.deadline_seconds, limits.memory_bytes,
         limits.output_bytes, limits.workspace_bytes, limits.workspace_files,
         len(job.code), len(job.inputs), len(grants), len(world),
+        sum(map(len, job.arrays)),
     )  # fmt: skip
-    return encode(Kind.EVALUATE, b"".join((head, job.code, job.inputs, grants, world)))
+    body = (head, job.code, job.inputs, grants, world, *job.arrays)
+    return in_pieces(encode_head(Kind.EVALUATE, sum(map(len, body))), *body)
 
 
-def decode_order(body: bytes, runtimes: Sequence[str]) -> Order:
+def decode_order(body: bytes | memoryview, runtimes: Sequence[str]) -> Order:
     """The order in an EVALUATE frame's body, without its files."""
     if len(body) < _EVALUATE.size:
         raise MalformedFrame("a short order")
     (
         number, runtime, translator, session, fuel, deadline, memory, output, workspace_bytes, workspace_files,
-        code, inputs, grants, world,
+        code, inputs, grants, world, arrays,
     ) = _EVALUATE.unpack_from(body)  # fmt: skip
     start = _EVALUATE.size
-    if len(body) != start + code + inputs + grants + world:
+    if len(body) != start + code + inputs + grants + world + arrays:
         raise MalformedFrame("an order whose lengths do not add up")
     limits = (fuel, deadline, memory, output, workspace_bytes, workspace_files)
     grants_at = start + code + inputs
     world_at = grants_at + grants
-    granted, tool_limits = _decode_grants(body[grants_at:world_at]) if grants else (None, ())
+    arrays_at = world_at + world
+    granted, tool_limits = _decode_grants(bytes(body[grants_at:world_at])) if grants else (None, ())
     return Order(
         number,
         runtimes[runtime],
-        body[start : start + code],
-        body[start + code : start + code + inputs],
+        bytes(body[start : start + code]),
+        bytes(body[start + code : start + code + inputs]),
         Limits(*limits, *tool_limits),
         granted,
         "" if translator == _NO_TRANSLATOR else runtimes[translator],
         session,
-        _decode_world(body[world_at:]) if world else None,
+        _decode_world(bytes(body[world_at:arrays_at])) if world else None,
+        body[arrays_at:],
     )
 
 

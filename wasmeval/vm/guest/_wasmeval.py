@@ -18,6 +18,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import _wasmeval_arrays as arrays
+
 # ---- the channel -------------------------------------------------------------------------------------------------
 
 EVALUATE, ANSWER, PRACTISE, READY, REPLY, CALL = b"E", b"A", b"P", b"W", b"R", b"H"
@@ -225,6 +227,7 @@ class _Plain:
 
     def __init__(self, room: int) -> None:
         self._room = room
+        self._elements = arrays.MOST_ELEMENTS
 
     def of(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -239,7 +242,11 @@ class _Plain:
             return self._array(items, depth + 1)
         if isinstance(value, dict):
             return self._object(value if kind is dict else _pairs_of(value), depth + 1)
-        raise NotJson
+        plain = arrays.plain(value, self._elements)
+        if plain is None:
+            raise NotJson
+        self._elements -= plain[1]
+        return self.of(plain[0], depth)
 
     def _array(self, items: Any, depth: int) -> Any:
         self._take(2 * len(items))

@@ -36,8 +36,8 @@ CHANNEL_DESCRIPTOR = 3
 _OWN_DESCRIPTOR = 240
 
 VALUE, RAISED, TOO_LARGE, UNSUPPORTED, MEMORY = range(5)
-NOT_JSON = 1
-HAS_CONTEXT, IS_STEP, RENEWS_ENTROPY = 1, 2, 4
+NOT_JSON, HAS_ARRAY = 1, 2
+HAS_CONTEXT, IS_STEP, RENEWS_ENTROPY, HAS_ARRAYS = 1, 2, 4, 8
 _REQUEST, _REPLY = struct.Struct("<HHIII"), struct.Struct("<8I")
 _TYPE_BYTES = 256
 
@@ -90,6 +90,7 @@ if sys.version_info < (3, 11):
 if sys.version_info < (3, 10):
     _lacking["zip"] = _zip
 
+arrays = _load("_wasmeval_arrays")
 _wasmeval = _load("_wasmeval")
 calls = _load("_wasmeval_calls")
 renewal = _load("_wasmeval_renewal")
@@ -133,6 +134,7 @@ class Request(NamedTuple):
     value_limit: int
     code: str
     inputs: bytes
+    arrays: memoryview = memoryview(b"")
 
     @classmethod
     def read(cls, frame: bytes) -> Request:
@@ -141,9 +143,12 @@ class Request(NamedTuple):
             raise ValueError("too short")
         version, flags, value_limit, code_length, inputs_length = _REQUEST.unpack_from(frame)
         end = _REQUEST.size + code_length
-        if version != 1 or len(frame) != end + inputs_length:
+        rest = end + inputs_length
+        start = rest + -rest % arrays.ALIGNMENT if flags & HAS_ARRAYS else len(frame)
+        if version != 1 or len(frame) < start or (len(frame) != rest and not flags & HAS_ARRAYS):
             raise ValueError("not of version 1, or its lengths do not add up")
-        return cls(flags, value_limit, frame[_REQUEST.size : end].decode(), frame[end:])
+        code, inputs = frame[_REQUEST.size : end].decode(), frame[end:rest]
+        return cls(flags, value_limit, code, inputs, memoryview(frame)[start:])
 
 
 class Ending(NamedTuple):
@@ -157,11 +162,13 @@ class Ending(NamedTuple):
     traceback: bytes = b""
     line: int = 0
     column: int = 0
+    array: tuple[bytes, bytes] = (b"", b"")
+    """A record's part before its elements, and these."""
 
     def frame(self) -> bytes:
         parts = (self.value, self.type, self.message, self.traceback)
         header = _REPLY.pack(self.outcome, self.flags, *map(len, parts), self.line, self.column)
-        return header + b"".join(parts)
+        return b"".join((header, *parts, *self.array, bytes(-len(self.array[1]) % arrays.ALIGNMENT)))
 
 
 class Interpreter:
@@ -231,6 +238,8 @@ class Interpreter:
         self._set_proxy(calls.allows_http())
         if request.inputs:
             names.update(_wasmeval.decode(request.inputs))
+        if request.arrays:
+            arrays.give(names, request.arrays)
 
     def _set_proxy(self, allowed: bool) -> None:
         """Only our own settings are taken back: a session's snippet may have made others."""
@@ -302,15 +311,26 @@ def _keep_last_value(tree: Any) -> str | None:
 def _describe_value(value: Any, limit: int) -> Ending:
     try:
         try:
-            return Ending(VALUE, 0, _wasmeval.encode_within(value, limit))
+            ending = Ending(VALUE, 0, _wasmeval.encode_within(value, limit))
         except (_wasmeval.NotJson, RecursionError):
-            return Ending(VALUE, NOT_JSON, _wasmeval.encode_repr(value, limit))
+            ending = Ending(VALUE, NOT_JSON, _wasmeval.encode_repr(value, limit))
+        return _with_array(ending, value, limit)
     except _wasmeval.TooLarge:
         message = f"the value is larger than output_bytes ({limit})"
         return Ending(TOO_LARGE, type=b"ValueTooLarge", message=message.encode())
     except MemoryError:
         message = "memory ran out while the value was encoded"
         return Ending(MEMORY, type=b"MemoryError", message=message.encode())
+
+
+def _with_array(ending: Ending, value: Any, limit: int) -> Ending:
+    """The ending with the value as an array, when it is one. TooLarge, MemoryError."""
+    record = arrays.record(value)
+    if record is None:
+        return ending
+    if len(ending.value) + len(record[1]) > limit:
+        raise _wasmeval.TooLarge
+    return ending._replace(flags=ending.flags | HAS_ARRAY, array=record)
 
 
 # ---- the end of an evaluation ------------------------------------------------------------------------------------
