@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import wasmeval
-from tests.numerics.reference import DESCRIBING, Operation, operations, reference
+from tests.numerics.reference import DESCRIBING, Operation, differences, operations, reference
 
 OPERATIONS = operations()
 REFERENCE = reference()
