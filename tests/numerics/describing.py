@@ -1,6 +1,7 @@
 """Runs in an instance, and in the NumPy that it is compared with: what each of `operations` gives, as plain JSON.
 
-An array is told by its type, data type, shape and elements; a failure by its class and message; warnings by their texts.
+An array is told by its type, data type, shape and elements; a failure by its class and message;
+warnings by their texts.
 """
 
 import ast

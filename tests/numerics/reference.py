@@ -67,7 +67,10 @@ def _write() -> None:
         os.chdir(folder)
         exec(DESCRIBING, names)
         os.chdir(_HERE)
-    lines = [f"{json.dumps(code)}: {json.dumps(answer)}" for code, answer in zip(codes, names["answers"], strict=True)]
+    lines = [
+        f"{json.dumps(code)}: {json.dumps(answer)}"
+        for code, answer in zip(codes, names["answers"], strict=True)
+    ]
     text = ",\n".join(lines)
     _REFERENCE.write_text(f'{{"numpy": "{numpy.__version__}", "answers": {{\n{text}\n}}}}\n')
 

@@ -1,4 +1,4 @@
-"""What NumPy's operations give in an instance is what they give elsewhere: values, data types, shapes, errors, warnings.
+"""What NumPy's operations give in an instance is what they give elsewhere: values, types, shapes, errors, warnings.
 
 operations.txt has the operations, reference.json what NumPy gave for them on x86-64 (reference.py writes it), and
 differences.txt which of them are known to differ, and why: when such a one agrees, its test fails.

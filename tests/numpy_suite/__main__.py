@@ -3,8 +3,8 @@
 The tests are those of the pinned source distribution. Each file, or part of a long one, runs under pytest in a fresh
 instance of its own, on all CPUs, by way of the Evaluator that users have; NumPy's pytest.ini holds, under which a
 warning is an error. expected.toml says what is left out, as it does not apply (threads, processes, compilers), and
-what fails. What fails and is not listed makes the exit status 1. A test that is listed and passes is told, so that the list
-can shrink.
+what fails. What fails and is not listed makes the exit status 1. A test that is listed and passes is told, so that the
+list can shrink.
 
     make test-numpy ARGS="numpy/fft numpy/lib/tests/test_io.py"     some of it
     make test-numpy ARGS="--outcomes outcomes.jsonl"                what came of each test, as JSON lines
@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.numpy_suite import lists
-from tests.numpy_suite.folder import test_files, tests_folder
+from tests.numpy_suite.folder import files_of_tests, folder_of_tests
 from tests.numpy_suite.running import LIMITS, Outcome, Ran, Suite, parts_of
 from wasmeval import Evaluator
 
@@ -83,8 +83,12 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.numpy_suite")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="folders and files such as numpy/fft; all by default")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="instances at a time: CPUs by default")
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="folders and files such as numpy/fft; all by default"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="instances at a time: CPUs by default"
+    )
     parser.add_argument("--outcomes", type=Path, help="write each test's outcome there, as JSON lines")
     return parser.parse_args()
 
@@ -92,8 +96,8 @@ def _arguments() -> argparse.Namespace:
 def _run(arguments: argparse.Namespace, left_out: lists.Nodes, tally: Tally) -> list[str]:
     """Runs all that is wanted; the files that are left out."""
     with Evaluator(workers=1, ceilings=LIMITS, defaults=LIMITS, vm=False) as preparing:
-        home = tests_folder(preparing)
-    files = [file for file in test_files(home) if _is_wanted(file, arguments.paths)]
+        home = folder_of_tests(preparing)
+    files = [file for file in files_of_tests(home) if _is_wanted(file, arguments.paths)]
     applicable = [file for file in files if left_out.reason(file) is None]
     sizes = {file: (home / "site" / file).stat().st_size for file in applicable}
     parts = parts_of(applicable, sizes)
@@ -102,18 +106,31 @@ def _run(arguments: argparse.Namespace, left_out: lists.Nodes, tally: Tally) -> 
     ) as evaluator:
         suite = Suite(evaluator, (home / "packages.zip").read_bytes(), sorted(left_out.reasons))
         outcomes: list[Outcome] = []
-        for number, ran in enumerate(suite.run_all(parts, arguments.workers), start=1):
+        number = 0
+        for ran in suite.run_all(parts, arguments.workers):
+            if ran is None:
+                print(f"          running: {_running(suite)}", flush=True)
+                continue
+            number += 1
             for outcome in ran.outcomes:
                 tally.add(outcome)
             outcomes += ran.outcomes
             print(f"[{number:3}/{len(parts)}] {_line(ran)}", flush=True)
             if arguments.outcomes:
-                arguments.outcomes.write_text("".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes))
+                arguments.outcomes.write_text(
+                    "".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
+                )
     return [file for file in files if file not in applicable]
 
 
 def _is_wanted(file: str, paths: list[str]) -> bool:
-    return not paths or any(file == path.rstrip("/") or file.startswith(path.rstrip("/") + "/") for path in paths)
+    return not paths or any(
+        file == path.rstrip("/") or file.startswith(path.rstrip("/") + "/") for path in paths
+    )
+
+
+def _running(suite: Suite) -> str:
+    return ", ".join(f"{part} at test {count}" for part, count in list(suite.running.items()))
 
 
 def _line(ran: Ran) -> str:
@@ -129,14 +146,20 @@ def _summarize(tally: Tally, left_out_files: list[str], seconds: float) -> None:
         print(f"passed, though {lists.FILE.name} says that it fails: {test}")
     for outcome in tally.unexpected:
         print(f"FAILED {outcome.test}\n       {outcome.message}")
-    counts = tally.counts
-    ran = tally.collected - counts["skipped"]
+    print(f"\n{_counts(tally)}")
     print(
-        f"\n{tally.collected} collected: {tally.passed} passed ({100 * tally.passed / max(ran, 1):.2f} % of those not skipped), "
+        f"not applicable: {len(left_out_files)} files and {tally.counts['left out']} tests; {seconds:.0f} s"
+    )
+
+
+def _counts(tally: Tally) -> str:
+    counts = tally.counts
+    share = 100 * tally.passed / max(tally.collected - counts["skipped"], 1)
+    return (
+        f"{tally.collected} collected: {tally.passed} passed ({share:.2f} % of those not skipped), "
         f"{counts['skipped']} skipped, {counts['known to NumPy']} fail everywhere as NumPy knows, "
         f"{counts['failed as expected']} failed as expected, {counts['failed']} failed unexpectedly, "
-        f"{counts['passed unexpectedly']} passed unexpectedly; "
-        f"not applicable: {len(left_out_files)} files and {counts['left out']} tests; {seconds:.0f} s"
+        f"{counts['passed unexpectedly']} passed unexpectedly"
     )
 
 

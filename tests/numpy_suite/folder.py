@@ -29,7 +29,7 @@ _SITE = Path("site")
 _LANGUAGES = ("__init__", "_mapping", "diff", "python")
 
 
-def tests_folder(evaluator: Evaluator, cache: Path = BUILD) -> Path:
+def folder_of_tests(evaluator: Evaluator, cache: Path = BUILD) -> Path:
     """The folder, made when it is not there. Raises ToolchainError or CalledProcessError when it cannot be had."""
     source = load_lock()["numpy"]
     runtime = next(runtime.version for runtime in evaluator.runtimes() if runtime.name == "python")
@@ -46,9 +46,11 @@ def tests_folder(evaluator: Evaluator, cache: Path = BUILD) -> Path:
     return home
 
 
-def test_files(home: Path) -> list[str]:
+def files_of_tests(home: Path) -> list[str]:
     """All test files, as paths below `site`."""
-    return sorted(str(path.relative_to(home / _SITE)) for path in home.glob(f"{_SITE}/numpy/**/tests/test_*.py"))
+    return sorted(
+        str(path.relative_to(home / _SITE)) for path in home.glob(f"{_SITE}/numpy/**/tests/test_*.py")
+    )
 
 
 def _unpack(archive: Path, home: Path) -> None:

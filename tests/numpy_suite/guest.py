@@ -65,7 +65,9 @@ class Reporter:
     def is_left_out(self, test):
         if test in done:
             return True
-        is_left_out = any(test.startswith(node) and test[len(node) :][:1] in {"", ":", "["} for node in left_out)
+        is_left_out = any(
+            test.startswith(node) and test[len(node) :][:1] in {"", ":", "["} for node in left_out
+        )
         if is_left_out:
             tell("left out", test)
         return is_left_out
@@ -110,7 +112,8 @@ for name in re.findall("^(?:import|from) (ctypes|mmap)", (SITE / file).read_text
     sys.modules[name] = Absent(name)
 find_tests()
 os.chdir("/tmp")
-options = ["-c", f"{root}/pytest.ini", "--rootdir", str(SITE), "-o", "addopts=", "-o", "consider_namespace_packages=true"]
+options = ["-c", f"{root}/pytest.ini", "--rootdir", str(SITE)]
+options += ["-o", "addopts=", "-o", "consider_namespace_packages=true"]
 options += ["--import-mode=importlib", "--assert=plain", "--capture=sys"]
 for plugin in WITHOUT:
     options += ["-p", f"no:{plugin}"]

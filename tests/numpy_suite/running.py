@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ PARTS = {
 
 _GUEST = Path(__file__).with_name("guest.py").read_text()
 _EVENT = re.compile(r"\x1e(.*)\n")
+_BEGUN = '\x1e["begun", '
 _PYTEST_ENDS_WELL = (0, 1, 5)
 """All passed, some failed, none were there."""
 
@@ -83,24 +84,32 @@ def parts_of(files: list[str], sizes: dict[str, int]) -> list[Part]:
     return sorted(parts, key=lambda part: -sizes[part.file] / part.of)
 
 
-@dataclass(frozen=True, slots=True)
 class Suite:
     """Runs parts on an evaluator that has the tests' folder as `suite`."""
 
-    evaluator: Evaluator
-    packages: bytes
-    left_out: list[str]
+    def __init__(self, evaluator: Evaluator, packages: bytes, left_out: list[str]) -> None:
+        self._evaluator = evaluator
+        self._packages = packages
+        self._left_out = left_out
+        self.running: dict[Part, int] = {}
+        """How many tests each part that runs has behind it."""
 
-    def run_all(self, parts: list[Part], at_once: int) -> Iterator[Ran]:
-        """As they come to their ends. What ends the iteration, Ctrl-C too, ends the instances."""
+    def run_all(self, parts: list[Part], at_once: int) -> Iterator[Ran | None]:
+        """Each as it comes to its end, None every half minute.
+
+        What ends the iteration, Ctrl-C too, ends the instances.
+        """
         with ThreadPoolExecutor(at_once) as pool:
-            futures = [pool.submit(self.run, part) for part in parts]
+            futures = {pool.submit(self.run, part) for part in parts}
             try:
-                for future in as_completed(futures):
-                    yield future.result()
+                while futures:
+                    done, futures = wait(futures, timeout=30.0, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+                    if not done:
+                        yield None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.evaluator.close()
+                self._evaluator.close()
                 raise
 
     def run(self, part: Part) -> Ran:
@@ -116,20 +125,31 @@ class Suite:
             outcomes += new
             seconds += result.usage.wall_seconds
             memory = max(memory, result.usage.peak_memory_bytes)
+        del self.running[part]
         return Ran(part, outcomes, seconds, memory)
 
     def _evaluate(self, part: Part, done: list[str]) -> Result:
-        inputs = {
-            "root": "/mnt/suite",
-            "file": part.file,
-            "part": part.number,
-            "parts": part.of,
-            "left_out": [node for node in self.left_out if node.startswith(part.file)],
-            "done": done,
-            "memory": MEMORY,
-        }
-        files = {"packages.zip": self.packages}
-        return self.evaluator.evaluate(_GUEST, inputs=inputs, files=files, mounts=["suite"], limits=LIMITS)
+        self.running[part] = len(done)
+
+        def count(stream: str, text: str) -> None:
+            self.running[part] += text.count(_BEGUN)
+
+        return self._evaluator.evaluate(
+            _GUEST,
+            inputs={
+                "root": "/mnt/suite",
+                "file": part.file,
+                "part": part.number,
+                "parts": part.of,
+                "left_out": [node for node in self._left_out if node.startswith(part.file)],
+                "done": done,
+                "memory": MEMORY,
+            },
+            files={"packages.zip": self._packages},
+            mounts=["suite"],
+            limits=LIMITS,
+            on_output=count,
+        )
 
 
 def _outcomes(part: Part, result: Result) -> tuple[list[Outcome], bool]:
@@ -141,7 +161,9 @@ def _outcomes(part: Part, result: Result) -> tuple[list[Outcome], bool]:
             (running,) = what
         elif event == "complete":
             if what[0] not in _PYTEST_ENDS_WELL:
-                outcomes.append(Outcome(part.file, "failed", f"pytest ended with {what[0]}: {result.stderr[-1000:]}"))
+                outcomes.append(
+                    Outcome(part.file, "failed", f"pytest ended with {what[0]}: {result.stderr[-1000:]}")
+                )
             return outcomes, True
         else:
             outcomes.append(Outcome(what[0], event, *what[1:]))
