@@ -20,7 +20,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 
 from tests.numpy_suite import lists
 from tests.numpy_suite.folder import files_of_tests, folder_of_tests
@@ -89,7 +88,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="instances at a time: CPUs by default"
     )
-    parser.add_argument("--outcomes", type=Path, help="write each test's outcome there, as JSON lines")
+    parser.add_argument(
+        "--outcomes",
+        type=argparse.FileType("w"),
+        default=os.devnull,
+        metavar="FILE",
+        help="write each test's outcome there, as JSON lines",
+    )
     return parser.parse_args()
 
 
@@ -105,21 +110,16 @@ def _run(arguments: argparse.Namespace, left_out: lists.Nodes, tally: Tally) -> 
         workers=arguments.workers, ceilings=LIMITS, defaults=LIMITS, folders={"suite": home}, vm=False
     ) as evaluator:
         suite = Suite(evaluator, (home / "packages.zip").read_bytes(), sorted(left_out.reasons))
-        outcomes: list[Outcome] = []
-        number = 0
+        ended = 0
         for ran in suite.run_all(parts, arguments.workers):
             if ran is None:
                 print(f"          running: {_running(suite)}", flush=True)
                 continue
-            number += 1
+            ended += 1
+            print(f"[{ended:3}/{len(parts)}] {_line(ran)}", flush=True)
             for outcome in ran.outcomes:
                 tally.add(outcome)
-            outcomes += ran.outcomes
-            print(f"[{number:3}/{len(parts)}] {_line(ran)}", flush=True)
-            if arguments.outcomes:
-                arguments.outcomes.write_text(
-                    "".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
-                )
+                print(json.dumps(asdict(outcome)), file=arguments.outcomes, flush=True)
     return [file for file in files if file not in applicable]
 
 
