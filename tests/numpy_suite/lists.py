@@ -16,7 +16,10 @@ class Nodes:
     reasons: dict[str, str]
 
     def reason(self, test: str) -> str | None:
-        """That of the nearest node which the test is, or is below."""
+        """That of the nearest node which the test is, or is below; or that of the start that it has."""
+        for start, reason in self.reasons.items():
+            if start.endswith("*") and test.startswith(start[:-1]):
+                return reason
         node = test
         while node:
             if node in self.reasons:
