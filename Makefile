@@ -18,10 +18,10 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install compile serve test check format generate bench runtimes build lock clean
+.PHONY: help install compile serve test test-numpy check format generate bench runtimes build lock clean
 
 help: ## what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 install: $(STAMP) ## make .venv with wasmeval and what its development needs in it
 $(STAMP): requirements.lock pyproject.toml tools/make_venv.py
@@ -39,6 +39,9 @@ serve: install ## run the service on 127.0.0.1:50051; ARGS="--workers 4"
 
 test: compile ## run the tests; ARGS="tests/cli -x" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-numpy: compile ## run NumPy's own tests in instances (half an hour or so); ARGS="numpy/fft" for some of them
+	@$(BIN)/python -m tests.numpy_suite $(ARGS)
 
 check: install ## lint, format, types, import layers, generated code
 	$(BIN)/ruff check .
