@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from bench.report import Row
 from bench.rows import (
+    arrays,
     batches,
     cpu,
     embedded,
@@ -44,6 +45,7 @@ ROWS: Mapping[str, Callable[[Settings], Iterator[Row]]] = {
     "typescript": typescript.rows,
     "sessions": sessions.rows,
     "repetition": repetition.rows,
+    "numpy": arrays.rows,
     "memory": memory.rows,
     "vm": vm.rows,
     "run": starting.run,
