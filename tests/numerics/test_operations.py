@@ -17,6 +17,7 @@ from tests.numerics.reference import DESCRIBING, Operation, differences, operati
 
 OPERATIONS = operations()
 REFERENCE = reference()
+TOLERANCE = 1e-12
 _TOLERANCES = {"float16": 2e-3, "float32": 3e-7, "complex64": 3e-7}
 """About two units in the last place of what is not a double."""
 Answers = dict[str, dict[str, Any]]
@@ -49,7 +50,7 @@ def _parameters() -> Iterator[Any]:
 @pytest.mark.parametrize("operation", _parameters())
 def test_an_operation_gives_what_it_gives_elsewhere(operation: Operation, answers: Answers) -> None:
     given, expected = answers[operation.code], REFERENCE["answers"][operation.code]
-    assert is_same(given, expected, None if operation.is_exact else 1e-9), (given, expected)
+    assert is_same(given, expected, None if operation.is_exact else TOLERANCE), (given, expected)
 
 
 def test_what_is_known_to_differ_is_among_the_operations() -> None:
