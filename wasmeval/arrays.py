@@ -89,7 +89,7 @@ class Array:
             raise InvalidArgument("dtype", f"must be a str such as 'float64', not {type(given).__name__}")
         if not isinstance(shape, tuple | list) or not all(type(each) is int and each >= 0 for each in shape):
             raise InvalidArgument("shape", "must be a tuple of int, such as (2, 3)")
-        self._set(_NAMES.get(dtype, dtype), tuple(shape), bytes(data))
+        self._set(_NAMES.get(dtype, dtype), tuple(shape), _bytes(data))
 
     @classmethod
     def over(cls, dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Array:
@@ -184,19 +184,30 @@ def _items(dtype: str, data: bytes) -> Iterator[Any]:
     yield from map(complex, values[::2], values[1::2]) if kind == "c" else values
 
 
+def _bytes(data: Any) -> bytes:
+    try:
+        return data if isinstance(data, bytes) else memoryview(data).tobytes()
+    except TypeError:
+        raise InvalidArgument("data", f"must be bytes, not {type(data).__name__}") from None
+
+
 # --- from other objects ---------------------------------------------------------------------------------------------
 
 
 def is_array(value: object) -> bool:
-    """Whether it is an array by NumPy's protocol: a scalar, which has that as well, can be hashed."""
-    return isinstance(value, Array) or (
-        hasattr(type(value), "__array_interface__") and type(value).__hash__ is None
-    )
+    """Whether it is an array by NumPy's protocol, which its scalars have as well."""
+    return isinstance(value, Array) or (_has_protocol(value) and not is_scalar(value))
 
 
-def is_scalar(value: object) -> bool:
-    """Whether it is a scalar of NumPy's."""
-    return hasattr(type(value), "__array_interface__") and not is_array(value)
+def is_scalar(value: Any) -> bool:
+    """Whether it is a scalar of NumPy's, or like one: unlike an array without axes it can be hashed."""
+    if isinstance(value, Array) or type(value).__hash__ is None or not _has_protocol(value):
+        return False
+    return hasattr(value, "item") and value.__array_interface__.get("shape") == ()
+
+
+def _has_protocol(value: object) -> bool:
+    return hasattr(value, "__array_interface__") and not isinstance(value, type)
 
 
 def array_of(field: str, value: Any) -> Array:

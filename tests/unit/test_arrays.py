@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import math
 import pickle
 import struct
@@ -144,6 +145,8 @@ def test_lists(dtype: str, shape: tuple[int, ...], data: bytes, items: object) -
         ("<i8\n", (1,), bytes(8), "dtype"),
         ("", (), b"", "dtype"),
         (3, (1,), b"", "dtype"),
+        ("<f8", (1,), 8, "data"),
+        ("<U1", (1,), "a", "data"),
         ("<f8", (2,), bytes(8), "data"),
         ("<f8", (-1,), b"", "shape"),
         ("<f8", 1, bytes(8), "shape"),
@@ -199,6 +202,28 @@ def test_a_scalar_is_its_number() -> None:
     for scalar in (Scalar("<M8[ns]", 5), Scalar("<c16", 1j), Scalar("<f16", object())):
         with pytest.raises(InvalidArgument, match="JSON has no Scalar"):
             split_inputs({"x": scalar})
+
+
+def test_who_has_the_protocol_is_an_array_whether_or_not_it_can_be_hashed() -> None:
+    class Hashed(Duck):
+        __hash__ = object.__hash__  # type: ignore[assignment]
+
+    assert split_inputs({"x": Hashed("|i1", (2,), b"ab")})[1] == {"x": Array("int8", (2,), b"ab")}
+    with pytest.raises(InvalidArgument, match="JSON has no type"):
+        split_inputs({"x": Duck})
+
+
+def test_elements_that_are_not_in_c_order_take_tobytes() -> None:
+    class Bare:
+        def __init__(self, **told: Any) -> None:
+            self.__array_interface__ = {"typestr": "|u1", "shape": (4,)} | told
+
+    held = ctypes.create_string_buffer(b"abcd", 4)
+    there = (ctypes.addressof(held), True)
+    assert split_inputs({"x": Bare(data=there)})[1]["x"].data == b"abcd"
+    for wrong in (Bare(data=there, strides=(2,)), Bare(data=b"abcd")):
+        with pytest.raises(InvalidArgument, match=r"inputs.x: .*not in C order"):
+            split_inputs({"x": wrong})
 
 
 def test_arrays_of_numpy() -> None:
