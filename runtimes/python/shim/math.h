@@ -1,12 +1,10 @@
-/* The mathematical library, but for functions that are wrong in what zig links for WebAssembly. */
+/* The mathematical library, but for functions that are wrong in what zig links for WebAssembly. C++ has its own names. */
 #ifndef WASMEVAL_MATH_H
 #define WASMEVAL_MATH_H
 
 #include_next <math.h>
 
-#ifdef __cplusplus
-extern "C" {
-#endif
+#ifndef __cplusplus
 
 /* Of a subnormal number it takes the low half before it scales it: only ten digits are right. */
 static inline double
@@ -34,13 +32,10 @@ wasmeval_acoshf(float x)
     return x < 1 ? (x - x) / (x - x) : acoshf(x);
 }
 
-#ifdef __cplusplus
-}
-#endif
-
 #define log2 wasmeval_log2
 #define log10 wasmeval_log10
 #define acosh wasmeval_acosh
 #define acoshf wasmeval_acoshf
 
+#endif
 #endif
