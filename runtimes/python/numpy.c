@@ -1,6 +1,8 @@
 /* NumPy's extension modules, among the built-in ones, and the word that stands for the machine's floating-point status. */
 #include "image.h"
 
+#include <math.h>
+
 #define MODULES(each)                                                  \
     each("numpy._core._multiarray_umath", _multiarray_umath)           \
     each("numpy._core._multiarray_tests", _multiarray_tests)           \
@@ -51,4 +53,40 @@ add_numpy_modules(void)
 {
     MODULES(APPEND)
     return true;
+}
+
+/* ---- shim/math.h ---- */
+
+/* Of a subnormal number the library takes the low half before it scales it: only ten digits are right. */
+
+static bool
+is_subnormal(double x)
+{
+    return x > 0 && x < 0x1p-1022;
+}
+
+double
+wasmeval_log2(double x)
+{
+    return is_subnormal(x) ? log2(x * 0x1p54) - 54 : log2(x);
+}
+
+double
+wasmeval_log10(double x)
+{
+    return is_subnormal(x) ? log10(x * 0x1p54) - 16.255619765854984 : log10(x);
+}
+
+/* Far below 1, where there is no result, the library's cancellation makes one up. */
+
+double
+wasmeval_acosh(double x)
+{
+    return x < 1 ? (x - x) / (x - x) : acosh(x);
+}
+
+float
+wasmeval_acoshf(float x)
+{
+    return x < 1 ? (x - x) / (x - x) : acoshf(x);
 }
