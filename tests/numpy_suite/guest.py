@@ -19,6 +19,7 @@ import numpy.testing
 import numpy.testing._private.utils
 import pytest
 
+DONE = frozenset(done)
 SITE = Path(root) / "site"
 # Of pytest's own plugins: what needs a file that is not there, threads, or a terminal.
 WITHOUT = ("cacheprovider", "faulthandler", "logging", "pastebin", "stepwise", "terminal", "threadexception")
@@ -63,7 +64,7 @@ class Reporter:
         items[:] = [item for item in chosen if not self.is_left_out(item.nodeid)]
 
     def is_left_out(self, test):
-        if test in done:
+        if test in DONE:
             return True
         if any(test.startswith(node) and test[len(node) :][:1] in {"", ":", "["} for node in left_out):
             tell("left out", test)
