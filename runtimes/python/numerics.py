@@ -7,7 +7,6 @@ ones. The Python files of the package are its own, those that its build generate
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -178,7 +177,16 @@ def add_package(root: Path, flavour: Path, tree: Path) -> None:
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
     """What is no Python file, and folders that serve no snippet."""
-    absent = {"tests", "f2py", "distutils", "_pyinstaller", "src", "code_generators", "include", "_build_utils"}
+    absent = {
+        "tests",
+        "f2py",
+        "distutils",
+        "_pyinstaller",
+        "src",
+        "code_generators",
+        "include",
+        "_build_utils",
+    }
     place = Path(folder)
     return {
         name
