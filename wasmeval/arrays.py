@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from wasmeval.errors import InvalidArgument
@@ -121,6 +122,10 @@ class Array:
             self._data = bytes(self._data)
         return self._data
 
+    def freeze(self) -> None:
+        """Have bytes of its own from now on."""
+        self._data = self.data
+
     @property
     def elements(self) -> bytes | memoryview:
         """The same, without a copy."""
@@ -211,7 +216,8 @@ def _has_protocol(value: object) -> bool:
 
 
 def array_of(field: str, value: Any) -> Array:
-    """The array that a value with NumPy's protocol is. Raises InvalidArgument for `field` when it is not carried."""
+    """The array that a value with NumPy's protocol is, over its own elements where they lie in C order: they must not
+    change meanwhile. Raises InvalidArgument for `field` when it is not carried."""
     if isinstance(value, Array):
         return value
     if hasattr(value, "mask"):
@@ -230,15 +236,19 @@ def array_of(field: str, value: Any) -> Array:
             "convert it with .astype(...), or pass .tolist()",
         ) from None
     try:
-        return Array(dtype, shape, _bytes_of(value, told, size))
+        return Array.over(dtype, shape, _elements_of(value, told, size))
     except InvalidArgument as error:
         raise InvalidArgument(field, f"{error.field}: {error.description}") from None
 
 
-def _bytes_of(value: Any, told: Mapping[str, Any], size: int) -> bytes:
-    """The elements in C order."""
+def _elements_of(value: Any, told: Mapping[str, Any], size: int) -> bytes | memoryview:
+    """In C order."""
     if not size:
         return b""
+    if told.get("strides") is None:
+        # Of a format that cannot be cast, or without a buffer: the other ways.
+        with suppress(TypeError, ValueError, BufferError):
+            return memoryview(value).cast("B")
     if hasattr(value, "tobytes"):
         return bytes(value.tobytes())
     data = told.get("data")

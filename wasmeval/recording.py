@@ -140,6 +140,9 @@ def recorded(result: Result, request: Request, language: str = "") -> Result:
         http = grants.http and HttpPolicy((_NO_HOST,), request_bytes=grants.http.request_bytes)
         files = {path: bytes(content) for path, content in grants.files.items()}
         grants = replace(grants, files=files, http=http, live=False)
+    for array in request.arrays.values():
+        # What it lies over is the caller's.
+        array.freeze()
     request = Request(
         request.code,
         language or request.language,

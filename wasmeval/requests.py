@@ -86,6 +86,11 @@ def request_of(
     limits = evaluation.limits if evaluation.limits != _NO_LIMITS else None
     command = tuple(evaluation.command)
     inputs, arrays = split_inputs(evaluation.inputs)
+    deterministic = deterministic_of(evaluation.deterministic)
+    if deterministic is not None:
+        # A recording keeps them; what they lie over is the caller's.
+        for array in arrays.values():
+            array.freeze()
     return Request(
         evaluation.code,
         # A command has none, whatever the default is.
@@ -93,7 +98,7 @@ def request_of(
         inputs,
         limits,
         grants,
-        deterministic_of(evaluation.deterministic),
+        deterministic,
         evaluation.cache,
         evaluation.tier,
         command,

@@ -267,6 +267,17 @@ def test_a_replay_has_the_same_arrays(evaluator: Evaluator, tmp_path: Path) -> N
     assert "array: other bytes, dtype or shape" in changed.differences
 
 
+def test_a_step_of_a_session_is_recorded_with_its_arrays(evaluator: Evaluator) -> None:
+    held = bytearray(b"ab")
+    with evaluator.session("python", deterministic=True) as session:
+        given = Array.over("|u1", (2,), memoryview(held))
+        step = session.evaluate("x[::-1]", inputs={"x": given})
+        held[:] = b"xy"
+        assert step.recording
+        assert evaluator.replay(step.recording).is_same
+    assert array_of(step).data == b"ba"
+
+
 def test_receipts_tell_arrays_apart(evaluator: Evaluator) -> None:
     def receipt(code: str, **inputs: Array) -> tuple[str, str]:
         receipt = evaluator.evaluate(code, inputs=inputs, deterministic=Deterministic()).receipt

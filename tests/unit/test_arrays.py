@@ -226,6 +226,16 @@ def test_elements_that_are_not_in_c_order_take_tobytes() -> None:
             split_inputs({"x": wrong})
 
 
+def test_a_recording_keeps_what_was_given() -> None:
+    held = bytearray(b"ab")
+    for deterministic, kept in ((False, b"xb"), (True, b"ab")):
+        held[:] = b"ab"
+        array = Array.over("|u1", (2,), memoryview(held))
+        request = request_of(Evaluation("x", inputs={"x": array}, deterministic=deterministic))
+        held[0] = ord("x")
+        assert bytes(request.arrays["x"].elements) == kept
+
+
 def test_arrays_of_numpy() -> None:
     numpy = pytest.importorskip("numpy")
     table = numpy.arange(24, dtype=">i2").reshape(2, 3, 4)
