@@ -53,17 +53,20 @@ _OPTIONS = (
     "-Ddisable-intel-sort=true --prefix=/usr"
 ).split()
 
-# What the build system says to every linker; ours links no shared object and needs none of it.
+# What the build system says to every linker; ours links no shared object and needs none of it. Its trials link programs
+# too, without what takes the place of functions in the image (shim/math.h).
 _COMPILER = """#!/bin/sh
+own=
 for word do
     shift
     case "$word" in
+        -c) own=-DWASMEVAL_OWN_MATH ;;
         -Wl,--stack-first | -Wl,--version) ;;
         -Wl,* | -shared | -pthread | -ftrapping-math) continue ;;
     esac
     set -- "$@" "$word"
 done
-exec {compiler} "$@"
+exec {compiler} $own "$@"
 """
 
 _CROSS = """[binaries]

@@ -4,6 +4,7 @@
 
 #include_next <math.h>
 
+#ifdef WASMEVAL_OWN_MATH
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -15,6 +16,7 @@ float acoshf(float x) __asm__("wasmeval_acoshf");
 
 #ifdef __cplusplus
 }
+#endif
 #endif
 
 #endif
