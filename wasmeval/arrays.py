@@ -26,8 +26,9 @@ _HEAD = struct.Struct("<4I")
 
 # What is nothing but its bytes, and alike on every machine.
 _DTYPE = re.compile(
-    r"(?P<order>[<>|])(?:(?P<plain>b1|[iu][1248]|f[248]|c8|c16)|(?P<kind>[SU])(?P<width>[1-9]\d{0,8})"
-    r"|[Mm]8(?:\[(?:[1-9]\d{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
+    r"(?P<order>[<>|])(?:(?P<plain>b1|[iu][1248]|f[248]|c8|c16)|(?P<kind>[SU])(?P<width>[1-9]\d{0,9})"
+    r"|[Mm]8(?:\[(?:[1-9]\d{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)",
+    re.ASCII,
 )
 _NAMES = {
     "bool": "|b1",
@@ -103,7 +104,8 @@ class Array:
         if wrong := check(dtype, shape, len(data)):
             part, _, text = wrong.partition(": ")
             raise InvalidArgument(part, text)
-        self._dtype, self._shape, self._data = dtype, shape, data
+        self._dtype, self._shape = dtype, shape
+        self._data = data.toreadonly() if isinstance(data, memoryview) else data
 
     @property
     def dtype(self) -> str:
@@ -212,7 +214,12 @@ def is_scalar(value: Any) -> bool:
 
 
 def _has_protocol(value: object) -> bool:
-    return hasattr(value, "__array_interface__") and not isinstance(value, type)
+    told = None if isinstance(value, type) else getattr(value, "__array_interface__", None)
+    return (
+        isinstance(told, Mapping)
+        and isinstance(told.get("typestr"), str)
+        and isinstance(told.get("shape"), tuple)
+    )
 
 
 def array_of(field: str, value: Any) -> Array:

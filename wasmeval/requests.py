@@ -87,8 +87,8 @@ def request_of(
     command = tuple(evaluation.command)
     inputs, arrays = split_inputs(evaluation.inputs)
     deterministic = deterministic_of(evaluation.deterministic)
-    if deterministic is not None:
-        # A recording keeps them; what they lie over is the caller's.
+    if deterministic is not None or live or stdin or tools:
+        # A recording keeps them, or functions of the caller's run meanwhile; what they lie over is the caller's.
         for array in arrays.values():
             array.freeze()
     return Request(

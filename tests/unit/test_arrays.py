@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmeval import Array, Evaluation, Internal, InvalidArgument, Result, Status, wire
-from wasmeval.arrays import compose, item_bytes, read_record
+from wasmeval.arrays import compose, is_array, is_scalar, item_bytes, read_record, record_parts
 from wasmeval.inputs import split_inputs
 from wasmeval.model import Request
 from wasmeval.requests import request_of
 from wasmeval.v1 import wasmeval_pb2 as pb
+from wasmeval.wire import arrays as arrays_on_the_wire
 from wasmeval.wire.arrays import _varint, split_reply, split_request
 from wasmeval.wire.requests import request_of as request_of_message
 
@@ -366,3 +367,59 @@ def test_packed_or_not_a_shape_is_the_same() -> None:
 def test_an_evaluation_with_an_array() -> None:
     request = request_of(Evaluation("x", inputs={"x": _LARGE, "y": 1}))
     assert (request.inputs, request.arrays) == ({"y": b"1"}, {"x": _LARGE})
+
+
+def test_an_array_over_memory_of_others_cannot_be_written_to() -> None:
+    under = bytearray(struct.pack("<2d", 1, 2))
+    array = Array.over("<f8", (2,), memoryview(under))
+    view = pytest.importorskip("numpy").asarray(array)
+    assert not view.flags.writeable
+    _, read, _ = read_record(bytearray(b"".join(record_parts("x", array))))
+    assert isinstance(read.elements, memoryview)
+    assert read.elements.readonly
+
+
+@pytest.mark.parametrize("dtype", ["|S1000000000", "<M8[2147483647s]"])
+def test_a_width_of_ten_digits_is_a_width(dtype: str) -> None:
+    assert Array(dtype, (0,), b"").dtype == dtype
+
+
+def test_digits_are_those_of_ascii() -> None:
+    with pytest.raises(InvalidArgument, match="dtype"):
+        Array("|S1\u0663", (0,), b"")
+
+
+@pytest.mark.parametrize(
+    "interface", [None, {}, {"typestr": 1, "shape": ()}, {"typestr": "<f8", "shape": [1]}]
+)
+def test_what_has_no_real_protocol_is_no_array(interface: object) -> None:
+    class Odd:
+        __array_interface__ = interface
+
+    assert not is_array(Odd())
+    assert not is_scalar(Odd())
+
+
+UNKNOWN = {
+    "at the top": b"\xc0\x3e\x00" + b"\x78\x00" * 500_000,
+    "in an entry": b"\x6a\xc0\x84\x3d" + b"\x78\x00" * 500_000,
+    "in a shape": b"\xc0\x3e\x00\x6a\x8b\xa4\x01\x0a\x01x\x12\x84\xa4\x01\x12\x80\xa4\x01" + b"\x01" * 20_992,
+}
+
+
+@pytest.mark.parametrize("data", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_message_of_very_many_fields_is_left_to_protobuf_at_once(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+    whole = arrays_on_the_wire._number
+
+    def counted(message: memoryview, position: int) -> tuple[int, int]:
+        nonlocal read
+        read += 1
+        return whole(message, position)
+
+    monkeypatch.setattr(arrays_on_the_wire, "_number", counted)
+    padded = data + bytes(max(0, (1 << 16) + 1 - len(data)))
+    assert split_request(padded) == (padded, {})
+    assert 0 < read < 20_000

@@ -1,5 +1,5 @@
 """Arrays in messages without a copy for each layer: elements are taken out of a large message's bytes, and put behind a
-small one's, by hand. What is read so is exactly what protobuf would read; anything unusual is left to it.
+small one's, by hand. What is read so is what protobuf would read; anything unusual is left to it.
 
 Source: protobuf.dev/programming-guides/encoding.
 """
@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from wasmeval.arrays import Array
+from wasmeval.arrays import MAX_DIMENSIONS, Array
 from wasmeval.errors import InvalidArgument
 from wasmeval.inputs import shorten
 from wasmeval.v1 import wasmeval_pb2 as pb
 from wasmeval.wire.faults import read_varint
 
 _LARGE_BYTES = 1 << 16
+_MOST_FIELDS = 8192
+"""Of one message. What has more is no matter of its arrays, and bounded before it is parsed."""
 _VARINT, _BYTES = 0, 2
+_TAG_BYTES = 5
 _FIXED = {1: 8, 5: 4}
 _ARRAYS = pb.EvaluateRequest.DESCRIPTOR.fields_by_name["arrays"].number
 _RESULT = pb.EvaluateResponse.DESCRIPTOR.fields_by_name["result"].number
@@ -135,11 +138,13 @@ def _large(data: bytes) -> memoryview:
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:
-    """All of a message's, of which none is a group."""
-    position, end = 0, len(message)
+    """All of a message's, of which none is a group, and not too many."""
+    position, end, left = 0, len(message), _MOST_FIELDS
     while position < end:
-        before = position
+        before, left = position, left - 1
         tag, position = _number(message, position)
+        if not left or position - before > _TAG_BYTES:
+            raise _Unusual
         wire_type = tag & 7
         start = position
         if wire_type == _BYTES:
@@ -197,6 +202,8 @@ def _told(message: _Field) -> tuple[str, tuple[int, ...], memoryview]:
             while at < len(extents):
                 extent, at = _number(extents, at)
                 shape.append(extent)
+                if len(shape) > MAX_DIMENSIONS:
+                    raise _Unusual
     return dtype, tuple(shape), data
 
 
