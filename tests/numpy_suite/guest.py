@@ -57,6 +57,10 @@ class Absent(types.ModuleType):
 class Reporter:
     """Chooses the tests, and tells what came of each."""
 
+    def pytest_configure(self, config):
+        # Any other style parses the whole test file for each failure, which takes seconds.
+        config.option.tbstyle = "native"
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
         length = -(-len(items) // parts)
