@@ -47,7 +47,7 @@ def _parameters() -> Iterator[Any]:
         yield pytest.param(operation, id=operation.code, marks=marks)
 
 
-@pytest.mark.parametrize("operation", _parameters())
+@pytest.mark.parametrize("operation", list(_parameters()))
 def test_an_operation_gives_what_it_gives_elsewhere(operation: Operation, answers: Answers) -> None:
     given, expected = answers[operation.code], REFERENCE["answers"][operation.code]
     assert is_same(given, expected, None if operation.is_exact else TOLERANCE), (given, expected)

@@ -11,7 +11,7 @@ from wasmeval import Evaluator, Limits, Status
 
 @pytest.fixture(scope="module")
 def evaluator() -> Iterator[Evaluator]:
-    with Evaluator(workers=1) as found:
+    with Evaluator(workers=1, vm=False) as found:
         yield found
 
 
@@ -122,10 +122,10 @@ def test_what_is_too_large_is_a_memory_error(evaluator: Evaluator, code: str) ->
 
 def test_a_set_of_values_that_does_not_fit_is_a_memory_error(evaluator: Evaluator) -> None:
     """The tables of `unique` are C++: what they cannot have must not end the instance."""
-    code = "import numpy as np\nnp.unique(np.arange(700_000) * 1j).size"
+    code = "import numpy as np\nnp.unique(np.arange(1_300_000) * 1j).size"
     tight = evaluator.evaluate(code, limits=Limits(memory_bytes=96 << 20))
     assert tight.status == Status.MEMORY_EXCEEDED
-    assert evaluator.evaluate(code).value == 700_000
+    assert evaluator.evaluate(code).value == 1_300_000
 
 
 INDICES = """
@@ -182,7 +182,6 @@ def test_what_is_absent_says_so(evaluator: Evaluator, code: str, need: str) -> N
 DEEP = (
     "def f(n): return np.apply_along_axis(lambda row: f(n + 1), 0, np.ones((2, 2)))\nf(0)",
     "a = np.array(None)\nfor _ in range(5000): b = np.empty(1, object); b[0] = a; a = b\nrepr(a)",
-    "t = np.dtype('f8')\nfor _ in range(3000): t = np.dtype([('a', t)])\nnp.zeros(1, t).tolist()",
 )
 
 
