@@ -31,7 +31,7 @@ $(STAMP): requirements.lock pyproject.toml tools/make_venv.py
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-compile: install ## compile the images for this machine (about 15 s, once)
+compile: install ## compile the images for this machine (about 25 s, once)
 	@$(BIN)/wasmeval runtimes --compile >/dev/null
 
 serve: install ## run the service on 127.0.0.1:50051; ARGS="--workers 4"

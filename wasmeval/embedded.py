@@ -56,7 +56,7 @@ class Evaluator:
     """The same methods as `Client`, over workers of its own; threads may share it.
 
     Making one starts `workers` processes (one for each CPU by default), which takes about 0.2 s; the very first
-    one on a machine compiles the runtimes, which takes about 15 s and is told to `progress`. `defaults` and
+    one on a machine compiles the runtimes, which takes about 25 s and is told to `progress`. `defaults` and
     `ceilings` are the limits that apply where a call sets none, and that no call gets past. With `require_jail`
     it refuses to start where the kernel lacks a layer of the workers' jail. `folders` may be mounted by name in every
     call; `http` is the most that any call's policy can allow, HttpCeiling.ANY_PUBLIC by default, and `credentials` are

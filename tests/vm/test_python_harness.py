@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,14 @@ def test_the_only_names_are_a_scripts_own(server: CloneServer) -> None:
 
 @pytest.fixture(scope="module")
 def numerical(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloneServer]:
-    """A harness whose interpreter has NumPy: WASMEVAL_TEST_NUMPY is a folder that holds it."""
-    environment = {"PYTHONPATH": os.environ.get("WASMEVAL_TEST_NUMPY", "")}
+    """A harness whose interpreter has NumPy: the tests' own, and nothing else of theirs; or the one in the folder
+    WASMEVAL_TEST_NUMPY."""
+    folder = tmp_path_factory.mktemp("packages")
+    spec = find_spec("numpy")
+    if spec and spec.origin:
+        for package in Path(spec.origin).parents[1].glob("numpy*"):
+            (folder / package.name).symlink_to(package)
+    environment = {"PYTHONPATH": os.environ.get("WASMEVAL_TEST_NUMPY", str(folder))}
     asked = subprocess.run(
         [PYTHON, "-c", "import numpy; assert numpy.__version__ > '2'"], capture_output=True, env=environment
     )
@@ -552,3 +559,8 @@ def _await(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_a_module_that_is_only_called_numpy_harms_no_value(server: CloneServer) -> None:
+    evaluated = server.evaluate("import sys, types\nsys.modules['numpy'] = types.ModuleType('numpy')\n{1, 2}")
+    assert evaluated.value == {"repr": "{1, 2}", "type": "set"}

@@ -41,7 +41,7 @@ def give(names: dict[str, Any], records: memoryview) -> None:
 def plain(value: Any, room: int) -> tuple[Any, int] | None:
     """What JSON has for a scalar, or the lists of an array of no more elements than `room`; and what they take of it.
     None for anything else."""
-    numpy: Any = sys.modules.get("numpy")
+    numpy = _numpy()
     if numpy is None:
         return None
     if _is_array(numpy, value):
@@ -58,7 +58,7 @@ def plain(value: Any, room: int) -> tuple[Any, int] | None:
 
 def record(value: Any) -> tuple[bytes, bytes] | None:
     """The record of an array up to its elements, and these; None for what has none."""
-    numpy: Any = sys.modules.get("numpy")
+    numpy = _numpy()
     if numpy is None or not _is_array(numpy, value):
         return None
     dtype = value.dtype
@@ -70,6 +70,14 @@ def record(value: Any) -> tuple[bytes, bytes] | None:
         _HEAD.pack(0, len(text), value.ndim, len(data)) + struct.pack(f"<{value.ndim}Q", *value.shape) + text
     )
     return head + bytes(-len(head) % ALIGNMENT), data
+
+
+def _numpy() -> Any:
+    """NumPy, once the snippet has it; None for another module of its name."""
+    numpy = sys.modules.get("numpy")
+    masked = getattr(getattr(numpy, "ma", None), "MaskedArray", None)
+    types = getattr(numpy, "ndarray", None), getattr(numpy, "generic", None), masked
+    return numpy if all(isinstance(each, type) for each in types) else None
 
 
 def _is_array(numpy: Any, value: Any) -> bool:
