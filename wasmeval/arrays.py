@@ -22,6 +22,7 @@ RECORD_BYTES = 1024
 """A record has at most so many, beside its elements and its name."""
 
 ALIGNMENT = 16
+_MOST_EMPTY_LISTS = 1 << 22
 _HEAD = struct.Struct("<4I")
 
 # What is nothing but its bytes, and alike on every machine.
@@ -164,7 +165,10 @@ class Array:
         return f"Array({self._dtype!r}, {self._shape}, {len(self._data)} bytes)"
 
     def tolist(self) -> Any:
-        """Nested lists of bool, int, float, complex, str or bytes; of times, integers in their unit."""
+        """Nested lists of bool, int, float, complex, str or bytes; of times, integers in their unit. Raises ValueError
+        for more empty lists than anybody can want."""
+        if 0 in self.shape and math.prod(filter(None, self.shape)) > _MOST_EMPTY_LISTS:
+            raise ValueError(f"an array of shape {self.shape} is millions of empty lists")
         items: Any = list(_items(self.dtype, self.data))
         if not self.shape:
             return items[0]

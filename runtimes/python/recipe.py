@@ -424,10 +424,16 @@ def stages(*, train: bool = False) -> list[Stage]:
     final = final_flavour()
     common = [
         Stage("sources", fetch_sources, (_pinned(*SOURCES, "ziglang", "binaryen"), *_patches())),
+        Stage(
+            "numpy-source",
+            lambda: numerics.fetch_source(ROOT),
+            (_pinned(*numerics.SOURCES), numerics.PATCHES),
+        ),
         Stage("native", build_native, (), ("sources",), (ROOT / "native" / "python",)),
         Stage("sqlite", amalgamate_sqlite, (), ("sources",), (ROOT / "sqlite" / "sqlite3.c",)),
     ]
     libraries = (HERE / "xz", HERE / "sqlite_vfs.c")
+    numpy = (HERE / "numerics.py", HERE / "shim", _pinned(*numerics.TOOLS, "ziglang"))
     if train:
         return [
             *common,
@@ -439,10 +445,17 @@ def stages(*, train: bool = False) -> list[Stage]:
                 ("native", "train-libraries"),
             ),
             Stage(
+                "train-numpy",
+                lambda: numerics.build(ROOT, TRAIN.folder, compiler()),
+                numpy,
+                ("numpy-source", "train-interpreter"),
+                (TRAIN.folder / numerics.ARCHIVE,),
+            ),
+            Stage(
                 "train",
                 take_profile,
                 (*_glue(), HERE / "training.py", HERE / "guest"),
-                ("train-interpreter",),
+                ("train-numpy",),
             ),
         ]
     flags = (*final.flags, *final.ceval_flags)
@@ -460,14 +473,9 @@ def stages(*, train: bool = False) -> list[Stage]:
             ("native", "libraries", "profile"),
         ),
         Stage(
-            "numpy-source",
-            lambda: numerics.fetch_source(ROOT),
-            (_pinned(*numerics.SOURCES), numerics.PATCHES),
-        ),
-        Stage(
             "numpy",
             lambda: numerics.build(ROOT, final_flavour().folder, compiler()),
-            (HERE / "numerics.py", HERE / "shim", _pinned(*numerics.TOOLS, "ziglang")),
+            numpy,
             ("numpy-source", "interpreter"),
             (final.folder / numerics.ARCHIVE,),
         ),

@@ -423,3 +423,9 @@ def test_a_message_of_very_many_fields_is_left_to_protobuf_at_once(
     padded = data + bytes(max(0, (1 << 16) + 1 - len(data)))
     assert split_request(padded) == (padded, {})
     assert 0 < read < 20_000
+
+
+def test_millions_of_empty_lists_are_refused() -> None:
+    assert Array("<f8", (3, 0), b"").tolist() == [[], [], []]
+    with pytest.raises(ValueError, match="empty lists"):
+        Array("|i1", (2**31 - 1, 0), b"").tolist()
