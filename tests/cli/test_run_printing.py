@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wasmeval.arrays import Array
 from wasmeval.cli import main, run
 from wasmeval.errors import Internal, SetupError, Unavailable
 from wasmeval.limits import Limits, Usage
@@ -148,6 +149,13 @@ def test_json_is_the_whole_result_in_one_line(answer: Any, capfd: Captured) -> N
     # Those are what --receipt writes.
     shown = [f.name for f in fields(Result) if f.name not in ("transcript", "seal_holds", "recording")]
     assert list(decoded) == ["value" if name == "value_json" else name for name in shown]
+
+
+def test_json_has_an_array_as_its_bytes(answer: Any, capfd: Captured) -> None:
+    answer(Result(Status.OK, value_json=b"[1, 2]", array=Array("<i2", (2,), b"\1\0\2\0")))
+    assert main(["run", "--json", "-c", "..."]) == 0
+    decoded = json.loads(capfd.readouterr().out)
+    assert decoded["array"] == {"dtype": "<i2", "shape": [2], "data": "AQACAA=="}
 
 
 def test_an_evaluation_that_moved_says_so_on_stderr(answer: Any, capfd: Captured) -> None:

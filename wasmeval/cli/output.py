@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from wasmeval.arrays import Array
 from wasmeval.errors import Internal
 from wasmeval.model import Result
 
@@ -44,8 +46,18 @@ def result_json(result: Result) -> str:
         "tier_detail": result.tier_detail,
         "moved": result.moved,
         "exit_status": result.exit_status,
+        "array": _described(result.array) if result.array is not None else None,
     }
     return json.dumps(fields).replace(_PLACE_OF_VALUE, _checked(result.value_json) or "null", 1)
+
+
+def _described(array: Array) -> dict[str, Any]:
+    """With its elements in base64, in C order."""
+    return {
+        "dtype": array.dtype,
+        "shape": list(array.shape),
+        "data": base64.b64encode(array.elements).decode(),
+    }
 
 
 def _checked(value_json: bytes) -> str:
