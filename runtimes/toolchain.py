@@ -201,6 +201,23 @@ def unpack(archive: Path, into: Path) -> Path:
     return top[0] if len(top) == 1 and top[0].is_dir() else into
 
 
+def unpack_as(archive: Path, target: Path) -> None:
+    """Makes `target` anew of what `archive` holds, without the folder that it has around all."""
+    shutil.rmtree(target, ignore_errors=True)
+    beside = target.with_name(f"{target.name}.new")
+    unpack(archive, beside).rename(target)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def unpacked_tool(source: Source) -> Path:
+    """The folder of a pinned tool, unpacked once below `BUILD`."""
+    home = BUILD / "tools" / f"{source.name}-{source.version}"
+    if not (home / "complete").exists():
+        unpack(fetch(source)[0], home)
+        (home / "complete").touch()
+    return home
+
+
 def apply_patch(tree: Path, patch: Path) -> None:
     """Applies a patch made with a/ and b/ before its paths. It must apply exactly, without fuzz."""
     run(
@@ -288,23 +305,14 @@ class Zig:
 
 def zig(root: Path, lock: dict[str, Source] | None = None) -> Zig:
     """The pinned compiler, unpacked once below `BUILD`."""
-    source = (lock or load_lock())["ziglang"]
-    home = BUILD / "tools" / f"ziglang-{source.version}"
-    executable = home / "ziglang" / "zig"
-    if not (home / "complete").exists():
-        unpack(fetch(source)[0], home)
-        executable.chmod(0o755)
-        (home / "complete").touch()
+    executable = unpacked_tool((lock or load_lock())["ziglang"]) / "ziglang" / "zig"
+    executable.chmod(0o755)
     return Zig(executable, root.resolve())
 
 
 def wasm_opt(module: Path, output: Path, *options: str, lock: dict[str, Source] | None = None) -> None:
     """Runs the pinned binaryen's wasm-opt, with the WebAssembly features that zig's wasm32-wasi uses."""
-    source = (lock or load_lock())["binaryen"]
-    home = BUILD / "tools" / f"binaryen-{source.version}"
-    if not (home / "complete").exists():
-        unpack(fetch(source)[0], home)
-        (home / "complete").touch()
+    home = unpacked_tool((lock or load_lock())["binaryen"])
     features = (
         "bulk-memory",
         "bulk-memory-opt",

@@ -251,7 +251,12 @@ class Job:
         """Bytes it holds while it waits and runs."""
         files = sum(map(len, self.grants.files.values())) if self.grants else 0
         transcript = len(self.world.transcript or b"") if self.world else 0
-        return len(self.code) + len(self.inputs) + sum(map(len, self.arrays)) + files + transcript
+        return len(self.code) + self.inputs_bytes + files + transcript
+
+    @property
+    def inputs_bytes(self) -> int:
+        """Of the inputs, arrays counted."""
+        return len(self.inputs) + sum(map(len, self.arrays))
 
 
 _UNKNOWN_MEDIA = "application/octet-stream"
@@ -352,6 +357,11 @@ class Result:
             return decode_value(self.value_json)
         except (ValueError, RecursionError) as error:
             raise Internal("the value is not JSON: its guest broke the interpreter it ran in") from error
+
+    @property
+    def value_bytes(self) -> int:
+        """Of the value, its array counted."""
+        return len(self.value_json) + (0 if self.array is None else len(self.array.elements))
 
     @property
     def ok(self) -> bool:

@@ -94,8 +94,7 @@ def takes_time(job: Job, result: Result) -> bool:
     """Whether the digests of a deterministic job and its result are better made where nobody waits for them."""
     if job.deterministic is None:
         return False
-    given = sum(file.size for file in result.files.values()) + len(result.value_json) + len(result.transcript)
-    given += 0 if result.array is None else len(result.array.elements)
+    given = sum(file.size for file in result.files.values()) + result.value_bytes + len(result.transcript)
     return job.size + given > _LARGE_BYTES
 
 

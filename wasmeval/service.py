@@ -634,7 +634,6 @@ def _reply_bytes(result: Result) -> int:
     return (
         files
         + len(result.transcript)
-        + len(result.value_json)
-        + (0 if result.array is None else len(result.array.elements))
+        + result.value_bytes
         + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     )

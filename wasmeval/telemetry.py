@@ -87,8 +87,7 @@ class Observation:
                 Attribute.FUEL: result.usage.fuel,
                 Attribute.WALL_SECONDS: result.usage.wall_seconds,
                 Attribute.PEAK_MEMORY_BYTES: result.usage.peak_memory_bytes,
-                Attribute.VALUE_BYTES: len(result.value_json)
-                + (0 if result.array is None else len(result.array.elements)),
+                Attribute.VALUE_BYTES: result.value_bytes,
                 Attribute.STDOUT_CHARACTERS: len(result.stdout),
                 Attribute.STDERR_CHARACTERS: len(result.stderr),
             }
@@ -148,7 +147,7 @@ class Telemetry:
         attributes: _Attributes = {
             Attribute.RUNTIME: job.runtime,
             Attribute.CODE_BYTES: len(job.code),
-            Attribute.INPUTS_BYTES: len(job.inputs) + sum(map(len, job.arrays)),
+            Attribute.INPUTS_BYTES: job.inputs_bytes,
         }
         return Observation(
             self, job.runtime, self._tracer.start_span(SPAN, context=parent, attributes=attributes)

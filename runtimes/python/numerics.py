@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtimes import toolchain
 from runtimes.python import signatures
-from runtimes.toolchain import BUILD, Zig
+from runtimes.toolchain import Zig
 
 HERE = Path(__file__).resolve().parent
 PATCHES = HERE / "patches" / "numpy"
@@ -23,28 +23,9 @@ ARCHIVE = Path("lib") / "libnumpy.a"
 SOURCES = ("numpy",)
 TOOLS = ("cython", "ninja")
 
-# The extension modules, in the order of the reactor's table. The last ones are for NumPy's own tests, and belong to the
-# package as its wheels have it.
-MODULES = (
-    "numpy._core._multiarray_umath",
-    "numpy.linalg._umath_linalg",
-    "numpy.linalg.lapack_lite",
-    "numpy.fft._pocketfft_umath",
-    "numpy.random._common",
-    "numpy.random.bit_generator",
-    "numpy.random._bounded_integers",
-    "numpy.random._mt19937",
-    "numpy.random._philox",
-    "numpy.random._pcg64",
-    "numpy.random._sfc64",
-    "numpy.random._generator",
-    "numpy.random.mtrand",
-    "numpy._core._multiarray_tests",
-    "numpy._core._umath_tests",
-    "numpy._core._rational_tests",
-    "numpy._core._struct_ufunc_tests",
-    "numpy._core._operand_flag_tests",
-)
+# The extension modules, as the reactor's table has them. Some are for NumPy's own tests, and belong to the package as
+# its wheels have it.
+MODULES = tuple(re.findall(r'each\("([\w.]+)"', (HERE / "numpy.c").read_text()))
 
 _FLAGS = ("-O3", "-msimd128", "-fno-trapping-math", "-fno-math-errno", "-DNDEBUG")
 _OPTIONS = (
@@ -94,10 +75,7 @@ def fetch_source(root: Path) -> None:
     """Unpacks NumPy below `root/src` and patches it."""
     (archive,) = toolchain.fetch(toolchain.load_lock()["numpy"])
     target = root / "src" / "numpy"
-    shutil.rmtree(target, ignore_errors=True)
-    unpacked = toolchain.unpack(archive, root / "src" / "numpy.new")
-    unpacked.rename(target)
-    shutil.rmtree(root / "src" / "numpy.new", ignore_errors=True)
+    toolchain.unpack_as(archive, target)
     for patch in sorted(PATCHES.glob("*.patch")):
         toolchain.apply_patch(target, patch)
 
@@ -137,27 +115,18 @@ def _write_tools(tools: Path, root: Path, flavour: Path, zig: Zig) -> None:
     emulated = [f"-D_WASI_EMULATED_{name}" for name in ("SIGNAL", "PROCESS_CLOCKS", "GETPID")]
     quiet = ["-Wno-date-time", "-Wno-unused-command-line-argument", "-Wno-macro-redefined"]
     words = [*zig.cc[2:], *_FLAGS, *emulated, *quiet, *include]
-    ninja = next(_unpacked("ninja").rglob("scripts/ninja"))
+    cython, package = (toolchain.unpacked_tool(toolchain.load_lock()[name]) for name in TOOLS)
+    ninja = next(package.rglob("scripts/ninja"))
     ninja.chmod(0o755)
     scripts = {
         "cc": _COMPILER.format(compiler=" ".join(map(str, [zig.executable, "cc", *words]))),
         "cxx": _COMPILER.format(compiler=" ".join(map(str, [zig.executable, "c++", *words, "-fno-rtti"]))),
-        "cython": f'#!/bin/sh\nPYTHONPATH={_unpacked("cython")} exec {sys.executable} -m cython "$@"\n',
+        "cython": f'#!/bin/sh\nPYTHONPATH={cython} exec {sys.executable} -m cython "$@"\n',
         "ninja": f'#!/bin/sh\nexec {ninja} "$@"\n',
     }
     for name, text in scripts.items():
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-
-
-def _unpacked(name: str) -> Path:
-    """A pinned tool's wheel, unpacked once below `BUILD`."""
-    source = toolchain.load_lock()[name]
-    home = BUILD / "tools" / f"{name}-{source.version}"
-    if not (home / "complete").exists():
-        toolchain.unpack(toolchain.fetch(source)[0], home)
-        (home / "complete").touch()
-    return home
 
 
 def _objects(made: Path) -> list[str]:

@@ -102,11 +102,7 @@ def fetch_sources() -> None:
         if name == "tzdata":
             _extract_tzdata_licence(archives[0])
             continue
-        target = ROOT / "src" / name
-        shutil.rmtree(target, ignore_errors=True)
-        unpacked = toolchain.unpack(archives[0], ROOT / "src" / f"{name}.new")
-        unpacked.rename(target)
-        shutil.rmtree(ROOT / "src" / f"{name}.new", ignore_errors=True)
+        toolchain.unpack_as(archives[0], ROOT / "src" / name)
     for patch in _patches():
         toolchain.apply_patch(ROOT / "src" / "python3.13", patch)
 
@@ -433,7 +429,7 @@ def stages(*, train: bool = False) -> list[Stage]:
         Stage("sqlite", amalgamate_sqlite, (), ("sources",), (ROOT / "sqlite" / "sqlite3.c",)),
     ]
     libraries = (HERE / "xz", HERE / "sqlite_vfs.c")
-    numpy = (HERE / "numerics.py", HERE / "shim", _pinned(*numerics.TOOLS, "ziglang"))
+    numpy = (HERE / "numerics.py", HERE / "numpy.c", HERE / "shim", _pinned(*numerics.TOOLS, "ziglang"))
     if train:
         return [
             *common,

@@ -47,7 +47,8 @@ _ARGUMENTS = {
 def check(source: Path, made: Path, objects: list[str], zig: Zig) -> None:
     """Raises `ToolchainError` that names every wrong one. `made` is the build folder, `source` NumPy's."""
     entries = json.loads((made / "compile_commands.json").read_text())
-    commands = [entry["command"] for entry in entries if entry["output"] in set(objects)]
+    wanted = set(objects)
+    commands = [entry["command"] for entry in entries if entry["output"] in wanted]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         said = list(pool.map(lambda command: _compiler_says(command, made, zig), commands))
     wrong = sorted({cast for text in said for cast in _wrong_casts(text)})

@@ -68,11 +68,7 @@ _EXPORT_SECTION = 7
 
 def _binaryen(program: str, *words: str | Path) -> None:
     """Runs one of the pinned binaryen's programs."""
-    source = toolchain.load_lock()["binaryen"]
-    home = toolchain.BUILD / "tools" / f"binaryen-{source.version}"
-    if not (home / "complete").exists():
-        toolchain.unpack(toolchain.fetch(source)[0], home)
-        (home / "complete").touch()
+    home = toolchain.unpacked_tool(toolchain.load_lock()["binaryen"])
     toolchain.run(["node", home / "package" / "bin" / program, *_FEATURES, *words])
 
 
