@@ -51,6 +51,11 @@ FUEL_PER_MILLISECOND = 20_000_000
 
 _INTERPRETER = ("-fno-strict-aliasing", "-fwrapv", "-std=gnu11")
 _EMULATED = ("-lwasi-emulated-signal", "-lwasi-emulated-getpid", "-lwasi-emulated-process-clocks")
+_CONFIGURE = (
+    "-q --host=wasm32-wasip1 --build=x86_64-linux-gnu --with-build-python=../../native/python --prefix=/usr "
+    "--disable-test-modules --with-ensurepip=no --with-pymalloc --with-system-libmpdec=no"
+).split()
+_OWN_MATH = ("-I../include", "-DWASMEVAL_OWN_MATH")
 _SQLITE = (
     "-DSQLITE_OS_OTHER=1 -DSQLITE_THREADSAFE=0 -DSQLITE_TEMP_STORE=3 -DSQLITE_DEFAULT_MEMSTATUS=0 "
     "-DSQLITE_MAX_MMAP_SIZE=0 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_WAL -DSQLITE_ENABLE_MATH_FUNCTIONS "
@@ -197,6 +202,7 @@ def build_interpreter(flavour: Flavour) -> None:
     build.mkdir(parents=True)
     own = (ROOT / "src/python3.13/Tools/wasm/config.site-wasm32-wasi").read_text()
     (flavour.folder / "config.site").write_text(own + (HERE / "config.site").read_text())
+    shutil.copy(HERE / "shim" / "math.h", flavour.folder / "include")
     cc = " ".join([*zig.cc, "-Wno-date-time", "-Wno-unused-command-line-argument"])
     env = zig.environment | {
         "CONFIG_SITE": "../config.site",
@@ -208,15 +214,11 @@ def build_interpreter(flavour: Flavour) -> None:
         "READELF": "true",
         "PKG_CONFIG": "false",
         "CFLAGS": "-O3",
-        "CFLAGS_NODIST": " ".join(flag.replace("=../", "=../../") for flag in flavour.flags),
+        "CFLAGS_NODIST": " ".join([*(flag.replace("=../", "=../../") for flag in flavour.flags), *_OWN_MATH]),
     }
     for name, linked in (("ZLIB", "z"), ("BZIP2", "bz2"), ("LIBLZMA", "lzma"), ("LIBSQLITE3", "sqlite3")):
         env |= {f"{name}_CFLAGS": "-I../include", f"{name}_LIBS": f"-L../lib -l{linked}"}
-    options = (
-        "-q --host=wasm32-wasip1 --build=x86_64-linux-gnu --with-build-python=../../native/python --prefix=/usr "
-        "--disable-test-modules --with-ensurepip=no --with-pymalloc --with-system-libmpdec=no --without-doc-strings"
-    ).split()
-    toolchain.run(["../../src/python3.13/configure", *options], cwd=build, env=env)
+    toolchain.run(["../../src/python3.13/configure", *_CONFIGURE], cwd=build, env=env)
     with (build / "Makefile").open("a") as makefile:
         makefile.write(f"\nPython/ceval.o: PY_CORE_CFLAGS += {' '.join(flavour.ceval_flags)}\n")
     _make(build, f"libpython{library.PYTHON}.a", env=env)
@@ -430,6 +432,7 @@ def stages(*, train: bool = False) -> list[Stage]:
     ]
     libraries = (HERE / "xz", HERE / "sqlite_vfs.c")
     numpy = (HERE / "numerics.py", HERE / "numpy.c", HERE / "shim", _pinned(*numerics.TOOLS, "ziglang"))
+    interpreter = (*_CONFIGURE, *_OWN_MATH, HERE / "config.site", HERE / "shim" / "math.h")
     if train:
         return [
             *common,
@@ -437,7 +440,7 @@ def stages(*, train: bool = False) -> list[Stage]:
             Stage(
                 "train-interpreter",
                 lambda: build_interpreter(TRAIN),
-                TRAIN.flags,
+                (*TRAIN.flags, *interpreter),
                 ("native", "train-libraries"),
             ),
             Stage(
@@ -465,7 +468,7 @@ def stages(*, train: bool = False) -> list[Stage]:
         Stage(
             "interpreter",
             lambda: build_interpreter(final_flavour()),
-            (*flags, HERE / "config.site"),
+            (*flags, *interpreter),
             ("native", "libraries", "profile"),
         ),
         Stage(
