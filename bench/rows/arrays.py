@@ -48,6 +48,20 @@ for _ in range({count}):
     taken.append(time.perf_counter() - start)
 taken
 """
+_BESIDE_IGNORING = """
+import time
+import numpy as np
+r = np.random.default_rng(1)
+{setup}
+taken = {{"warn": [], "ignore": []}}
+for _ in range({count}):
+    for errors, each in taken.items():
+        with np.errstate(all=errors):
+            start = time.perf_counter()
+            {code}
+            each.append(time.perf_counter() - start)
+taken
+"""
 _NATIVE = """
 import json, sys
 for line in sys.stdin:
@@ -58,7 +72,24 @@ for line in sys.stdin:
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
 _ROOMY = Limits(fuel=10**12, deadline_seconds=60, memory_bytes=1 << 30)
 
-_SMALL = {"1+1": "1+1", "numpy.arange(10).sum()": "import numpy\nnumpy.arange(10).sum()"}
+# Each beside itself under `np.errstate(all="ignore")`, with how much more it may take.
+_WATCHED: dict[str, tuple[str, str]] = {
+    "add, 1e6": ("a, b = r.random(10**6), r.random(10**6)", "a + b"),
+    "multiply, 1e4": ("a, b = r.random(10**4), r.random(10**4)", "a * b"),
+    "add in place, 1e6": ("a, b = r.random(10**6), r.random(10**6)", "np.add(a, b, out=a)"),
+    "divide, 1e4": ("a, b = r.random(10**4), r.random(10**4)", "a / b"),
+    "exp, 1e5": ("a = r.random(10**5)", "np.exp(a)"),
+    "power, 1e5": ("a = r.random(10**5)", "a**1.5"),
+    "complex multiply, 1e5": ("a = r.random(10**5) + 1j", "a * a"),
+    "sum(axis=0), 1000 x 1000": ("a = r.random((1000, 1000))", "a.sum(axis=0)"),
+}
+_MOST_FOR_ERRORS = 1.1
+
+_SMALL = {
+    "1+1": "1+1",
+    "numpy.arange(10).sum()": "import numpy\nnumpy.arange(10).sum()",
+    "numpy.random.rand()": "import numpy\nnumpy.random.rand()",
+}
 _MEGABYTE = 131_072
 _LIMIT_SECONDS = 3e-3
 
@@ -68,6 +99,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     with Evaluator(workers=1, ceilings=_ROOMY) as evaluator:
         yield from _small(evaluator, settings)
         yield from _operations(evaluator, settings)
+        yield from _watched(evaluator, settings)
     yield _arrays(settings)
 
 
@@ -76,11 +108,11 @@ def _small(evaluator: Evaluator, settings: Settings) -> Iterator[Row]:
     for _ in range(settings.of(20, 3)):
         for name, code in _SMALL.items():
             taken[name].seconds += timed(lambda code=code: evaluator.evaluate(code))(settings.of(50, 10))  # type: ignore[misc]
-    plain, numpy = taken.values()
+    plain, numpy, drawn = taken.values()
     yield Row(
         "NumPy: `numpy.arange(10).sum()` in a fresh instance, embedded, p50",
         f"**{ms(numpy.p50)}**",
-        f"`1+1` {ms(plain.p50)}",
+        f"`1+1` {ms(plain.p50)}, `numpy.random.rand()` {ms(drawn.p50)}",
         "",
         None,
         [Figure("numpy_small", "ms", each.p50 * 1e3, {"code": name}) for name, each in taken.items()],
@@ -118,6 +150,27 @@ def _operations(evaluator: Evaluator, settings: Settings) -> Iterator[Row]:
                 ratio <= target if target else None,
                 [Figure("numpy_ratio", "ratio", ratio, {"operation": name})],
             )
+
+
+def _watched(evaluator: Evaluator, settings: Settings) -> Iterator[Row]:
+    """What looking for floating-point errors costs."""
+    for name, (setup, code) in _WATCHED.items():
+        snippet = _BESIDE_IGNORING.format(setup=setup, code=code, count=settings.of(60, 5))
+        ratios = []
+        for _ in range(settings.of(5, 1)):
+            result = evaluator.evaluate(snippet, limits=_ROOMY)
+            result.raise_for_status()
+            ratios.append(median(result.value["warn"]) / median(result.value["ignore"]))
+        ratio = median(ratios)
+        say(f"  {name}: {ratio:.2f}x with errstate")
+        yield Row(
+            f"NumPy: {name}, float64, with errstate on beside all=ignore",
+            f"**{number(ratio)}x**",
+            "",
+            f"<= {_MOST_FOR_ERRORS:g}x",
+            ratio <= _MOST_FOR_ERRORS,
+            [Figure("numpy_errstate", "ratio", ratio, {"operation": name})],
+        )
 
 
 def _asked(native: subprocess.Popen[str], snippet: str) -> list[float]:

@@ -69,14 +69,20 @@ a = np.arange(6.0)
 a.tofile("a.bin")
 with open("a.bin", "rb") as file:
     two, at, rest = np.fromfile(file, count=2), file.tell(), np.fromfile(file)
-a.tofile("a.txt", sep=",", format="%g")
+with open("a.txt", "w") as file:
+    file.write("# ")
+    a.tofile(file, sep=",", format="%g")
+    file.write(" end")
 np.save("a.npy", a.reshape(2, 3))
 np.savez_compressed("a.npz", a=a, b=np.array(["x", "y"]))
 np.savetxt("table.txt", a.reshape(2, 3))
 open("empty", "wb").close()
 with np.load("a.npz") as both:
     b = both["b"].tolist()
-[two.tolist(), at, rest.tolist(), open("a.txt").read(), np.fromfile("a.txt", sep=",").tolist(),
+with open("a.txt", "rb") as file:
+    file.seek(2)
+    text = np.fromfile(file, sep=",")
+[two.tolist(), at, rest.tolist(), open("a.txt").read(), text.tolist(),
  np.load("a.npy").tolist(), b, np.loadtxt("table.txt").tolist(), np.fromfile("empty").tolist()]
 """
 
@@ -87,12 +93,28 @@ def test_files_are_written_and_read(evaluator: Evaluator) -> None:
         [0.0, 1.0],
         16,
         [2.0, 3.0, 4.0, 5.0],
-        "0,1,2,3,4,5",
+        "# 0,1,2,3,4,5 end",
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
         table,
         ["x", "y"],
         table,
         [],
+    ]
+
+
+SIGNED = """
+import inspect
+import numpy as np
+[str(inspect.signature(np.random.rand)), np.argmax.__doc__[5:39], str(inspect.signature(sorted)), len.__doc__]
+"""
+
+
+def test_what_is_written_in_c_has_docstrings_and_signatures(evaluator: Evaluator) -> None:
+    assert evaluator.evaluate(SIGNED).value == [
+        "(*args)",
+        "Returns the indices of the maximum",
+        "(iterable, /, *, key=None, reverse=False)",
+        "Return the number of items in a container.",
     ]
 
 
