@@ -12,6 +12,7 @@ from wasmeval.heap import unfilled
 
 _MEGABYTES = """
 import resource
+from wasmeval.client import _expect_megabytes
 from wasmeval.heap import keep_freed_memory
 
 def faults():
@@ -31,7 +32,7 @@ print(before, faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of the GNU C library")
-@pytest.mark.parametrize("call", ["keep_freed_memory"])
+@pytest.mark.parametrize("call", ["_expect_megabytes", "keep_freed_memory"])
 def test_megabytes_are_used_again_once_they_are_expected(call: str) -> None:
     command = [sys.executable, "-c", _MEGABYTES.format(call=call)]
     said = subprocess.run(command, check=True, capture_output=True, text=True, env={}).stdout
