@@ -16,15 +16,15 @@ from typing import Any
 import grpc
 
 from bench import machine
-from bench.companions.serving import ECHO, EMPTY
+from bench.companions.serving import ECHO, EMPTY, RETURN
 from wasmeval import wire
+from wasmeval.client import _connection
 from wasmeval.limits import Limits
 from wasmeval.model import Request
 
 _LISTENING = re.compile(rb"listening on (\S+)")
 _START_SECONDS = 60.0
 _END_SECONDS = 15.0
-_OPTIONS = (("grpc.enable_http_proxy", 0),)
 
 
 @dataclass(slots=True)
@@ -47,6 +47,11 @@ class Serving:
         """The empty call: what any unary call of this server takes."""
         call: Any = self.channel.unary_unary(EMPTY)
         return lambda: call(b"")
+
+    def returned(self, message: bytes) -> Callable[[], bytes]:
+        """The call whose message comes back: what any unary call with as many bytes takes."""
+        call: Any = self.channel.unary_unary(RETURN)
+        return lambda: call(message)
 
     def echo(self) -> Callable[[Any], Any]:
         """The stream whose every message comes back."""
@@ -78,7 +83,8 @@ def serving(workers: int, reachable: str = "") -> Iterator[Serving]:
         target = listening(process)
         # Nobody reads what it says later; it must not stand still for that.
         threading.Thread(target=_drain, args=(process,), daemon=True).start()
-        with grpc.insecure_channel(target, _OPTIONS) as channel:
+        # Over a channel like the client's own.
+        with grpc.insecure_channel(*_connection(target, None)) as channel:
             yield Serving(workers, target, process.pid, channel)
     finally:
         process.terminate()

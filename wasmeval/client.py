@@ -6,6 +6,7 @@ Both run the same plans; the two classes only differ in how they send and sleep.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 import weakref
@@ -22,7 +23,7 @@ from wasmeval.conversation import Conversation, OnOutput, Stdin, check_callbacks
 from wasmeval.determinism import Deterministic
 from wasmeval.errors import InvalidArgument, ServiceError, SetupError, Unavailable, WasmevalError
 from wasmeval.grants import HttpPolicy, Tool
-from wasmeval.limits import Limits, call_timeout
+from wasmeval.limits import MIB, Limits, call_timeout
 from wasmeval.model import Evaluation, Request, Result, RuntimeInfo, command_of, evaluation_of
 from wasmeval.plans import Failed, Hold, Outcome, Plan, Send, Step
 from wasmeval.recording import Recording, Replay, loaded, replay_of, session_limits
@@ -35,6 +36,8 @@ from wasmeval.wire import sessions as messages
 
 T = TypeVar("T")
 
+_LARGE_BYTES = 1 << 17
+"""From here on the GNU C library takes a block from the system and gives it back, each time anew."""
 _OPTIONS = (
     ("grpc.max_send_message_length", wire.MAX_REQUEST_BYTES),
     ("grpc.max_receive_message_length", wire.MAX_REPLY_BYTES),
@@ -302,6 +305,7 @@ class Client:
             return None
         if self._closed:
             raise Unavailable(_CLOSED)
+        _expect_more_like(step.data)
         try:
             reply: bytes = self._calls[step.method](
                 step.data, timeout=step.timeout, metadata=_about(step.session_id, self._metadata)
@@ -313,6 +317,7 @@ class Client:
             if isinstance(error, ValueError):
                 raise
             return _error(error)
+        _expect_more_like(reply)
         return reply
 
 
@@ -540,6 +545,7 @@ class AsyncClient:
             await asyncio.sleep(step)
             return None
         self._connect()
+        _expect_more_like(step.data)
         try:
             reply: bytes = await self._calls[step.method](
                 step.data, timeout=step.timeout, metadata=_about(step.session_id, self._metadata)
@@ -556,6 +562,7 @@ class AsyncClient:
             if isinstance(error, grpc.aio.UsageError):
                 raise
             return _error(error)
+        _expect_more_like(reply)
         return reply
 
 
@@ -576,6 +583,22 @@ _METHODS = (
     wire.LIST_CHECKPOINTS,
     wire.RESTORE_SESSION,
 )
+
+
+def _expect_more_like(message: bytes) -> None:
+    """A large message has a successor, and each takes several blocks of its size, here and in gRPC."""
+    if len(message) >= _LARGE_BYTES:
+        _expect_megabytes()
+
+
+@functools.cache
+def _expect_megabytes() -> None:
+    """Have freed memory used again in this process, whose settings are not ours: the GNU C library does so up to the
+    size of the largest block that it has given back to the system, and keeps twice as much. This one is never touched.
+
+    Source: mallopt(3), M_MMAP_THRESHOLD, on the dynamic threshold.
+    """
+    bytes(8 * MIB)
 
 
 def _error(error: BaseException) -> WasmevalError:

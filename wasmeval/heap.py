@@ -9,6 +9,16 @@ from wasmeval.limits import MIB
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+_new_bytearray = ctypes.pythonapi.PyByteArray_FromStringAndSize
+_new_bytearray.restype, _new_bytearray.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_ssize_t)
+
+
+def unfilled(size: int) -> bytearray:
+    """So many bytes, which are whatever stood there before: for who overwrites them all. Zeros would take half as long
+    as that does."""
+    made: bytearray = _new_bytearray(None, size)
+    return made
+
 
 def keep_freed_memory() -> None:
     """Use memory again that was freed, up to some megabytes, before the system is asked for new: a megabyte of new

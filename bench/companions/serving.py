@@ -1,5 +1,5 @@
-"""`wasmeval serve` with two more calls that do nothing, the floor of any RPC: `/bench.Empty/Call`, bytes in and none
-out, and `/bench.Empty/Echo`, a stream whose every message comes back.
+"""`wasmeval serve` with three more calls that do nothing, the floor of any RPC: `/bench.Empty/Call`, bytes in and none
+out, `/bench.Empty/Return`, whose message comes back, and `/bench.Empty/Echo`, a stream whose every message does.
 
     python -m bench.companions.serving WORKERS [HOST:PORT]
 
@@ -23,18 +23,21 @@ import grpc
 
 from wasmeval import server
 from wasmeval.config import load
+from wasmeval.heap import keep_freed_memory
 
 EMPTY = "/bench.Empty/Call"
+RETURN = "/bench.Empty/Return"
 ECHO = "/bench.Empty/Echo"
 
 
 class _Server(server.Server):
-    """The server as it is, and the empty call on the same listener, event loop and process."""
+    """The server as it is, and the empty calls on the same listener, event loop and process."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         handlers: dict[str, Any] = {
             EMPTY.split("/")[2]: grpc.unary_unary_rpc_method_handler(_empty),
+            RETURN.split("/")[2]: grpc.unary_unary_rpc_method_handler(_return),
             ECHO.split("/")[2]: grpc.stream_stream_rpc_method_handler(_echo),
         }
         generic = grpc.method_handlers_generic_handler(EMPTY.split("/")[1], handlers)
@@ -43,6 +46,10 @@ class _Server(server.Server):
 
 async def _empty(_data: bytes, _context: Any) -> bytes:
     return b""
+
+
+async def _return(data: bytes, _context: Any) -> bytes:
+    return data
 
 
 async def _echo(_messages: object, context: Any) -> None:
@@ -69,4 +76,5 @@ if __name__ == "__main__":
         # Sessions of a run end with it.
         os.environ["XDG_STATE_HOME"] = folder
         config = load(overrides=overrides)
+        keep_freed_memory()
         asyncio.run(server.serve(config, announce=partial(print, flush=True)))

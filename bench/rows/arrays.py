@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from bench.measure import Samples, timed
+from bench.measure import Samples, Turn, in_turns, timed
 from bench.report import Figure, Row, ms, number, times
 from bench.serving import serving
 from bench.settings import Settings, say
-from wasmeval import Array, Client, Evaluator, Limits
+from wasmeval import Array, Client, Evaluation, Evaluator, Limits, wire
+from wasmeval.requests import request_of
 
 # Each with how many times native NumPy's time it may take.
 _OPERATIONS: dict[str, tuple[str, str, float | None]] = {
@@ -183,22 +184,26 @@ def _asked(native: subprocess.Popen[str], snippet: str) -> list[float]:
 
 
 def _arrays(settings: Settings) -> Row:
-    """A megabyte of float64 there and back, beside an evaluation with nothing to carry."""
+    """A megabyte of float64 there and back, beside an RPC that gives back as many bytes and does nothing else, and an
+    evaluation with nothing to carry."""
     given: dict[str, Any] = {"x": Array("<f8", (_MEGABYTE,), bytes(8 * _MEGABYTE))}
-    carried, empty = Samples(), Samples()
+    limits = Limits(output_bytes=4 << 20)
+    request = request_of(Evaluation("x", inputs=given, limits=limits))
     with serving(settings.workers) as service, Client(service.target) as client:
-        limits = Limits(output_bytes=4 << 20)
-        for _ in range(settings.of(20, 3)):
-            empty.seconds += timed(lambda: client.evaluate("0"))(settings.of(20, 5))
-            carried.seconds += timed(lambda: client.evaluate("x", inputs=given, limits=limits))(
-                settings.of(20, 5)
-            )
-    beyond = carried.p50 - empty.p50
+        subjects = {
+            "numpy_arrays": lambda: client.evaluate("x", inputs=given, limits=limits).raise_for_status(),
+            "numpy_arrays_rpc": service.returned(wire.serialize_request(request)),
+            "numpy_arrays_empty": lambda: client.evaluate("0"),
+        }
+        turns = {name: Turn(timed(subject), settings.of(20, 5)) for name, subject in subjects.items()}
+        samples = in_turns(turns, settings.of(20, 3))
+    carried, rpc, empty = samples.values()
+    beyond = carried.p50 - rpc.p50
     return Row(
-        "NumPy: 1 MB of float64 in and out over gRPC, beyond an empty evaluation, p50",
-        f"**{ms(beyond)}**",
-        f"whole call {ms(carried.p50)}, empty evaluation {ms(empty.p50)}",
+        "NumPy: 1 MB of float64 in and out over gRPC, beyond a bare RPC with as many bytes both ways, p50",
+        f"**{ms(beyond)}**; beyond an empty evaluation {ms(carried.p50 - empty.p50)}",
+        f"whole call {ms(carried.p50)}, the bare RPC {ms(rpc.p50)}, an empty evaluation {ms(empty.p50)}",
         f"<= {ms(_LIMIT_SECONDS)}",
         beyond <= _LIMIT_SECONDS,
-        [*times("numpy_arrays", carried), *times("numpy_arrays_empty", empty)],
+        [figure for name, each in samples.items() for figure in times(name, each)],
     )

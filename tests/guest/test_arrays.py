@@ -110,6 +110,15 @@ def test_a_large_array_goes_both_ways(evaluator: Evaluator) -> None:
     assert not result.value_is_json
 
 
+def test_an_array_waits_for_the_files_that_go_before_it(evaluator: Evaluator) -> None:
+    code = "for each in range(40): open(f'{each}.bin', 'wb').write(bytes(1 << 18))\nx"
+    array = Array("<f8", (1 << 16,), struct.pack("<d", math.pi) * (1 << 16))
+    result = evaluator.evaluate(code, inputs={"x": array}, outputs=["*.bin"])
+    assert array_of(result) == array
+    assert len(result.files) == 40
+    assert evaluator.evaluate("1+1").value == 2
+
+
 def test_only_python_has_them(evaluator: Evaluator) -> None:
     for language in ("javascript", "typescript"):
         with pytest.raises(InvalidArgument, match="javascript has no arrays of NumPy's"):

@@ -55,6 +55,14 @@ def results(draw: st.DrawFn) -> Result:
     )
 
 
+@given(st.lists(st.sampled_from([b"", b"a", bytes(1 << 16)]), max_size=6))
+def test_pieces_are_all_there_is_and_none_is_empty_at_the_end(parts: list[bytes]) -> None:
+    pieces = list(frames.in_pieces(b"head", *parts))
+    assert b"".join(pieces) == b"head" + b"".join(parts)
+    assert pieces[-1]
+    assert all(any(piece is part for part in parts) for piece in pieces if len(piece) >= 1 << 16)
+
+
 @given(_U64, results())
 def test_a_result_survives_the_way(number: int, result: Result) -> None:
     ((kind, body),) = frames.Decoder().feed(frames.encode_result(number, result))

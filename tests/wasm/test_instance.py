@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 
 import pytest
 
 from tests.guests import PAGE, guest
 from tests.wasm.conftest import ECHO, LIMITS, LOOP, SLEEPER, MakeImage
-from wasmeval import Limits
+from wasmeval import Array, Limits
+from wasmeval.arrays import compose
 from wasmeval.limits import MIB
 from wasmeval.wasm import abi, capi
 from wasmeval.wasm.instance import REQUEST_BYTES, Instance, NoRoom, Trapped
@@ -23,6 +25,52 @@ def test_a_reply(make_image: MakeImage) -> None:
     assert instance.memory_bytes() == 24 * PAGE
     instance.close()
     instance.close()
+
+
+REPLIES_WITH_ITS_CODE = guest("(call $at (call $code) (call $code_len))")
+
+
+def with_array(address: int) -> bytes:
+    """A reply whose value is null, and an array of eight bytes at `address` of the guest's memory."""
+    is_elsewhere = struct.pack("<I", address)
+    return struct.pack("<8I", 0, 6, 4, 0, 0, 0, 0, 0) + b"null" + compose({"": EIGHT_BYTES})[0] + is_elsewhere
+
+
+EIGHT_BYTES = Array("|i1", (8,), bytes(8))
+
+
+def test_an_array_is_read_where_it_lies(make_image: MakeImage) -> None:
+    instance = Instance(make_image("echo", REPLIES_WITH_ITS_CODE))
+    instance.start(with_array(16), b"", LIMITS)
+    assert instance.poll()
+    array = instance.reply().array
+    assert array == Array("|i1", (8,), b"null\0\0\0\0")
+    instance.write(16, b"more")
+    assert array is not None
+    assert bytes(array.elements[:4]) == b"more"
+    array.freeze()
+    instance.close()
+    assert array.data == b"more\0\0\0\0"
+
+
+@pytest.mark.parametrize("address", [24 * PAGE - 7, 24 * PAGE, 2**32 - 8])
+def test_an_array_outside_of_memory_is_none(make_image: MakeImage, address: int) -> None:
+    instance = Instance(make_image("echo", REPLIES_WITH_ITS_CODE))
+    instance.start(with_array(address), b"", LIMITS)
+    assert instance.poll()
+    with pytest.raises(abi.MalformedReply, match="an array outside of memory"):
+        instance.reply()
+    instance.close()
+
+
+def test_no_length_of_an_array_leaves_a_trace() -> None:
+    memory = bytearray(70_000)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    types = len(ctypes.Array.__subclasses__())
+    for length in range(69_000, 69_100):
+        capi.write_view(address, b"x" * length)
+    assert memory[69_098:69_100] == b"x\0"
+    assert len(ctypes.Array.__subclasses__()) == types
 
 
 def test_a_slice_at_a_time(make_image: MakeImage) -> None:

@@ -78,11 +78,13 @@ def largest_reply(value_limit: int) -> int:
     return REPLY_HEADER_BYTES + value_limit + TYPE_BYTES + MESSAGE_BYTES + TRACEBACK_BYTES + RECORD_BYTES
 
 
-def decode_reply(frame: bytes, value_limit: int, read: Callable[[int, int], bytes] | None = None) -> Reply:
-    """The reply in `frame`. Raises MalformedReply for anything the ABI does not allow.
+Read = Callable[[int, int], bytes | memoryview]
+"""Gives so many bytes at an address of the guest's memory, or raises MalformedReply."""
 
-    `read` gives so many bytes at an address of the guest's memory, where it has one, or raises MalformedReply.
-    """
+
+def decode_reply(frame: bytes, value_limit: int, read: Read | None = None) -> Reply:
+    """The reply in `frame`, whose array may lie over what `read` gives. Raises MalformedReply for anything the ABI does
+    not allow."""
     if len(frame) < REPLY_HEADER_BYTES:
         raise MalformedReply(f"{len(frame)} bytes are no reply")
     outcome, flags, value, kind, message, traceback, line, column = _REPLY.unpack_from(frame)
@@ -115,9 +117,7 @@ def decode_reply(frame: bytes, value_limit: int, read: Callable[[int, int], byte
     )
 
 
-def _decode_array(
-    frame: bytes, start: int, most: int, read: Callable[[int, int], bytes] | None
-) -> tuple[Array, int]:
+def _decode_array(frame: bytes, start: int, most: int, read: Read | None) -> tuple[Array, int]:
     """The array whose record begins at `start`, and where that ends; `read` is for elements that are elsewhere."""
     try:
         head = read_head(frame, start)

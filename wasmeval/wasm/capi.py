@@ -246,10 +246,20 @@ read = ctypes.string_at
 # ctypes' own memmove makes an object of its result, which takes as long as a page.
 write: Callable[[int, int | bytes, int], None] = _libc.memmove
 _libc.memmove.restype, _libc.memmove.argtypes = None, (c_void_p, c_void_p, c_size_t)
+_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_view.restype, _view.argtypes = ctypes.py_object, (c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+_PyBUF_WRITE = 0x200
 u8, u32, u64 = c_uint8.from_address, c_uint32.from_address, c_uint64.from_address
 i32, i64 = c_int32.from_address, c_int64.from_address
 
 
+def view(address: int, length: int) -> memoryview:
+    """`length` bytes of this process's memory, to be read and written, for as long as they are there."""
+    # An array of ctypes' own has a type for each length, which stays for ever where no cycles are collected.
+    found: memoryview = _view(address, length, _PyBUF_WRITE)
+    return found
+
+
 def write_view(address: int, data: bytes | memoryview) -> None:
     """As `write`, of anything that has bytes."""
-    memoryview((ctypes.c_char * len(data)).from_address(address)).cast("B")[:] = data
+    view(address, len(data))[:] = data

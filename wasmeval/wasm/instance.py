@@ -323,7 +323,8 @@ class Instance:
     # --- what came of it -----------------------------------------------------------------------------------------
 
     def reply(self) -> abi.Reply:
-        """The guest's reply. Raises abi.MalformedReply."""
+        """The guest's reply, whose array lies over its memory: it is good until the guest goes on or is closed. Raises
+        abi.MalformedReply."""
         assert self._limits.output_bytes
         packed = self._frame.result.of[0]
         address, length = packed >> 32, packed & 0xFFFFFFFF
@@ -333,13 +334,14 @@ class Instance:
             frame = self.read(address, length)
         except wasi.Errno:
             raise abi.MalformedReply("the reply is outside of memory") from None
-        return abi.decode_reply(frame, self._limits.output_bytes, self._read_elements)
+        return abi.decode_reply(frame, self._limits.output_bytes, self._view_elements)
 
-    def _read_elements(self, address: int, length: int) -> bytes:
+    def _view_elements(self, address: int, length: int) -> memoryview:
         try:
-            return self.read(address, length)
+            self._check(address, length)
         except wasi.Errno:
             raise abi.MalformedReply("an array outside of memory") from None
+        return capi.view(self.base + address, length)
 
     def fuel_used(self) -> int:
         """Fuel spent since `start`; none before it."""

@@ -502,6 +502,8 @@ class Scheduler:
             self._outlet.result(task.number, result)
         else:
             assert task.instance is not None
+            if result.array is not None:
+                result.array.freeze()
             held = task.instance.wasi.workspace_bytes
             self._grown_bytes += held
             self._deliveries[task.number] = Delivery(task.number, self._outlet, result, found, held)

@@ -29,7 +29,7 @@ class Outlet(Protocol):
     """Where what an evaluation says goes, by its number; on its way to the parent process."""
 
     def result(self, number: int, result: Result) -> None:
-        """It is over. Nothing follows."""
+        """It is over. Nothing follows. Its array is good until this returns."""
 
     def call(self, number: int, call: int, operation: int, body: bytes) -> None:
         """A host call has begun, or is dropped."""

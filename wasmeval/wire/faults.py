@@ -137,6 +137,8 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     """The number at `position` and where it ends; beyond the data when it does not end."""
+    if position < len(data) and (only := data[position]) < 0x80:
+        return only, position + 1
     value = shift = 0
     for byte in data[position : position + 10]:
         value |= (byte & 0x7F) << shift

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -52,7 +52,8 @@ def decode_reply(data: bytes) -> Result:
     except InvalidArgument as error:
         raise _no_array(error) from None
     if split is not None:
-        return replace(decode_result(parse_reply(pb.Result, split[0])), array=split[1])
+        rest, array = split
+        return decode_result(parse_reply(pb.Result, rest), array)
     return decode_result(parse_reply(pb.EvaluateResponse, data).result)
 
 
@@ -69,8 +70,8 @@ def decode_batch_reply(data: bytes) -> list[Result]:
     return [decode_result(message) for message in parse_reply(pb.EvaluateBatchResponse, data).results]
 
 
-def decode_result(message: pb.Result) -> Result:
-    """Raises Internal for a status this version does not know."""
+def decode_result(message: pb.Result, array: Array | None = None) -> Result:
+    """The Result, with the array where that came beside it. Raises Internal for a status this version does not know."""
     status = _STATUS_OF.get(message.status)
     if status is None:
         raise Internal(
@@ -108,7 +109,7 @@ def decode_result(message: pb.Result) -> Result:
         tier_detail=message.tier_detail,
         moved=message.moved,
         exit_status=message.exit_status if message.HasField("exit_status") else None,
-        array=_decode_array(message.array) if message.HasField("array") else None,
+        array=_decode_array(message.array) if message.HasField("array") else array,
     )
 
 

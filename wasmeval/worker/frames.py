@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Any, cast
 
 from wasmeval.arrays import RECORD_BYTES, Array, read_record, record_parts
+from wasmeval.heap import unfilled
 from wasmeval.limits import Usage
 from wasmeval.model import TOO_LONG, ErrorInfo, Job, Result, Status, why_unrepeatable
 
@@ -97,7 +98,7 @@ def in_pieces(*parts: bytes | memoryview) -> Iterator[bytes | memoryview]:
         yield b"".join(small)
         yield part
         small.clear()
-    if small:
+    if any(small):
         yield b"".join(small)
 
 
@@ -164,7 +165,8 @@ class Decoder:
                 del buffer[:position]
 
     def _begin(self, kind: int, length: int, data: bytes | bytearray) -> None:
-        self._kind, self._body = kind, bytearray(length)
+        # Nobody sees it before all of it has come.
+        self._kind, self._body = kind, unfilled(length)
         self._body[: len(data)] = data
         self._rest = memoryview(self._body)[len(data) :]
 
