@@ -106,7 +106,7 @@ def build(root: Path, flavour: Path, zig: Zig) -> None:
 def check_signatures(root: Path, flavour: Path, zig: Zig) -> None:
     """The gate before linking; see signatures.py."""
     made = flavour / "numpy" / "build"
-    signatures.check(root / "src" / "numpy", made, _objects(made), zig)
+    signatures.check(made, _objects(made), zig)
 
 
 def _write_tools(tools: Path, root: Path, flavour: Path, zig: Zig) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,8 +31,18 @@ _MEANT = frozenset(
     }
 )
 
-_DEFINITION = re.compile(r"^(\w+)\(([^;{}]*?)\)\s*\{", re.M)
-_METHOD = re.compile(r'\{\s*"(\w+)"\s*,\s*(?:\([^"{}]*?\))?\s*(\w+)\s*,\s*(METH_[A-Z_|\s]+)')
+_HEAD = re.compile(r"\n(\w+)\(")
+_PARAMETERS = re.compile(r"([^;{}]*?)\)\s*\{")
+_METHOD = re.compile(
+    r'\{\s*(?:"|STR\()(\w+)["\)]\s*,\s*(?:\([^"{}]*?\))?\s*([\w#]+)\s*,\s*((?:METH_[A-Z]+[\s|]*)+)'
+)
+_FLAG = re.compile(r"(?<!\w)METH_[A-Z]+")
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
+# What no text here defines, each with what is known of it.
+_NOT_READ = {
+    "Py_GenericAlias": "CPython's: an origin and arguments, as METH_O passes them",
+    "lapack_lite_##name": "a macro makes the entries, and each function of that start has self and args",
+}
 _ARGUMENTS = {
     ("METH_NOARGS",): 2,
     ("METH_O",): 2,
@@ -43,16 +53,22 @@ _ARGUMENTS = {
     ("METH_FASTCALL", "METH_KEYWORDS"): 4,
 }
 
+Definitions = list[tuple[str, bool, int]]
+"""Of functions: the name, whether it is static, and how many parameters there are."""
 
-def check(source: Path, made: Path, objects: list[str], zig: Zig) -> None:
-    """Raises `ToolchainError` that names every wrong one. `made` is the build folder, `source` NumPy's."""
+
+def check(made: Path, objects: list[str], zig: Zig) -> None:
+    """Raises `ToolchainError` that names every wrong one. `made` is the build folder."""
     entries = json.loads((made / "compile_commands.json").read_text())
     wanted = set(objects)
-    commands = [entry["command"] for entry in entries if entry["output"] in wanted]
+    entries = [entry for entry in entries if entry["output"] in wanted]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        said = list(pool.map(lambda command: _compiler_says(command, made, zig), commands))
+        said = list(pool.map(lambda entry: _compiler_says(entry["command"], made, zig), entries))
     wrong = sorted({cast for text in said for cast in _wrong_casts(text)})
-    wrong += list(_wrong_methods(source / "numpy"))
+    # Cython writes its tables and their functions together.
+    wrong += _wrong_methods(
+        sorted({made / entry["file"] for entry in entries if ".pyx." not in entry["file"]})
+    )
     if wrong:
         raise ToolchainError("functions are called through pointers of another type:\n" + "\n".join(wrong))
 
@@ -75,29 +91,63 @@ def _wrong_casts(text: str) -> Iterator[str]:
             yield f"{Path(file).name}:{line}: {before} as {after}"
 
 
-def _wrong_methods(package: Path) -> Iterator[str]:
-    """Methods whose function has another number of parameters than their flags ask for."""
-    texts = [path.read_text(errors="replace") for path in _sources(package)]
-    parameters: dict[str, set[int]] = {}
-    for text in texts:
-        for name, given in _DEFINITION.findall(text):
-            parameters.setdefault(name, set()).add(_count(given))
-    for text in texts:
-        for name, function, flags in _METHOD.findall(text):
-            kinds = sorted(
-                set(re.findall(r"METH_\w+", flags)) - {"METH_CLASS", "METH_STATIC", "METH_COEXIST"}
-            )
-            wanted = _ARGUMENTS.get(tuple(kinds))
-            found = parameters.get(function)
-            if wanted is None or (found and wanted not in found):
-                has = " or ".join(map(str, sorted(found or {0})))
-                yield f"method {name}: {function} has {has} parameters, {' | '.join(kinds)} has {wanted}"
+def _wrong_methods(sources: list[Path]) -> Iterator[str]:
+    """Methods whose function has another number of parameters than their flags ask for, or is not found.
+
+    The sources are those that are compiled: what a template makes, and not the template.
+    """
+    texts = {path: path.read_text(errors="replace") for path in sources}
+    tables = {path: _COMMENT.sub("", text) for path, text in texts.items() if "PyMethodDef" in text}
+    methods = {path: _METHOD.findall(text) for path, text in tables.items()}
+    names = {function for found in methods.values() for _, function, _ in found}
+    definitions = {path: _definitions(text, names) for path, text in texts.items()}
+    for path, text in tables.items():
+        yield from _unread_flags(path, text, methods[path])
+        for name, function, flags in methods[path]:
+            found = _own(function, definitions[path]) or _shared(function, definitions.values())
+            if wrong := _wrong_method(function, found, _FLAG.findall(flags)):
+                yield f"method {name}: {wrong}"
 
 
-def _sources(package: Path) -> Iterator[Path]:
-    for path in sorted(package.rglob("*")):
-        if path.name.endswith((".c", ".cpp", ".c.src")) and "f2py" not in path.parts:
-            yield path
+def _unread_flags(path: Path, text: str, methods: list[tuple[str, str, str]]) -> Iterator[str]:
+    present = len(_FLAG.findall(text))
+    read = sum(len(_FLAG.findall(flags)) for *_, flags in methods)
+    if read != present:
+        yield f"{path.name}: of {present} flags of methods {read} stand where they can be read"
+
+
+def _definitions(text: str, names: set[str]) -> Definitions:
+    found: Definitions = []
+    for head in _HEAD.finditer(text):
+        if head[1] in names and (parameters := _PARAMETERS.match(text, head.end())):
+            is_static = "static" in text[text.rfind("\n", 0, head.start()) + 1 : head.start()]
+            found.append((head[1], is_static, _count(parameters[1])))
+    return found
+
+
+def _own(function: str, definitions: Definitions) -> set[int]:
+    return {count for name, _, count in definitions if name == function}
+
+
+def _shared(function: str, files: Iterable[Definitions]) -> set[int]:
+    """Of functions that other files see."""
+    return {
+        count
+        for definitions in files
+        for name, is_static, count in definitions
+        if name == function and not is_static
+    }
+
+
+def _wrong_method(function: str, found: set[int], flags: list[str]) -> str:
+    kinds = tuple(sorted(set(flags) - {"METH_CLASS", "METH_STATIC", "METH_COEXIST"}))
+    if not found:
+        return "" if function in _NOT_READ else f"{function} is not found"
+    wanted = _ARGUMENTS.get(kinds)
+    if found == {wanted}:
+        return ""
+    has = " or ".join(map(str, sorted(found)))
+    return f"{function} has {has} parameters, {' | '.join(kinds)} has {wanted}"
 
 
 def _count(parameters: str) -> int:

@@ -3,8 +3,9 @@
 The tests are those of the pinned source distribution. Each file, or part of a long one, runs under pytest in a fresh
 instance of its own, on all CPUs, by way of the Evaluator that users have; NumPy's pytest.ini holds, under which a
 warning is an error. expected.toml says what is left out, as it does not apply (threads, processes, compilers), and
-what fails. What fails and is not listed makes the exit status 1. A test that is listed and passes is told, so that the
-list can shrink.
+what fails. What fails and is not listed makes the exit status 1, and so does what ends its instance, listed or not, and
+a test that was found and of which nothing was told. A test that is listed and passes is told, so that the list can
+shrink.
 
     make test-numpy ARGS="numpy/fft numpy/lib/tests/test_io.py"     some of it
     make test-numpy ARGS="--outcomes outcomes.jsonl"                what came of each test, as JSON lines
@@ -28,19 +29,36 @@ from wasmeval import Evaluator
 
 
 class Tally:
-    """Counts outcomes, against what is expected to fail."""
+    """Counts outcomes, against what is expected to fail, and tests, against what pytest found."""
 
     def __init__(self, fails: lists.Nodes) -> None:
         self._fails = fails
+        self._found: dict[str, int] = {}
+        self._tests: dict[str, set[str]] = {}
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.unexpected: list[Outcome] = []
         self.passes: list[str] = []
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, ran: Ran) -> None:
+        file = ran.part.file
+        self._found[file] = max(ran.collected, self._found.get(file, 0))
+        for outcome in ran.outcomes:
+            self._tests.setdefault(file, set()).add(outcome.test)
+            self._count(outcome)
+
+    def compare_with_what_was_found(self) -> None:
+        """To be called when all parts of all files have run: a test without an outcome is not overlooked."""
+        for file, found in self._found.items():
+            told = self._tests.get(file, set())
+            tests = len([test for test in told if "::" in test])
+            if tests != found or not told:
+                self._count(Outcome(file, "ended", f"{found} tests were found, {tests} have an outcome"))
+
+    def _count(self, outcome: Outcome) -> None:
         kind = self._kind(outcome)
         self.counts[kind] += 1
-        if kind == "failed":
+        if kind in ("failed", "ended"):
             self.unexpected.append(outcome)
         elif kind == "passed unexpectedly":
             self.passes.append(outcome.test)
@@ -64,7 +82,10 @@ class Tally:
 
 
 def main() -> int:
-    """Run what was asked for; 1 when a test failed that should not, 130 after Ctrl-C."""
+    """Run what was asked for.
+
+    1 when a test failed that should not, ended its instance or was lost; 130 after Ctrl-C.
+    """
     arguments = _arguments()
     # A stop from outside ends the instances, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -117,9 +138,10 @@ def _run(arguments: argparse.Namespace, left_out: lists.Nodes, tally: Tally) -> 
                 continue
             ended += 1
             print(f"[{ended:3}/{len(parts)}] {_line(ran)}", flush=True)
+            tally.add(ran)
             for outcome in ran.outcomes:
-                tally.add(outcome)
                 print(json.dumps(asdict(outcome)), file=arguments.outcomes, flush=True)
+    tally.compare_with_what_was_found()
     return [file for file in files if file not in applicable]
 
 
@@ -145,7 +167,7 @@ def _summarize(tally: Tally, left_out_files: list[str], seconds: float) -> None:
     for test in tally.passes:
         print(f"passed, though {lists.FILE.name} says that it fails: {test}")
     for outcome in tally.unexpected:
-        print(f"FAILED {outcome.test}\n       {outcome.message}")
+        print(f"{outcome.outcome.upper()} {outcome.test}\n       {outcome.message}")
     print(f"\n{_counts(tally)}")
     print(
         f"not applicable: {len(left_out_files)} files and {tally.counts['left out']} tests; {seconds:.0f} s"
@@ -159,6 +181,7 @@ def _counts(tally: Tally) -> str:
         f"{tally.collected} collected: {tally.passed} passed ({share:.2f} % of those not skipped), "
         f"{counts['skipped']} skipped, {counts['known to NumPy']} fail everywhere as NumPy knows, "
         f"{counts['failed as expected']} failed as expected, {counts['failed']} failed unexpectedly, "
+        f"{counts['ended']} ended their instance or were lost, "
         f"{counts['passed unexpectedly']} passed unexpectedly"
     )
 

@@ -65,7 +65,9 @@ class Reporter:
     def pytest_collection_modifyitems(self, items):
         length = -(-len(items) // parts)
         chosen = items[part * length : (part + 1) * length]
+        count = len(items)
         items[:] = [item for item in chosen if not self.is_left_out(item.nodeid)]
+        tell("collected", count, [item.nodeid for item in items])
 
     def is_left_out(self, test):
         if test in DONE:

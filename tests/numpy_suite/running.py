@@ -63,7 +63,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a test: `passed`, `failed`, `skipped`, `known to NumPy` (to fail) or `left out`."""
+    """What came of a test: `passed`, `failed`, `skipped`, `known to NumPy` (to fail), `left out` or `ended`.
+
+    `ended`: the instance came to its end in the test, or never told of it. No test is expected to do that. Of a file
+    when it is not known which test it was.
+    """
 
     test: str
     outcome: str
@@ -73,10 +77,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A part that has run, in how much time and memory."""
+    """A part that has run, in how much time and memory. `collected`: how many tests pytest found in the whole file."""
 
     part: Part
     outcomes: list[Outcome]
+    collected: int
     seconds: float
     memory_bytes: int
 
@@ -118,18 +123,20 @@ class Suite:
     def run(self, part: Part) -> Ran:
         """Raises Stopped."""
         outcomes: list[Outcome] = []
-        seconds, memory = 0.0, 0
+        seconds, memory, collected = 0.0, 0, 0
         is_complete = False
         while not is_complete:
             result = self._evaluate(part, [outcome.test for outcome in outcomes])
             if result.status is Status.CANCELLED:
                 raise Stopped
-            new, is_complete = _outcomes(part, result)
-            outcomes += new
+            told = told_by(part, result)
+            outcomes += told.outcomes
+            is_complete = told.is_complete
+            collected = max(collected, told.collected)
             seconds += result.usage.wall_seconds
             memory = max(memory, result.usage.peak_memory_bytes)
         del self.running[part]
-        return Ran(part, outcomes, seconds, memory)
+        return Ran(part, outcomes, collected, seconds, memory)
 
     def _evaluate(self, part: Part, done: list[str]) -> Result:
         self.running[part] = len(done)
@@ -155,22 +162,46 @@ class Suite:
         )
 
 
-def _outcomes(part: Part, result: Result) -> tuple[list[Outcome], bool]:
-    """The outcomes, and whether there are no more to come."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one instance told: outcomes, how many tests pytest found in the file, whether that was all."""
+
+    outcomes: list[Outcome]
+    collected: int = 0
+    is_complete: bool = True
+
+
+def told_by(part: Part, result: Result) -> Told:
+    if result.stdout_truncated:
+        return Told([Outcome(part.file, "ended", "stdout was too long: what came of tests is lost")])
     outcomes: list[Outcome] = []
-    running = ""
+    collected, chosen = 0, list[str]()
+    running, status = "", None
     for event, *what in map(json.loads, _EVENT.findall(result.stdout)):
-        if event == "begun":
+        if event == "collected":
+            collected, chosen = what
+        elif event == "begun":
             (running,) = what
         elif event == "complete":
-            if what[0] not in _PYTEST_ENDS_WELL:
-                outcomes.append(
-                    Outcome(part.file, "failed", f"pytest ended with {what[0]}: {result.stderr[-1000:]}")
-                )
-            return outcomes, True
+            (status,) = what
         else:
             outcomes.append(Outcome(what[0], event, *what[1:]))
             running = ""
-    end = f"the instance ended: {result.status.value}: {result.error.message if result.error else result.stderr[-300:]}"
-    outcomes.append(Outcome(running or part.file, "failed", end))
-    return outcomes, not running
+    if status is None:
+        outcomes.append(Outcome(running or part.file, "ended", _end_of(result)))
+        return Told(outcomes, collected, is_complete=not running)
+    if status not in _PYTEST_ENDS_WELL:
+        outcomes.append(Outcome(part.file, "ended", f"pytest ended with {status}: {result.stderr[-1000:]}"))
+    if not result.ok:
+        outcomes.append(Outcome(part.file, "ended", _end_of(result)))
+    return Told(outcomes + _untold(chosen, outcomes), collected)
+
+
+def _end_of(result: Result) -> str:
+    message = result.error.message if result.error else result.stderr[-300:]
+    return f"the instance ended: {result.status.value}: {message}"
+
+
+def _untold(chosen: list[str], outcomes: list[Outcome]) -> list[Outcome]:
+    told = {outcome.test for outcome in outcomes}
+    return [Outcome(test, "ended", "its outcome was not told") for test in chosen if test not in told]
