@@ -46,6 +46,27 @@ def test_a_fork_of_a_session_draws_other_numbers_and_keeps_a_seed_of_its_own(eva
     assert here[1] == there[1]
 
 
+def test_a_fork_shares_no_kept_number_and_disturbs_no_generator_of_the_snippet(evaluator: Evaluator) -> None:
+    with evaluator.session() as session:
+        session.evaluate(
+            "import numpy as np\nnp.random.randn()\n"
+            "mine = [np.random.RandomState(), np.random.Generator(np.random.MT19937()), np.random.default_rng()]"
+        )
+        with session.fork() as copy:
+            code = "float(np.random.randn()), [float(each.normal()) for each in mine]"
+            here, there = session.evaluate(code).value, copy.evaluate(code).value
+    assert here[0] != there[0]
+    assert here[1] == there[1]
+
+
+def test_a_seed_lasts_through_a_fork(evaluator: Evaluator) -> None:
+    with evaluator.session() as session:
+        session.evaluate("import numpy as np\nnp.random.seed(1)\nnp.random.randn()")
+        with session.fork() as copy:
+            here, there = (each.evaluate("float(np.random.randn())").value for each in (session, copy))
+    assert here == there
+
+
 SEEDED = """
 import numpy as np
 np.random.seed(0)
@@ -132,7 +153,18 @@ TOO_LARGE = (
     "np.sort(np.ones(2**24))",
     "np.linalg.svd(np.ones((3000, 4000)))",
     "np.array(['x' * 10**6] * 100)",
+    "np.repeat(np.arange(4), 2**30)",
+    "np.repeat([1, 2], np.int64(2**32))",
+    "np.bincount([2**32])",
+    "np.strings.ljust(np.array(['ab'], 'T'), 2**31 + 5)",
+    "np.strings.center(np.array(['ab'], 'T'), 2**31 + 5)",
+    "np.strings.multiply(np.array(['ab'], 'T'), 2**40)",
+    "np.strings.zfill(np.array(['-12'], 'T'), 2**40)",
 )
+
+
+def test_a_transform_takes_no_more_than_fits(evaluator: Evaluator) -> None:
+    assert evaluator.evaluate("import numpy as np\nnp.fft.fft(np.ones(3_000_000)).size").value == 3_000_000
 
 
 @pytest.mark.parametrize("code", TOO_LARGE)
