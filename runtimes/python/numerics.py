@@ -30,7 +30,7 @@ MODULES = tuple(re.findall(r'each\("([\w.]+)"', (HERE / "numpy.c").read_text()))
 _FLAGS = ("-O3", "-msimd128", "-fno-trapping-math", "-fno-math-errno", "-DNDEBUG")
 _OPTIONS = (
     "--buildtype=release -Db_ndebug=true -Ddefault_library=static -Dblas=none -Dlapack=none -Dallow-noblas=true "
-    "-Ddisable-threading=true -Dcpu-baseline=none -Dcpu-dispatch=none -Ddisable-svml=true "
+    "-Ddisable-threading=true -Dcpu-baseline=simd128 -Dcpu-dispatch=none -Ddisable-svml=true "
     "-Ddisable-intel-sort=true --prefix=/usr"
 ).split()
 
