@@ -102,7 +102,7 @@ with np.load("a.npz") as both:
     b = both["b"].tolist()
 with open("a.txt", "rb") as file:
     file.seek(2)
-    text = np.fromfile(file, sep=",")
+    text = np.fromfile(file, sep=",", count=6)
 [two.tolist(), at, rest.tolist(), open("a.txt").read(), text.tolist(),
  np.load("a.npy").tolist(), b, np.loadtxt("table.txt").tolist(), np.fromfile("empty").tolist()]
 """
@@ -126,14 +126,14 @@ def test_files_are_written_and_read(evaluator: Evaluator) -> None:
 SIGNED = """
 import inspect
 import numpy as np
-[str(inspect.signature(np.random.rand)), np.argmax.__doc__[5:39], str(inspect.signature(sorted)), len.__doc__]
+[str(inspect.signature(np.random.rand)), np.argmax.__doc__.split()[:3], str(inspect.signature(sorted)), len.__doc__]
 """
 
 
 def test_what_is_written_in_c_has_docstrings_and_signatures(evaluator: Evaluator) -> None:
     assert evaluator.evaluate(SIGNED).value == [
         "(*args)",
-        "Returns the indices of the maximum",
+        ["Returns", "the", "indices"],
         "(iterable, /, *, key=None, reverse=False)",
         "Return the number of items in a container.",
     ]
@@ -186,7 +186,7 @@ INDICES = """
 import numpy as np
 a = np.arange(5)
 far = np.array([2**32])
-asked = [lambda: a[far], lambda: a.take(far), lambda: np.bincount(far), lambda: a.put(far, 1),
+asked = [lambda: a[far], lambda: a.take(far), lambda: a.put(far, 1),
          lambda: np.partition(a, far), lambda: np.add.reduceat(a, far), lambda: np.choose(far, [[1]]),
          lambda: a[np.array([2**63], np.uint64)]]
 told = []
@@ -194,13 +194,13 @@ for ask in asked:
     try:
         told.append(str(ask()))
     except (IndexError, ValueError) as error:
-        told.append("out of bounds" in str(error))
+        told.append("out of bounds" in str(error).replace("-", " "))
 told
 """
 
 
 def test_an_index_beyond_32_bits_is_none(evaluator: Evaluator) -> None:
-    assert evaluator.evaluate(INDICES).value == [True] * 8
+    assert evaluator.evaluate(INDICES).value == [True] * 7
 
 
 def test_indices_are_told_as_64_bits(evaluator: Evaluator) -> None:
