@@ -18,7 +18,7 @@ import grpc
 from bench import machine
 from bench.companions.serving import ECHO, EMPTY, RETURN
 from wasmeval import wire
-from wasmeval.client import _connection
+from wasmeval.client import connection
 from wasmeval.limits import Limits
 from wasmeval.model import Request
 
@@ -84,7 +84,7 @@ def serving(workers: int, reachable: str = "") -> Iterator[Serving]:
         # Nobody reads what it says later; it must not stand still for that.
         threading.Thread(target=_drain, args=(process,), daemon=True).start()
         # Over a channel like the client's own.
-        with grpc.insecure_channel(*_connection(target, None)) as channel:
+        with grpc.insecure_channel(*connection(target, None)) as channel:
             yield Serving(workers, target, process.pid, channel)
     finally:
         process.terminate()

@@ -61,7 +61,7 @@ class Client:
     """
 
     def __init__(self, target: str, *, api_key: str | None = None) -> None:
-        self._target, options = _connection(target, api_key)
+        self._target, options = connection(target, api_key)
         self._metadata = _metadata(api_key)
         self._process = os.getpid()
         self._closed = False
@@ -325,7 +325,7 @@ class AsyncClient:
     """The same as `Client`, awaited, in one event loop. Cancelling a call stops its guest."""
 
     def __init__(self, target: str, *, api_key: str | None = None) -> None:
-        self._target, self._options = _connection(target, api_key)
+        self._target, self._options = connection(target, api_key)
         self._metadata = _metadata(api_key)
         self._process = os.getpid()
         self._closed = False
@@ -607,7 +607,7 @@ def _error(error: BaseException) -> WasmevalError:
     return wire.decode_error(call.code(), call.details() or "", call.trailing_metadata() or ())
 
 
-def _connection(target: str, api_key: str | None) -> tuple[str, tuple[tuple[str, int], ...]]:
+def connection(target: str, api_key: str | None) -> tuple[str, tuple[tuple[str, int], ...]]:
     """What gRPC is given: the target and the channel's options."""
     name = split("target", target)[0]
     if api_key is not None:
