@@ -123,6 +123,20 @@ def test_files_are_written_and_read(evaluator: Evaluator) -> None:
     ]
 
 
+def test_a_large_array_is_written_and_read_whole(evaluator: Evaluator) -> None:
+    code = """
+import numpy as np
+a = np.arange(300_000.0)
+a.tofile("a.bin")
+with open("b.bin", "wb") as file:
+    file.write(b"head")
+    a.tofile(file)
+    file.write(b"tail")
+(np.fromfile("a.bin") == a).all(), open("b.bin", "rb").read() == b"head" + a.tobytes() + b"tail"
+"""
+    assert evaluator.evaluate(code).value == [True, True]
+
+
 SIGNED = """
 import inspect
 import numpy as np
