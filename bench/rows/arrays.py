@@ -37,11 +37,15 @@ _OPERATIONS: dict[str, tuple[str, str, float | None]] = {
     "a[a > 0.5], 1e6": ("a = r.random(10**6)", "a[a > 0.5]", None),
 }
 
-_TIMED = """
+_MADE = """
 import time
 import numpy as np
 r = np.random.default_rng(1)
 {setup}
+"""
+_TIMED = (
+    _MADE
+    + """
 taken = []
 for _ in range({count}):
     start = time.perf_counter()
@@ -49,11 +53,10 @@ for _ in range({count}):
     taken.append(time.perf_counter() - start)
 taken
 """
-_BESIDE_IGNORING = """
-import time
-import numpy as np
-r = np.random.default_rng(1)
-{setup}
+)
+_BESIDE_IGNORING = (
+    _MADE
+    + """
 taken = {{"warn": [], "ignore": []}}
 for _ in range({count}):
     for errors, each in taken.items():
@@ -63,6 +66,7 @@ for _ in range({count}):
             each.append(time.perf_counter() - start)
 taken
 """
+)
 _NATIVE = """
 import json, sys
 for line in sys.stdin:
@@ -73,7 +77,7 @@ for line in sys.stdin:
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
 _ROOMY = Limits(fuel=10**12, deadline_seconds=60, memory_bytes=1 << 30)
 
-# Each beside itself under `np.errstate(all="ignore")`, with how much more it may take.
+# Each beside itself under `np.errstate(all="ignore")`.
 _WATCHED: dict[str, tuple[str, str]] = {
     "add, 1e6": ("a, b = r.random(10**6), r.random(10**6)", "a + b"),
     "multiply, 1e4": ("a, b = r.random(10**4), r.random(10**4)", "a * b"),
@@ -85,6 +89,7 @@ _WATCHED: dict[str, tuple[str, str]] = {
     "sum(axis=0), 1000 x 1000": ("a = r.random((1000, 1000))", "a.sum(axis=0)"),
 }
 _MOST_FOR_ERRORS = 1.1
+"""As often its time without looking for errors an operation may take."""
 
 _SMALL = {
     "1+1": "1+1",

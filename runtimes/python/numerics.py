@@ -103,7 +103,7 @@ def build(root: Path, flavour: Path, zig: Zig) -> None:
     toolchain.run([zig.executable, "ar", "rcsD", archive, *objects], cwd=made, env=environment)
 
 
-def check_signatures(root: Path, flavour: Path, zig: Zig) -> None:
+def check_signatures(flavour: Path, zig: Zig) -> None:
     """The gate before linking; see signatures.py."""
     made = flavour / "numpy" / "build"
     signatures.check(made, _objects(made), zig)

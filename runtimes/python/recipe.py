@@ -480,7 +480,7 @@ def stages(*, train: bool = False) -> list[Stage]:
         ),
         Stage(
             "numpy-signatures",
-            lambda: numerics.check_signatures(ROOT, final_flavour().folder, compiler()),
+            lambda: numerics.check_signatures(final_flavour().folder, compiler()),
             (HERE / "signatures.py",),
             ("numpy",),
         ),

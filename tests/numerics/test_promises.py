@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -34,36 +35,38 @@ def test_no_two_evaluations_share_a_random_number(evaluator: Evaluator, draw: st
     assert len(set(drawn)) == len(drawn)
 
 
-def test_a_fork_of_a_session_draws_other_numbers_and_keeps_a_seed_of_its_own(evaluator: Evaluator) -> None:
+def here_and_in_a_fork(evaluator: Evaluator, before: str, code: str) -> tuple[Any, Any]:
+    """What `code` gives in a session that ran `before`, and in a fork that it makes then."""
     with evaluator.session() as session:
-        session.evaluate(
-            "import numpy as np\nnp.random.rand(3)\nmine = np.random.RandomState(5)\nmine.rand()"
-        )
+        session.evaluate(f"import numpy as np\n{before}").raise_for_status()
         with session.fork() as copy:
-            code = "float(np.random.rand()), float(mine.rand())"
-            here, there = session.evaluate(code).value, copy.evaluate(code).value
+            here, there = (each.evaluate(code) for each in (session, copy))
+    here.raise_for_status()
+    there.raise_for_status()
+    return here.value, there.value
+
+
+def test_a_fork_of_a_session_draws_other_numbers_and_keeps_a_seed_of_its_own(evaluator: Evaluator) -> None:
+    before = "np.random.rand(3)\nmine = np.random.RandomState(5)\nmine.rand()"
+    here, there = here_and_in_a_fork(evaluator, before, "float(np.random.rand()), float(mine.rand())")
     assert here[0] != there[0]
     assert here[1] == there[1]
 
 
 def test_a_fork_shares_no_kept_number_and_disturbs_no_generator_of_the_snippet(evaluator: Evaluator) -> None:
-    with evaluator.session() as session:
-        session.evaluate(
-            "import numpy as np\nnp.random.randn()\n"
-            "mine = [np.random.RandomState(), np.random.Generator(np.random.MT19937()), np.random.default_rng()]"
-        )
-        with session.fork() as copy:
-            code = "float(np.random.randn()), [float(each.normal()) for each in mine]"
-            here, there = session.evaluate(code).value, copy.evaluate(code).value
+    before = (
+        "np.random.randn()\n"
+        "mine = [np.random.RandomState(), np.random.Generator(np.random.MT19937()), np.random.default_rng()]"
+    )
+    code = "float(np.random.randn()), [float(each.normal()) for each in mine]"
+    here, there = here_and_in_a_fork(evaluator, before, code)
     assert here[0] != there[0]
     assert here[1] == there[1]
 
 
 def test_a_seed_lasts_through_a_fork(evaluator: Evaluator) -> None:
-    with evaluator.session() as session:
-        session.evaluate("import numpy as np\nnp.random.seed(1)\nnp.random.randn()")
-        with session.fork() as copy:
-            here, there = (each.evaluate("float(np.random.randn())").value for each in (session, copy))
+    before = "np.random.seed(1)\nnp.random.randn()"
+    here, there = here_and_in_a_fork(evaluator, before, "float(np.random.randn())")
     assert here == there
 
 
